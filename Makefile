@@ -1,0 +1,82 @@
+# Everyday commands. Each makes .venv with pinned packages when it is not there, and builds when sources changed.
+#
+#   make demo [MNIST=FOLDER]    train on real digits with every pooling, draw a picture of them
+#   make test                   run the tests
+#   make lint, make format      check, or set, the form of the code
+#   make bench, bench-quick     time every operation against its rivals and the memory
+#   make gpu                    tests and benchmark on a CUDA card, with PYTHON's own torch instead of .venv
+#   make build
+#
+# FASTPOOL_CUDA=auto|0|1, TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the build; PYTHON is the interpreter to start from.
+
+PYTHON ?= python3
+FASTPOOL_CUDA ?= auto
+export FASTPOOL_CUDA
+export PYTHONPATH := $(CURDIR)
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib ruff mypy clang-format
+SOURCES := setup.py $(shell find csrc -type f)
+CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: demo test lint format bench bench-quick gpu build FORCE
+
+demo: build
+	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
+
+test: build
+	@$(RUN) -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/clang-format -i $(CXX_FILES)
+
+bench: build $(VENV)/rivals
+	@$(RUN) benchmarks/run.py
+
+bench-quick: build $(VENV)/rivals
+	@$(RUN) benchmarks/run.py --quick
+
+gpu:
+	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then set -e; \
+	  FASTPOOL_CUDA=1 $(PYTHON) setup.py build_ext --inplace; \
+	  $(PYTHON) -m pytest; \
+	  $(PYTHON) benchmarks/run.py --device cuda; \
+	else echo "make gpu: the torch of $(PYTHON) sees no CUDA device; nothing to do"; fi
+
+build: $(VENV)/built
+
+$(VENV)/installed: constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; name one with PYTHON=..." >&2; exit 1; }
+	@test -x $(RUN) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing torch $(TORCH) for the CPU and the other pinned packages"
+# PyPI's torch brings gigabytes of CUDA on Linux; the CPU build is in torch's own index unless pip already knows one.
+	@$(PIP) torch==$(TORCH)+cpu 2>/dev/null \
+	  || $(PIP) torch==$(TORCH) --extra-index-url https://download.pytorch.org/whl/cpu
+	@$(PIP) $(PACKAGES)
+	@touch $@
+
+$(VENV)/rivals: $(VENV)/installed
+	@$(PIP) onnx onnxruntime openvino || echo "going on without ONNX Runtime and OpenVINO"
+	@touch $@
+
+# A changed option, or an extension deleted by hand, means a new build.
+$(VENV)/options: FORCE | $(VENV)/installed
+	@echo '$(FASTPOOL_CUDA) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' | cmp -s - $@ \
+	  || echo '$(FASTPOOL_CUDA) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' > $@
+
+$(VENV)/built: $(VENV)/installed $(VENV)/options $(SOURCES) $(if $(wildcard fastpool/_C*.so),,FORCE)
+	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler ($(CXX)); on Debian and Ubuntu: apt install g++" >&2; exit 1; }
+	@echo "building fastpool"
+	@$(RUN) setup.py --quiet build_ext --inplace
+	@touch $@

@@ -1,0 +1,1 @@
+"""Speed of fastpool against its rivals and the memory; see run.py."""

@@ -1,0 +1,249 @@
+"""Times every operation of operations.py on every layer of layers.py against its rivals and the floor.
+
+    python benchmarks/run.py                       every layer in float32, the yardsticks in four dtypes
+    python benchmarks/run.py --quick               yardsticks in float32, torch.compile forward only
+    python benchmarks/run.py --operation mixed --layer 'vgg16-*' --dtype bfloat16 --threads 1 2
+    python benchmarks/run.py --report FILE         table, summary and picture of an earlier run
+
+All contenders of a row get the same tensors in one run. Each result is checked before it is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from fnmatch import fnmatch
+from itertools import product
+from pathlib import Path
+
+import torch
+
+# Last, so that an installed fastpool comes before an unbuilt source folder.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import layers, operations, report, runtimes
+from benchmarks.checks import Oracle, differentiable
+from benchmarks.measure import floor_seconds, measure, reuse_buffers, rotations
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LAYOUTS = ("contiguous", "channels-last")
+TABLES = {"operation": operations.OPERATIONS, "layer": layers.LAYERS}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few yardsticks only")
+    for name, table in TABLES.items():
+        parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"names or patterns: {' '.join(table)}")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES)
+    parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=LAYOUTS)
+    parser.add_argument("--pass", nargs="+", dest="passes", choices=operations.BOTH, default=operations.BOTH)
+    parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
+    parser.add_argument("--rivals", nargs="*", choices=report.GROUPS, default=report.GROUPS)
+    parser.add_argument("--buffers", choices=("fresh", "reused"), default="fresh", help="reused: without page faults")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, help="time spent on each median (default 0.3, quick 0.1)")
+    parser.add_argument("--without-fastpool", action="store_true", help="measure the rivals and the floor only")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="show an earlier run")
+    options = parser.parse_args()
+    options.seconds = options.seconds or (0.1 if options.quick else 0.3)
+    for name, table in TABLES.items():
+        for pattern in getattr(options, name) or ():
+            if not any(fnmatch(row, pattern) for row in table):
+                parser.error(f"--{name}: nothing matches {pattern!r}; there are: {', '.join(table)}")
+    return options
+
+
+def selected(name, patterns) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns or ["*"])
+
+
+def cells(options):
+    """Every (operation, layer, dtype, layout, threads, pass) of the run."""
+    quick = operations.QUICK if options.quick else dict.fromkeys(layers.LAYERS, operations.OPERATIONS)
+    for layer_name, layer in layers.LAYERS.items():
+        if layer_name not in quick or not selected(layer_name, options.layer):
+            continue
+        dtypes = options.dtype or (DTYPES if layer.wide and not options.quick else ["float32"])
+        # torch has no channels-last form of (N, C, L).
+        layouts = [layout for layout in options.layout if layer.rank > 1 or layout == "contiguous"]
+        names = [name for name in quick[layer_name] if selected(name, options.operation)]
+        threads = options.threads if options.device == "cpu" else [1]
+        keys = ("dtype", "layout", "operation", "threads", "pass")
+        for values in product(dtypes, layouts, names, threads, options.passes):
+            cell = dict(zip(keys, values, strict=True), layer=layer_name)
+            operation = operations.OPERATIONS[cell["operation"]]
+            if layer.windowing in operation.windowings and cell["pass"] in operation.passes:
+                yield cell
+
+
+def random_input(layer, dtype, layout, device):
+    x = torch.randn(layer.shape, device=device).to(dtype)
+    if layout == "channels-last":
+        x = x.contiguous(memory_format=torch.channels_last if layer.rank == 2 else torch.channels_last_3d)
+    return x
+
+
+def contenders(cell, operation, layer, x, options, skipped):
+    """(name, function of (x, *parameters)) one at a time, since idle thread pools of some runtimes keep spinning."""
+    if not options.without_fastpool:
+        yield "fastpool", lambda: operation.fastpool(layer)
+    for name, composition in operation.rivals.items():
+        if composition(layer) is None:
+            continue
+        if "eager" in options.rivals:
+            yield f"eager:{name}", lambda composition=composition: composition(layer)
+        if "compile" not in options.rivals:
+            continue
+        if not operation.compiles or (options.quick and cell["pass"] != "forward"):
+            skipped["compile"] = "forward only with --quick" if operation.compiles else "no double backward"
+        else:
+            yield f"compile:{name}", lambda composition=composition: compiled(composition(layer), cell["threads"])
+    for name in runtimes.RUNTIMES:
+        if name not in options.rivals:
+            continue
+        if x.is_cuda or (cell["dtype"], cell["layout"], cell["pass"]) != ("float32", "contiguous", "forward"):
+            skipped[name] = "CPU, float32, contiguous, forward only"
+        else:
+            yield name, lambda name=name: exported(runtimes.build(name, operation, layer, cell["threads"]))
+
+
+def compiled(function, threads):
+    # Past its recompilation limit torch.compile would silently run eager.
+    torch._dynamo.reset()
+    return torch.compile(lambda *inputs: function(*inputs), dynamic=False, options={"cpp.threads": threads})
+
+
+def exported(function):
+    return lambda x: torch.from_numpy(function(x.numpy()))
+
+
+def trained(function):
+    """Forward and backward as one call; the gradients are fresh, as in a training step."""
+
+    def step(inputs, gradients):
+        return torch.autograd.grad(differentiable(function(*inputs)), inputs, gradients)
+
+    return step
+
+
+def checked_times(function, copies, oracle, own, backward, threads, options):
+    """Asserts the result, and fastpool's gradients, then times the call."""
+    result = function(*copies[0])
+    if not backward:
+        oracle.check(result, rival=not own)
+        return measure(function, copies, options.seconds, threads, options.device)
+    # Everyone's gradient arrives in the layout of its own output.
+    arguments = [
+        (copy, [torch.empty_like(y).copy_(g) for y, g in zip(differentiable(result), oracle.gradients, strict=True)])
+        for copy in copies
+    ]
+    routed = torch.autograd.grad(differentiable(result), copies[0], arguments[0][1]) if own else ()
+    oracle.check(result, routed, rival=not own)
+    del result, routed
+    return measure(trained(function), arguments, options.seconds, threads, options.device)
+
+
+def moved(operation, layer, inputs, oracle, backward):
+    """(tensors read, bytes of the fresh buffers written): inputs, outputs and saved taps once."""
+    reads, writes = [inputs[0], *oracle.gradients], [y.nbytes for y in oracle.results]
+    if backward:
+        writes += [t.nbytes for t in inputs]
+        # "none" takes one of the 256 codes of a byte.
+        codes = layer.taps + (operation.check == "drawn-relu")
+        writes += [layer.outputs * (1 if codes <= 256 else 4)] if operation.taps else []
+    return reads, writes
+
+
+def run_cell(cell, options) -> dict:
+    torch.manual_seed(0)
+    torch.set_num_threads(cell["threads"])
+    operation, layer = operations.OPERATIONS[cell["operation"]], layers.LAYERS[cell["layer"]]
+    backward = cell["pass"] != "forward"
+    x = random_input(layer, DTYPES[cell["dtype"]], cell["layout"], options.device)
+    inputs = (x, *operation.parameters(x))
+    oracle = Oracle(operation, layer, inputs, backward)
+    reads, writes = moved(operation, layer, inputs, oracle, backward)
+    copies = [inputs, *(tuple(t.clone() for t in inputs) for _ in range(1, rotations(x.nbytes, options.device)))]
+    copies = [tuple(t.detach().requires_grad_(backward) for t in copy) for copy in copies]
+    row = dict(cell, shape=layer.shape, buffers=options.buffers, bytes=sum(t.nbytes for t in reads) + sum(writes))
+    row |= dict(times={}, skipped={})
+    with torch.no_grad():
+        row["floor"] = floor_seconds(reads, writes, options.seconds / 2, cell["threads"])
+    for name, build in contenders(cell, operation, layer, x, options, row["skipped"]):
+        own = name == "fastpool"
+        try:
+            function = build()
+            with torch.set_grad_enabled(backward):
+                times = checked_times(function, copies, oracle, own, backward, cell["threads"], options)
+            row["times"][name] = asdict(times)
+        except runtimes.Unavailable as error:
+            row["skipped"][name] = str(error)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            if own:
+                row["error"] = reason
+            else:
+                row["skipped"][name] = reason
+        function = None
+    return row
+
+
+def progress(done, total, started, label):
+    if not sys.stderr.isatty():
+        return
+    bar = "#" * (30 * done // total)
+    remaining = f"{(time.time() - started) / done * (total - done) / 60:.0f} min left" if done else ""
+    print(f"\r\033[K[{bar:.<30}] {done}/{total} {label} {remaining}", end="", file=sys.stderr, flush=True)
+
+
+def library(options):
+    """The fastpool module, None if it is not to be measured."""
+    if options.without_fastpool:
+        return None
+    try:
+        import fastpool
+    except ImportError as error:
+        sys.exit(f"{error}\n--without-fastpool measures the rivals and the floor only")
+    return fastpool
+
+
+def show(path, machine, rows):
+    print("\n" + report.summary(rows))
+    reasons = sorted({f"{name}: {reason}" for row in rows for name, reason in row["skipped"].items()})
+    print("rivals skipped in some rows:\n  " + "\n  ".join(reasons) if reasons else "no rival was skipped")
+    print(report.roofline(path.with_suffix(".png"), machine, rows))
+
+
+def main() -> int:
+    options = parse()
+    if options.report:
+        found = json.loads(options.report.read_text())
+        print(report.legend(found["machine"]), report.HEADER, *map(report.line, found["rows"]), sep="\n")
+        show(options.report, found["machine"], found["rows"])
+        return 0
+    if options.buffers == "reused":
+        reuse_buffers()
+    machine = report.machine(options.device, options.threads, options.buffers, library(options))
+    marks = {"-quick": options.quick, "-reused": options.buffers == "reused", "-rivals": options.without_fastpool}
+    path = report.results_path(machine, "".join(mark for mark, present in marks.items() if present))
+    todo, rows, started = list(cells(options)), [], time.time()
+    print(report.legend(machine), report.HEADER, sep="\n")
+    for done, cell in enumerate(todo):
+        progress(done, len(todo), started, f"{cell['operation']} {cell['layer']} {cell['dtype']} {cell['pass']}")
+        rows.append(run_cell(cell, options))
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print(report.line(rows[-1]), flush=True)
+        # After every row, so that an interrupted run keeps what it measured.
+        report.save(path, machine, rows)
+    show(path, machine, rows)
+    print(f"{len(rows)} rows in {time.time() - started:.0f} s: {path}")
+    return 1 if any("error" in row for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+// What csrc/ops may call: one forward per reducer, one backward per gradient, on either backend.
+#pragma once
+
+#include "reducers/average.h"
+#include "reducers/expectation.h"
+#include "reducers/max_avg.h"
+#include "reducers/stochastic.h"
+
+namespace fastpool {
+
+namespace cpu {
+template <class Reducer>
+void forward(const Problem& p);
+template <class Gradient>
+void backward(const Problem& p);
+void select(const Problem& p);
+void tap_indices(const Problem& p);
+void alpha_gradient(const Problem& p, double* partial);
+}  // namespace cpu
+
+#ifdef USE_CUDA
+namespace cuda {
+template <class Reducer>
+void forward(const Problem& p, void* stream);
+template <class Gradient>
+void backward(const Problem& p, void* stream);
+void select(const Problem& p, void* stream);
+void tap_indices(const Problem& p, void* stream);
+void alpha_gradient(const Problem& p, double* partial, void* stream);
+}  // namespace cuda
+#endif
+
+// Calls f(S{}) with the storage type of a dtype.
+template <class F>
+void with_storage(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::float16:
+      return f(Half{});
+    case Dtype::bfloat16:
+      return f(BFloat16{});
+    case Dtype::float32:
+      return f(float{});
+    case Dtype::float64:
+      return f(double{});
+  }
+}
+
+}  // namespace fastpool

@@ -1,0 +1,93 @@
+// The one place that knows which input elements an output sees, in either direction.
+#pragma once
+
+#include "core/types.h"
+
+namespace fastpool {
+
+// The elements of one axis that one output sees: start, start + step, …, `count` of them.
+struct Span {
+  int64_t start, count, step;
+  int64_t first;  // index of `start` inside the unclipped window
+  int64_t size;   // elements of the unclipped window
+};
+
+struct Range {
+  int64_t begin, end;
+};
+
+FASTPOOL_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+FASTPOOL_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTPOOL_HD int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// One spatial axis of a windowing. kernel == 0 marks adaptive bins [floor(i*in/out), ceil((i+1)*in/out)).
+struct Axis {
+  int64_t in = 1, out = 1, kernel = 1, stride = 1, before = 0, after = 0, dilation = 1;
+
+  FASTPOOL_HD bool adaptive() const { return kernel == 0; }
+  FASTPOOL_HD int64_t extent() const { return dilation * (kernel - 1) + 1; }
+
+  FASTPOOL_HD_SCALAR Span window(int64_t o) const {
+    if (adaptive()) {
+      const int64_t begin = o * in / out, end = ceil_div((o + 1) * in, out);
+      return {begin, end - begin, 1, 0, end - begin};
+    }
+    const int64_t origin = o * stride - before;
+    const int64_t first = origin < 0 ? ceil_div(-origin, dilation) : 0;
+    const int64_t fits = origin >= in ? 0 : ceil_div(in - origin, dilation);
+    return {origin + first * dilation, larger(smaller(kernel, fits) - first, 0), dilation, first, kernel};
+  }
+
+  // What an average divides by on this axis: the valid elements, or with padding those before in + after.
+  FASTPOOL_HD_SCALAR int64_t divisor(int64_t o, bool include_pad) const {
+    if (!include_pad || adaptive()) return window(o).count;
+    return smaller(kernel, ceil_div(in + after - (o * stride - before), dilation));
+  }
+
+  // The outputs whose window may hold input element i; with dilation some of them skip over it (tap_of < 0).
+  FASTPOOL_HD_SCALAR Range covers(int64_t i) const {
+    if (adaptive()) {
+      const int64_t begin = i * out / in;
+      int64_t end = ceil_div((i + 1) * out, in);
+      return {begin, end};
+    }
+    const int64_t padded = i + before;
+    const int64_t begin = padded < extent() ? 0 : (padded - extent()) / stride + 1;
+    return {begin, smaller(out, padded / stride + 1)};
+  }
+
+  // The index of input element i inside the window of output o, or -1.
+  FASTPOOL_HD_SCALAR int64_t tap_of(int64_t o, int64_t i) const {
+    if (adaptive()) return i - o * in / out;
+    const int64_t distance = i + before - o * stride;
+    if (dilation == 1) return distance < kernel ? distance : -1;
+    return distance % dilation == 0 && distance / dilation < kernel ? distance / dilation : -1;
+  }
+
+  FASTPOOL_HD int64_t position(int64_t o, int64_t tap) const {
+    return adaptive() ? o * in / out + tap : o * stride - before + tap * dilation;
+  }
+};
+
+// A rank-3 grid of windows; lower ranks have unit axes in front.
+struct Grid {
+  Axis axis[3];
+
+  FASTPOOL_HD int64_t bins() const { return axis[0].out * axis[1].out * axis[2].out; }
+  FASTPOOL_HD int64_t rows() const { return axis[0].out * axis[1].out; }
+
+  FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {
+    const int64_t height = axis[1].window(o[1]).size, width = axis[2].window(o[2]).size;
+    const int64_t d = axis[0].position(o[0], tap / (height * width));
+    const int64_t h = axis[1].position(o[1], tap / width % height);
+    return (d * axis[1].in + h) * axis[2].in + axis[2].position(o[2], tap % width);
+  }
+
+  // The row-major position of the first element of a window.
+  FASTPOOL_HD_SCALAR int64_t first_position(const int64_t o[3]) const {
+    return (axis[0].window(o[0]).start * axis[1].in + axis[1].window(o[1]).start) * axis[2].in +
+           axis[2].window(o[2]).start;
+  }
+};
+
+}  // namespace fastpool

@@ -1,0 +1,120 @@
+// What the schedules share: lane counts, facts of neighbouring outputs, storing results, the exact path.
+#pragma once
+
+#include "cpu/moves.h"
+
+namespace fastpool::cpu {
+
+// 128 bytes of lanes: two AVX-512 registers, so that two independent chains hide each other's latency.
+template <class T>
+constexpr int kLanes = 128 / int(sizeof(T));
+
+FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+template <class T>
+FASTPOOL_HD void fill_run(T* to, T value, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] = value;
+}
+
+template <class T>
+FASTPOOL_HD void narrow_taps(const Problem& p, int64_t at, int64_t stride, const Tap<T>* __restrict from, int64_t count) {
+  if (p.tap_bytes == 1) {
+    uint8_t* to = static_cast<uint8_t*>(p.taps) + at;
+    for (int64_t i = 0; i < count; ++i) to[i * stride] = uint8_t(from[i]);
+  } else if (p.tap_bytes == 4) {
+    int32_t* to = static_cast<int32_t*>(p.taps) + at;
+    for (int64_t i = 0; i < count; ++i) to[i * stride] = int32_t(from[i]);
+  }
+}
+
+template <class T>
+FASTPOOL_HD void widen_taps(const Problem& p, int64_t at, int64_t stride, Tap<T>* __restrict to, int64_t count) {
+  if (p.tap_bytes == 1) {
+    const uint8_t* from = static_cast<const uint8_t*>(p.taps) + at;
+    for (int64_t i = 0; i < count; ++i) to[i] = Tap<T>(from[i * stride]);
+  } else {
+    const int32_t* from = static_cast<const int32_t*>(p.taps) + at;
+    for (int64_t i = 0; i < count; ++i) to[i] = Tap<T>(from[i * stride]);
+  }
+}
+
+// Moments and differences are stored as they are accumulated.
+template <class T>
+FASTPOOL_HD void store_plain(void* base, int64_t at, int64_t stride, const T* __restrict from, int64_t count) {
+  T* to = static_cast<T*>(base) + at;
+  for (int64_t i = 0; i < count; ++i) to[i * stride] = from[i];
+}
+
+// Scratch memory of the calling thread, kept between calls; its contents are undefined.
+void* scratch(int64_t bytes);
+
+// What a chunk of work looks up once.
+struct Context {
+  const Moves& moves;
+  uint64_t seed;
+};
+
+// Facts of up to L neighbouring outputs, lane by lane; only what the reducer uses is filled.
+template <class T, int L>
+struct LaneFacts {
+  T divisor[L], alpha[L], uniform[L];
+  FASTPOOL_HD Facts<T> of(int lane) const { return {divisor[lane], alpha[lane], uniform[lane]}; }
+};
+
+// Writes what `count` lanes found; neighbouring lanes lie `step` apart in the output and `saved_step` in what is saved.
+template <class Reducer, class T, class State>
+FASTPOOL_HD void store_lanes(const Problem& p, const Moves& moves, const Level& level, const Place& at, int64_t step,
+                             int64_t saved_step, int count, const State& state) {
+  constexpr int L = kLanes<T>;
+  const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
+  const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
+  T values[L];
+  for (int i = 0; i < L; ++i) values[i] = state.y(i);
+  moves.narrow(moves.at(p.y, level.output_base + out), step, values, count);
+  if constexpr (Reducer::has_second) {
+    for (int i = 0; i < L; ++i) values[i] = state.second(i);
+    if (!Reducer::second_is_difference)
+      moves.narrow(moves.at(p.second, level.second_base + out), step, values, count);
+    else if (p.difference)
+      store_plain(p.difference, saved, saved_step, values, count);
+  }
+  if constexpr (Reducer::saves_taps) {
+    if (p.tap_bytes) {
+      Tap<T> taps[L];
+      for (int i = 0; i < L; ++i) taps[i] = state.tap(i);
+      narrow_taps<T>(p, saved, saved_step, taps, count);
+    }
+  }
+  if constexpr (Reducer::saves_moments) {
+    for (int which = 0; which < (p.moments ? 2 : 0); ++which) {
+      for (int i = 0; i < L; ++i) values[i] = state.moment(i, which);
+      store_plain(p.moments, which * p.moments_size + saved, saved_step, values, count);
+    }
+  }
+}
+
+// The exact path, for what the fast paths leave out.
+template <class Reducer, class T>
+FASTPOOL_HD_NOINLINE void forward_exact(const Problem& p, const Level& level, Place at) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    forward_at<Reducer, double>(p, level, at);
+  } else {
+    if (p.dtype == Dtype::float32) return forward_at<Reducer, float>(p, level, at);
+    if (p.dtype == Dtype::float16) return forward_at<Reducer, Half>(p, level, at);
+    forward_at<Reducer, BFloat16>(p, level, at);
+  }
+}
+
+template <class Gradient, class T>
+FASTPOOL_HD_NOINLINE T backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], T sum) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return backward_one<Gradient, double>(p, level, n, c, i, sum);
+  } else {
+    if (p.dtype == Dtype::float32) return backward_one<Gradient, float>(p, level, n, c, i, sum);
+    if (p.dtype == Dtype::float16) return backward_one<Gradient, Half>(p, level, n, c, i, sum);
+    return backward_one<Gradient, BFloat16>(p, level, n, c, i, sum);
+  }
+}
+
+}  // namespace fastpool::cpu

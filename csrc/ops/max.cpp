@@ -1,0 +1,62 @@
+#include "ops/call.h"
+
+namespace fastpool {
+
+static std::tuple<Tensor, Tensor> max_pool(Tensors inputs, Ints window, int64_t order, int64_t tap_bytes) {
+  const ForwardCall call(inputs, std::move(window), order, {});
+  const Tensor& x = call.inputs[0];
+  Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
+  call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t) { run_forward<Max>(p, x); });
+  return {output, taps};
+}
+
+static Tensors select_backward(Tensor grad, Tensor taps, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order) {
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
+  return call.for_each_input(call.saved_layout(taps), [&](Problem& p, int64_t) { run_backward<SelectGradient>(p, call.grad); });
+}
+
+static Tensor select(Tensors inputs, Tensor taps, Ints window, int64_t order) {
+  const ForwardCall call(inputs, std::move(window), order, {});
+  const Tensor& x = call.inputs[0];
+  Tensor output = call.geometry.output(x), dense_taps = in_layout(taps, call.geometry.channels_last);
+  STD_TORCH_CHECK(taps.numel() == call.geometry.rows * call.geometry.channels * call.geometry.bins, "fastpool: taps have the wrong shape");
+  call.for_each_input(output, dense_taps, int64_t(taps.element_size()), [&](Problem& p, int64_t) {
+    if (p.samples) FASTPOOL_ON_DEVICE(x, cpu::select(p), cuda::select(p, stream));
+  });
+  return output;
+}
+
+static Tensor tap_indices(Tensor taps, Ints size, Ints window) {
+  const int64_t rank = int64_t(size.size());
+  STD_TORCH_CHECK(taps.dim() == rank + 2, "fastpool: taps must have the axes of the result");
+  Ints shape{taps.size(0), taps.size(1)};
+  shape.insert(shape.end(), size.begin(), size.end());
+  const Windows windows(std::move(window), 1, rank, int64_t(Order::map));
+  const bool channels_last = is_channels_last(taps);
+  const Tensor dense = in_layout(taps, channels_last);
+  const Geometry geometry(windows, shape[0], shape[1], channels_last, false);
+  Tensor output = new_result(taps, geometry.map, channels_last, torch::headeronly::ScalarType::Long);
+  STD_TORCH_CHECK(taps.numel() == output.numel(), "fastpool: taps have the wrong shape");
+  Plan plan(windows, 0, shape_of(shape.data(), rank), Dtype::float32, channels_last, {});
+  plan.p.y = output.mutable_data_ptr();
+  plan.p.taps = dense.mutable_data_ptr();
+  plan.p.tap_bytes = int32_t(taps.element_size());
+  if (plan.p.samples) FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), cuda::tap_indices(plan.p, stream));
+  return output;
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastpool, m) {
+  m.def("max_pool(Tensor[] inputs, SymInt[] window, int order, int tap_bytes) -> (Tensor output, Tensor taps)");
+  m.def("select(Tensor[] inputs, Tensor taps, SymInt[] window, int order) -> Tensor");
+  m.def("select_backward(Tensor grad, Tensor taps, SymInt[] sizes, int rank, int[] layouts, SymInt[] window, int order) -> Tensor[]");
+  m.def("tap_indices(Tensor taps, SymInt[] size, SymInt[] window) -> Tensor");
+}
+
+FASTPOOL_IMPLEMENT(m) {
+  m.impl("max_pool", TORCH_BOX(&max_pool));
+  m.impl("select", TORCH_BOX(&select));
+  m.impl("select_backward", TORCH_BOX(&select_backward));
+  m.impl("tap_indices", TORCH_BOX(&tap_indices));
+}
+
+}  // namespace fastpool

@@ -1,0 +1,125 @@
+#include "ops/call.h"
+
+namespace fastpool {
+
+using torch::headeronly::ScalarType;
+
+static std::tuple<Tensor, Tensor, Tensor> max_avg_pool(Tensors inputs, Ints window, int64_t order, int64_t tap_bytes) {
+  const ForwardCall call(inputs, std::move(window), order, {.two_results = true});
+  const Tensor& x = call.inputs[0];
+  Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
+  Tensor average = call.geometry.is_map() ? call.geometry.output(x) : nothing(x);
+  call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t) {
+    p.second = call.geometry.is_map() ? average.mutable_data_ptr() : p.y;
+    run_forward<MaxAverage>(p, x);
+  });
+  return {output, average, taps};
+}
+
+static Tensors max_avg_pool_backward(Tensor grad, std::optional<Tensor> grad_average, Tensor taps, Ints sizes, int64_t rank, Ints layouts,
+                                     Ints window, int64_t order) {
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {.two_results = true});
+  STD_TORCH_CHECK(call.geometry.is_map() == grad_average.has_value(), "fastpool: grad_average goes with maps");
+  std::optional<Tensor> average;
+  if (grad_average) {
+    STD_TORCH_CHECK(grad_average->numel() == call.grad.numel(), "fastpool: grad_average has the wrong shape");
+    average = in_layout(*grad_average, call.geometry.channels_last);
+  }
+  return call.for_each_input(call.saved_layout(taps), [&](Problem& p, int64_t) {
+    p.g_second = average ? average->data_ptr() : p.g;
+    run_backward<MaxAverageGradient>(p, call.grad);
+  });
+}
+
+static std::tuple<Tensor, Tensor, Tensor> mixed_pool(Tensors inputs, std::optional<Tensor> alpha, double alpha_value, Ints window,
+                                                     int64_t order, int64_t tap_bytes, bool save_difference) {
+  const ForwardCall call(inputs, std::move(window), order, {});
+  const Tensor& x = call.inputs[0];
+  Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
+  const ScalarType type = accumulation_type(x);
+  Tensor difference = save_difference ? call.geometry.saved(x, type) : nothing(x, type);
+  const Alpha mixture(alpha, alpha_value, x, call.geometry);
+  call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t row) {
+    mixture.give(p, row);
+    if (save_difference)
+      p.difference = data<char>(difference) + row * call.geometry.channels * call.geometry.bins * int64_t(difference.element_size());
+    run_forward<Mixed>(p, x);
+  });
+  return {output, taps, difference};
+}
+
+static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tensor> alpha, double alpha_value, Ints sizes, int64_t rank,
+                                   Ints layouts, Ints window, int64_t order) {
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
+  const Alpha mixture(alpha, alpha_value, call.grad, call.geometry);
+  return call.for_each_input(call.saved_layout(taps), [&](Problem& p, int64_t row) {
+    mixture.give(p, row);
+    run_backward<MixedGradient>(p, call.grad);
+  });
+}
+
+// Sums of one sample first, then over samples, in an order that no thread count changes.
+static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, Ints window, Ints sizes, int64_t rank, int64_t order) {
+  const Ints layouts(sizes.size() / size_t(rank + 2), 0);
+  const bool channels_last = is_channels_last(difference);
+  const Windows windows(std::move(window), int64_t(layouts.size()), rank, order);
+  int64_t rows = 0;
+  for (size_t i = 0; i < layouts.size(); ++i) rows += sizes[i * size_t(rank + 2)];
+  const Geometry geometry(windows, rows, sizes[1], channels_last, false);
+  const Tensor g = in_layout(grad, geometry.channels_last), saved = in_layout(difference, geometry.channels_last);
+  const Alpha mixture(alpha, 0, g, geometry);
+  const View view = mixture.view;
+  const int64_t elements = (view.channel ? geometry.channels : 1) * (view.position ? geometry.bins : 1);
+  Tensor partial = new_result(g, {rows, elements}, false, ScalarType::Double);
+  int64_t row = 0;
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    const Shape shape = shape_of(&sizes[i * size_t(rank + 2)], rank);
+    Plan plan(windows, int64_t(i), shape, dtype_of(g), geometry.channels_last, {});
+    const int64_t first = row * geometry.channels * geometry.bins;
+    plan.p.g = data<char>(g) + first * int64_t(g.element_size());
+    plan.p.difference = data<char>(saved) + first * int64_t(saved.element_size());
+    plan.p.alpha_view = view;
+    double* to = data<double>(partial) + row * elements;
+    if (shape.samples)
+      FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), cuda::alpha_gradient(plan.p, to, stream));
+    row += shape.samples;
+  }
+  // What is left are sums over whole axes: samples, and spatial axes along which alpha was spread out.
+  Tensor result = partial;
+  Ints shape{rows, view.channel ? geometry.channels : 1};
+  for (size_t a = 2; a < geometry.map.size(); ++a) shape.push_back(view.position ? geometry.map[a] : 1);
+  if (!geometry.is_map()) shape.push_back(1);
+  result = torch::stable::view(result, {shape.data(), shape.size()});
+  Ints summed;
+  for (size_t a = 0; a < shape.size(); ++a) {
+    const bool kept = alpha.dim() <= 1 ? a == 1 : alpha.size(int64_t(a)) == shape[a] && shape[a] != 1;
+    if (!kept) summed.push_back(int64_t(a));
+  }
+  if (!summed.empty()) result = torch::stable::sum(result, torch::headeronly::IntHeaderOnlyArrayRef(summed.data(), summed.size()), true);
+  result = torch::stable::to(result, alpha.scalar_type());
+  return torch::stable::view(result, alpha.sizes());
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastpool, m) {
+  m.def("max_avg_pool(Tensor[] inputs, SymInt[] window, int order, int tap_bytes) -> (Tensor output, Tensor average, Tensor taps)");
+  m.def(
+      "max_avg_pool_backward(Tensor grad, Tensor? grad_average, Tensor taps, SymInt[] sizes, int rank, int[] layouts, SymInt[] window, "
+      "int order) -> Tensor[]");
+  m.def(
+      "mixed_pool(Tensor[] inputs, Tensor? alpha, float alpha_value, SymInt[] window, int order, int tap_bytes, bool save_difference) "
+      "-> (Tensor output, Tensor taps, Tensor difference)");
+  m.def(
+      "mixed_pool_backward(Tensor grad, Tensor taps, Tensor? alpha, float alpha_value, SymInt[] sizes, int rank, int[] layouts, "
+      "SymInt[] window, int order) -> Tensor[]");
+  m.def("mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, SymInt[] window, SymInt[] sizes, int rank, int order) -> Tensor");
+}
+
+FASTPOOL_IMPLEMENT(m) {
+  m.impl("max_avg_pool", TORCH_BOX(&max_avg_pool));
+  m.impl("max_avg_pool_backward", TORCH_BOX(&max_avg_pool_backward));
+  m.impl("mixed_pool", TORCH_BOX(&mixed_pool));
+  m.impl("mixed_pool_backward", TORCH_BOX(&mixed_pool_backward));
+  m.impl("mixed_alpha_backward", TORCH_BOX(&mixed_alpha_backward));
+}
+
+}  // namespace fastpool

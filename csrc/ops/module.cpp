@@ -1,0 +1,71 @@
+// The Python module fastpool._C: importing it registers the operations; it also tells how it was built.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cpu/capability.h"
+#include "ops/plan.h"
+
+namespace py = pybind11;
+
+namespace fastpool {
+
+static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
+static const char* const kChoices[] = {"tiled", "direct"};
+
+static py::dict build_info() {
+  py::dict info;
+  info["version"] = FASTPOOL_VERSION;
+  std::vector<std::string> architectures;
+#ifdef USE_CUDA
+  std::string list = FASTPOOL_CUDA_ARCHITECTURES;
+  for (char& c : list)
+    if (c == ';') c = ' ';
+  std::istringstream words(list);
+  for (std::string word; words >> word;) architectures.push_back(word);
+#endif
+  info["cuda"] = architectures;
+  info["cpu_capability"] = kCapabilities[int(cpu::capability())];
+#if defined(__clang__)
+  info["compiler"] = "clang " __clang_version__;
+#else
+  info["compiler"] = "gcc " __VERSION__;
+#endif
+  return info;
+}
+
+template <size_t count>
+static int index_of(const std::string& name, const char* const (&names)[count], const char* argument) {
+  std::string allowed;
+  for (size_t i = 0; i < count; ++i) {
+    if (name == names[i]) return int(i);
+    allowed += (i ? ", " : "") + std::string(names[i]);
+  }
+  throw py::value_error(std::string(argument) + " is '" + name + "'; allowed: " + allowed);
+}
+
+static std::string set_cpu_capability(const std::optional<std::string>& name) {
+  const cpu::Capability previous = cpu::capability(), best = cpu::best_capability();
+  const auto wanted = name ? cpu::Capability(index_of(*name, kCapabilities, "name")) : best;
+  if (wanted > best) throw py::value_error("name is '" + *name + "', which this processor lacks");
+  cpu::set_capability(wanted);
+  return kCapabilities[int(previous)];
+}
+
+static std::string set_schedule(const std::optional<std::string>& name) {
+  return kChoices[int(set_schedule_choice(ScheduleChoice(name ? index_of(*name, kChoices, "name") : 0)))];
+}
+
+}  // namespace fastpool
+
+PYBIND11_MODULE(_C, m) {
+  m.def("build_info", &fastpool::build_info, "Version, CUDA architectures, CPU capability in use and compiler, as a dict.");
+  m.def("set_cpu_capability", &fastpool::set_cpu_capability, py::arg("name") = py::none(),
+        "Force a CPU capability (None: the best); returns the previous one. For tests.");
+  m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
+        "Force the direct schedule (None: by shape); returns the previous choice. For tests.");
+}

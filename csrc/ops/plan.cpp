@@ -1,0 +1,220 @@
+#include "ops/plan.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <atomic>
+#include <numeric>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace fastpool {
+
+using torch::headeronly::ScalarType;
+
+static std::atomic<ScheduleChoice> schedule_choice{ScheduleChoice::tiled};
+
+ScheduleChoice set_schedule_choice(ScheduleChoice choice) { return schedule_choice.exchange(choice); }
+
+Windows::Windows(std::vector<int64_t> all, int64_t inputs, int64_t rank, int64_t order)
+    : numbers(std::move(all)), inputs(inputs), rank(rank), levels(0), order(Order(order)) {
+  STD_TORCH_CHECK(inputs >= 1 && rank >= 1 && rank <= 3, "fastpool: inputs must have 1 to 3 spatial axes");
+  STD_TORCH_CHECK(order >= -1 && order <= 1, "fastpool: order must be -1, 0 or 1, got ", order);
+  const int64_t per_level = inputs * rank * 6, count = int64_t(numbers.size());
+  STD_TORCH_CHECK(count > 0 && count % per_level == 0, "fastpool: window has ", count, " numbers for ", inputs, " inputs of rank ", rank);
+  levels = count / per_level;
+  STD_TORCH_CHECK(this->order != Order::map || (levels == 1 && inputs == 1), "fastpool: a map has one level and one input");
+  for (int64_t i = 0; i < count; i += 6)
+    STD_TORCH_CHECK(numbers[i] >= 1 && numbers[i + 1] >= 0 && numbers[i + 2] >= 1 && numbers[i + 3] >= 0 && numbers[i + 5] >= 1,
+                    "fastpool: window needs output, stride, dilation >= 1 and kernel, padding >= 0");
+}
+
+int64_t Windows::bins() const {
+  int64_t bins = 0;
+  for (int64_t l = 0; l < levels; ++l) {
+    int64_t level_bins = 1;
+    for (int64_t a = 0; a < rank; ++a) level_bins *= of(0, l)[a * 6];
+    bins += level_bins;
+  }
+  return bins;
+}
+
+Shape shape_of(const int64_t* sizes, int64_t rank) {
+  Shape shape{sizes[0], sizes[1], {1, 1, 1}};
+  for (int64_t a = 0; a < rank; ++a) shape.extent[3 - rank + a] = sizes[2 + a];
+  return shape;
+}
+
+struct WindowSizes {
+  int64_t smallest, largest;
+};
+
+static WindowSizes window_sizes(const Axis& axis) {
+  if (!axis.adaptive()) return {axis.kernel, axis.kernel};
+  const int64_t whole = axis.in / axis.out, rest = axis.in % axis.out;
+  if (rest == 0) return {whole, whole};
+  return {whole + 1, axis.out % rest == 0 ? whole + 1 : whole + 2};
+}
+
+static bool clips(const Axis& axis) {
+  return !axis.adaptive() && (axis.before > 0 || (axis.out - 1) * axis.stride - axis.before + axis.extent() > axis.in);
+}
+
+// Lanes over one window pay from about one step of all lanes on.
+constexpr int64_t kFlatTaps = 32;
+
+static void choose_schedules(Level& level, bool bins, bool channels_last, ReducerTraits traits) {
+  const Axis* axis = level.grid.axis;
+  int64_t smallest = 1, largest = 1;
+  bool sliding = true;
+  for (int a = 0; a < 3; ++a) {
+    const WindowSizes sizes = window_sizes(axis[a]);
+    smallest *= sizes.smallest;
+    largest *= sizes.largest;
+    sliding &= !axis[a].adaptive();
+    level.clipped |= clips(axis[a]);
+  }
+  level.large = smallest > kMostSequentialTaps;
+  level.forward = level.backward = Schedule::direct;
+  if (schedule_choice == ScheduleChoice::direct) return;
+  // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
+  const bool one_order = !traits.draws || level.large || largest <= kMostSequentialTaps;
+  const bool free_order = bins && !traits.draws;
+  if (!one_order)
+    level.forward = Schedule::direct;
+  else if (channels_last)
+    level.forward = Schedule::rows;
+  else if (level.large || (free_order && smallest >= kFlatTaps && !(sliding && axis[2].stride <= 4)))
+    level.forward = Schedule::flat;
+  else if (sliding && largest <= kMostSequentialTaps)
+    level.forward = Schedule::rows;
+  else if (free_order)
+    level.forward = Schedule::flat;
+  const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && axis[2].kernel > 2 * axis[2].out);
+  if (channels_last)
+    level.backward = Schedule::rows;
+  else if (wide || !sliding)
+    level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;
+  else
+    level.backward = Schedule::rows;
+}
+
+Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtype, bool channels_last, ReducerTraits traits) {
+  const int64_t bins_of_channel = windows.bins(), results = traits.two_results && windows.order != Order::map ? 2 : 1;
+  p.samples = shape.samples;
+  p.channels = shape.channels;
+  p.dtype = dtype;
+  const int64_t positions = shape.positions();
+  bool bins = true, global = windows.levels == 1;
+  for (int64_t l = 0; l < windows.levels; ++l) {
+    Level level;
+    const int64_t* numbers = windows.of(input, l);
+    bins = windows.order != Order::map;
+    for (int64_t a = 0; a < windows.rank; ++a, numbers += 6) {
+      Axis& axis = level.grid.axis[3 - windows.rank + a];
+      axis = {shape.extent[3 - windows.rank + a], numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
+      bins |= axis.adaptive();
+      global &= axis.adaptive() && axis.out == 1;
+      if (axis.adaptive() && axis.in % axis.out == 0) axis.kernel = axis.stride = axis.in / axis.out;  // even bins slide
+    }
+    if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
+    choose_schedules(level, bins, channels_last, traits);
+    level.first_bin = p.bins;
+    level.first_row = p.bin_rows;
+    const int64_t level_bins = level.grid.bins();
+    const int64_t row = results * shape.channels * bins_of_channel;  // one sample's results
+    switch (windows.order) {
+      case Order::map:
+        level.output = channels_last ? View{row, 1, shape.channels} : View{row, level_bins, 1};
+        break;
+      case Order::level:
+        level.output = {row, level_bins, 1};
+        level.output_base = results * shape.channels * level.first_bin;
+        level.second_base = level.output_base + shape.channels * level_bins;
+        break;
+      case Order::channel:
+        level.output = {row, bins_of_channel, 1};
+        level.output_base = level.first_bin;
+        level.second_base = level.first_bin + shape.channels * bins_of_channel;
+        break;
+    }
+    p.bins += level_bins;
+    p.bin_rows += level.grid.rows();
+    levels.push_back(level);
+  }
+  STD_TORCH_CHECK(p.bins == bins_of_channel, "fastpool: every input must have the same number of bins");
+  for (int a = 0; a < 3; ++a) p.extent[a] = global ? (a == 2 ? positions : 1) : shape.extent[a];
+  p.lanes_are_channels = channels_last;
+  p.input = channels_last ? View{positions * p.channels, 1, p.channels} : View{positions * p.channels, positions, 1};
+  const bool saved_last = channels_last && windows.order == Order::map;
+  p.saved = saved_last ? View{p.bins * p.channels, 1, p.channels} : View{p.bins * p.channels, p.bins, 1};
+  p.levels = levels.data();
+  p.level_count = int32_t(levels.size());
+}
+
+Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return Dtype::float16;
+    case ScalarType::BFloat16:
+      return Dtype::bfloat16;
+    case ScalarType::Float:
+      return Dtype::float32;
+    case ScalarType::Double:
+      return Dtype::float64;
+    default:
+      STD_TORCH_CHECK(false, "fastpool: input must be float16, bfloat16, float32 or float64");
+  }
+}
+
+ScalarType accumulation_type(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// Axes of length 1 have no say in how a tensor is laid out.
+static bool dense_channels_last(const Tensor& tensor) {
+  const int64_t rank = tensor.dim();
+  if (rank != 4 && rank != 5) return false;
+  int64_t expected = 1;
+  for (int64_t step = 0; step < rank; ++step) {
+    const int64_t axis = step == 0 ? 1 : step == rank - 1 ? 0 : rank - step;
+    if (tensor.size(axis) != 1 && tensor.stride(axis) != expected) return false;
+    expected *= tensor.size(axis);
+  }
+  return true;
+}
+
+bool is_channels_last(const Tensor& tensor) { return !tensor.is_contiguous() && dense_channels_last(tensor); }
+
+static torch::headeronly::MemoryFormat format(int64_t rank, bool channels_last) {
+  using torch::headeronly::MemoryFormat;
+  return !channels_last ? MemoryFormat::Contiguous : rank == 4 ? MemoryFormat::ChannelsLast : MemoryFormat::ChannelsLast3d;
+}
+
+Tensor in_layout(const Tensor& tensor, bool channels_last) {
+  if (channels_last ? dense_channels_last(tensor) : tensor.is_contiguous()) return tensor;
+  return torch::stable::contiguous(tensor, format(tensor.dim(), channels_last));
+}
+
+// Page faults of a large fresh buffer cost more than the pooling that fills it; huge pages make them few.
+static void ask_for_huge_pages(const Tensor& tensor) {
+#if defined(__linux__)
+  constexpr uintptr_t page = uintptr_t(2) << 20;
+  const uintptr_t bytes = uintptr_t(tensor.numel()) * tensor.element_size();
+  if (bytes < 16 * page || !tensor.is_cpu()) return;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
+  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)tensor;
+#endif
+}
+
+Tensor new_result(const Tensor& like, const std::vector<int64_t>& sizes, bool channels_last, std::optional<ScalarType> dtype) {
+  Tensor result = torch::stable::empty({sizes.data(), sizes.size()}, dtype ? *dtype : like.scalar_type(), std::nullopt, like.device(),
+                                       std::nullopt, format(int64_t(sizes.size()), channels_last));
+  ask_for_huge_pages(result);
+  return result;
+}
+
+}  // namespace fastpool

@@ -1,0 +1,58 @@
+// From tensors and window numbers to a Problem: layouts, levels, schedules and the memory of results.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "core/kernels.h"
+
+namespace fastpool {
+
+using torch::stable::Tensor;
+
+// Where a pyramid's bins lie in its result; `map` is the ordinary result of one level, laid out like the input.
+enum class Order : int64_t { map = -1, level = 0, channel = 1 };
+
+enum class ScheduleChoice : int32_t { tiled, direct };
+ScheduleChoice set_schedule_choice(ScheduleChoice choice);  // a test hook; returns the previous one
+
+// The windows of all inputs of one call, and the results' extents that follow from them.
+struct Windows {
+  std::vector<int64_t> numbers;  // output, kernel, stride, before, after, dilation for each input, level and axis
+  int64_t inputs, rank, levels;
+  Order order;
+
+  Windows(std::vector<int64_t> numbers, int64_t inputs, int64_t rank, int64_t order);
+  const int64_t* of(int64_t input, int64_t level) const { return &numbers[size_t((input * levels + level) * rank * 6)]; }
+  int64_t bins() const;  // of one channel of the first input; the same for all
+};
+
+struct Shape {
+  int64_t samples, channels, extent[3];
+  int64_t positions() const { return extent[0] * extent[1] * extent[2]; }
+};
+Shape shape_of(const int64_t* sizes, int64_t rank);
+
+// What decides the schedule besides the shape.
+struct ReducerTraits {
+  bool draws = false;        // running sums in row-major order, or in classes
+  bool two_results = false;  // a second value per bin; in a pyramid it fills a second set of channels
+};
+
+// One input's problem. `levels` belongs to it, so a Plan is moved, never copied.
+struct Plan {
+  Problem p;
+  std::vector<Level> levels;
+  Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtype, bool channels_last, ReducerTraits traits);
+  Plan(Plan&&) = default;
+};
+
+Dtype dtype_of(const Tensor& tensor);
+bool is_channels_last(const Tensor& tensor);  // channels-last-contiguous and not contiguous
+Tensor in_layout(const Tensor& tensor, bool channels_last);
+Tensor new_result(const Tensor& like, const std::vector<int64_t>& sizes, bool channels_last, std::optional<torch::headeronly::ScalarType> dtype = std::nullopt);
+torch::headeronly::ScalarType accumulation_type(const Tensor& tensor);
+
+}  // namespace fastpool

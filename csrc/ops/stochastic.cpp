@@ -1,0 +1,103 @@
+#include "ops/call.h"
+
+namespace fastpool {
+
+enum class Distribution : int64_t { relu = 0, softmax = 1 };
+
+static Distribution checked(int64_t distribution) {
+  STD_TORCH_CHECK(distribution == 0 || distribution == 1, "fastpool: distribution must be 0 (relu) or 1 (softmax), got ", distribution);
+  return Distribution(distribution);
+}
+
+static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<Tensor> seed, int64_t seed_value, Ints offset, int64_t distribution,
+                                                  double temperature, Ints window, int64_t order, int64_t tap_bytes) {
+  const ForwardCall call(inputs, std::move(window), order, {.draws = true});
+  const Tensor& x = call.inputs[0];
+  STD_TORCH_CHECK(offset.size() == 2, "fastpool: offset must be (sample, channel)");
+  if (seed)
+    STD_TORCH_CHECK(seed->numel() == 1 && seed->scalar_type() == torch::headeronly::ScalarType::Long && seed->is_cpu() == x.is_cpu(),
+                    "fastpool: seed must be one int64 on the input's device");
+  Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
+  const Distribution weights = checked(distribution);
+  call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t row) {
+    p.seed = seed ? static_cast<const int64_t*>(seed->data_ptr()) : nullptr;
+    p.seed_value = seed_value;
+    p.offset_sample = offset[0] + row;
+    p.offset_channel = offset[1];
+    p.temperature = temperature;
+    if (weights == Distribution::relu)
+      run_forward<Stochastic<ReluWeights, false>>(p, x);
+    else
+      run_forward<Stochastic<SoftmaxWeights, false>>(p, x);
+  });
+  return {output, taps};
+}
+
+static char* moments_of(const Tensor& moments, const Geometry& geometry, int64_t row) {
+  return data<char>(moments) + row * geometry.channels * geometry.bins * int64_t(moments.element_size());
+}
+
+static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distribution, double temperature, Ints window, int64_t order,
+                                                   bool save_moments) {
+  const ForwardCall call(inputs, std::move(window), order, {});
+  const Tensor& x = call.inputs[0];
+  Tensor output = call.geometry.output(x);
+  const int64_t size = call.geometry.rows * call.geometry.channels * call.geometry.bins;
+  Tensor moments = save_moments ? new_result(x, {2, size}, false, accumulation_type(x)) : nothing(x, accumulation_type(x));
+  const Distribution weights = checked(distribution);
+  call.for_each_input(output, output, 0, [&](Problem& p, int64_t row) {
+    p.temperature = temperature;
+    p.moments_size = size;
+    if (save_moments) p.moments = moments_of(moments, call.geometry, row);
+    if (weights == Distribution::relu)
+      run_forward<Expectation<ReluWeights>>(p, x);
+    else
+      run_forward<Expectation<SoftmaxWeights>>(p, x);
+  });
+  return {output, moments};
+}
+
+static Tensors expectation_pool_backward(Tensor grad, Tensors inputs, Tensor output, Tensor moments, int64_t distribution, double temperature,
+                                         Ints window, int64_t order) {
+  const ForwardCall forward(inputs, Ints(window), order, {});
+  Ints sizes, layouts;
+  for (const Tensor& x : forward.inputs) {
+    for (int64_t a = 0; a < x.dim(); ++a) sizes.push_back(x.size(a));
+    layouts.push_back(is_channels_last(x));
+  }
+  const BackwardCall call(grad, std::move(sizes), forward.windows.rank, std::move(layouts), std::move(window), order, {});
+  const Tensor y = in_layout(output, call.geometry.channels_last), saved = in_layout(moments, false);
+  const Distribution weights = checked(distribution);
+  size_t item = 0;
+  return call.for_each_input(std::nullopt, [&](Problem& p, int64_t row) {
+    p.temperature = temperature;
+    p.x = forward.inputs[item++].data_ptr();
+    p.y = data<char>(y) + row * call.geometry.result_channels * call.geometry.bins * int64_t(y.element_size());
+    p.moments_size = saved.numel() / 2;
+    p.moments = moments_of(saved, call.geometry, row);
+    if (weights == Distribution::relu)
+      run_backward<ExpectationGradient<ReluWeights>>(p, call.grad);
+    else
+      run_backward<ExpectationGradient<SoftmaxWeights>>(p, call.grad);
+  });
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastpool, m) {
+  m.def(
+      "stochastic_pool(Tensor[] inputs, Tensor? seed, int seed_value, int[] offset, int distribution, float temperature, SymInt[] window, "
+      "int order, int tap_bytes) -> (Tensor output, Tensor taps)");
+  m.def(
+      "expectation_pool(Tensor[] inputs, int distribution, float temperature, SymInt[] window, int order, bool save_moments) "
+      "-> (Tensor output, Tensor moments)");
+  m.def(
+      "expectation_pool_backward(Tensor grad, Tensor[] inputs, Tensor output, Tensor moments, int distribution, float temperature, "
+      "SymInt[] window, int order) -> Tensor[]");
+}
+
+FASTPOOL_IMPLEMENT(m) {
+  m.impl("stochastic_pool", TORCH_BOX(&stochastic_pool));
+  m.impl("expectation_pool", TORCH_BOX(&expectation_pool));
+  m.impl("expectation_pool_backward", TORCH_BOX(&expectation_pool_backward));
+}
+
+}  // namespace fastpool

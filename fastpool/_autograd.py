@@ -1,0 +1,75 @@
+"""Gradients enter eager calls by thin autograd Functions, compiled ones by the operators' registration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from ._formulas import FORMULAS, Formula, Grads
+from ._operators import OPERATORS, POOLS, call_below_autograd
+
+
+def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
+    """Calls an operator: directly where a compiler or transform traces it, through a thin Function if `recorded`."""
+    if is_compiling():
+        return OPERATORS[name](inputs, *arguments)
+    if forward_ad._current_level >= 0:
+        _refuse_tangents(name, *inputs, *arguments)
+    if torch._C._are_functorch_transforms_active():
+        return OPERATORS[name](inputs, *arguments)
+    if recorded:
+        return FUNCTIONS[name].apply(len(inputs), *inputs, *arguments)
+    return call_below_autograd(name, inputs, *arguments)
+
+
+def _refuse_tangents(name: str, *arguments: Any) -> None:
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):  # type: ignore[no-untyped-call]
+        raise NotImplementedError(f"{name} has no forward-mode derivative, which would be lost; use reverse mode")
+
+
+def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
+    others = len(OPERATORS[name]._schema.arguments) - 1
+
+    def forward(ctx: Any, count: int, *flat: Any) -> Any:
+        inputs = (list(flat[:count]), *flat[count:])
+        output = call_below_autograd(name, *inputs)
+        ctx.count = count
+        formula.save(ctx, inputs, output)
+        return output
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        count = ctx.count
+        needed = ctx.needs_input_grad
+        ctx.needed = (needed[1 : 1 + count], *needed[1 + count :])
+        if all(grad is None for grad in grads):
+            return (None,) * len(needed)
+        of_inputs, *of_others = formula.backward(ctx, *grads)
+        return (None, *of_inputs, *of_others, *[None] * (others - len(of_others)))
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type("".join(word.title() for word in name.split("_")), (torch.autograd.Function,), members)
+
+
+def _register(name: str, formula: Formula) -> None:
+    arguments = len(OPERATORS[name]._schema.arguments)
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        ctx.needed = ctx.needs_input_grad
+        if all(grad is None for grad in grads):
+            first = ctx.needed[0]
+            found: Grads = ([None] * len(first) if isinstance(first, list) else None,)
+        else:
+            found = formula.backward(ctx, *grads)
+        return (*found, *[None] * (arguments - len(found)))
+
+    torch.library.register_autograd(f"fastpool::{name}", backward, setup_context=formula.save)
+
+
+FUNCTIONS: dict[str, Any] = {name: _thin(name, FORMULAS[name]) for name in POOLS}
+for _name, _formula in FORMULAS.items():
+    _register(_name, _formula)

@@ -1,0 +1,89 @@
+"""Checks that are not about geometry: tensors, devices, numbers and choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from . import _C
+
+T = TypeVar("T")
+
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+DTYPES = frozenset((*HALF_DTYPES, torch.float32, torch.float64))
+DEVICES = ("cpu", "cuda", "meta") if _C.build_info()["cuda"] else ("cpu", "meta")
+
+
+def check_input(input: Any, name: str = "input") -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(input).__name__}")
+    if input.dtype not in DTYPES or input.layout is not torch.strided:
+        raise TypeError(
+            f"{name} must be a dense tensor of float16, bfloat16, float32 or float64, "
+            f"got dtype {input.dtype} with layout {input.layout}"
+        )
+    if not input.is_cpu and input.device.type not in DEVICES:
+        raise RuntimeError(
+            f"{name} is on device {input.device}; this build of fastpool supports {', '.join(DEVICES)} "
+            "(build with FASTPOOL_CUDA=1 for cuda)"
+        )
+
+
+def check_inputs(rank: int, inputs: Sequence[Any]) -> None:
+    if not inputs:
+        raise ValueError("input must hold at least one tensor, got an empty list")
+    for i, x in enumerate(inputs):
+        check_input(x, f"input[{i}]")
+        if x.dim() != rank + 1:
+            raise ValueError(f"input[{i}] must be (C, *spatial) with {rank} spatial axes, got shape {tuple(x.shape)}")
+        for what, found, expected in (
+            ("channels", x.shape[0], inputs[0].shape[0]),
+            ("dtype", x.dtype, inputs[0].dtype),
+            ("device", x.device, inputs[0].device),
+        ):
+            if found != expected:
+                raise ValueError(f"input must not mix {what}: input[0] has {expected}, input[{i}] has {found}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def choice(name: str, value: Any, choices: Mapping[Any, T]) -> T:
+    try:
+        return choices[value]
+    except (KeyError, TypeError):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}") from None
+
+
+def number(name: str, value: Any, *, positive: bool = False) -> float:
+    if type(value) is not float and (isinstance(value, (bool, str, Tensor)) or not hasattr(value, "__float__")):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    found = float(value)
+    if not abs(found) < math.inf or (positive and found <= 0):
+        raise ValueError(f"{name} must be finite{' and greater than 0' if positive else ''}, got {value}")
+    return found
+
+
+def refuse_scripting(name: str) -> Any:
+    """What torch.jit.script calls before it compiles something."""
+
+    def refuse() -> None:
+        raise RuntimeError(f"{name} does not support torch.jit.script; use torch.jit.trace or torch.export")
+
+    return refuse
+
+
+def check_parameter(name: str, parameter: Tensor, input: Tensor) -> None:
+    if parameter.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {parameter.layout}")
+    if parameter.dtype != input.dtype and not (parameter.dtype == torch.float32 and input.dtype in HALF_DTYPES):
+        allowed = f"{input.dtype} or torch.float32" if input.dtype in HALF_DTYPES else str(input.dtype)
+        raise TypeError(f"{name} must be of dtype {allowed} beside an input of {input.dtype}, got {parameter.dtype}")
+    if parameter.device != input.device:
+        raise ValueError(f"{name} must be on the input's device {input.device}, got {parameter.device}")

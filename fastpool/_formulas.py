@@ -1,0 +1,302 @@
+"""Gradients: for each operator what its forward saves and how its backward uses that, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._layouts import layout_of, memory_format
+from ._operators import call
+from ._windows import BY_CHANNEL, BY_LEVEL, MAP, bins_of_levels
+
+Grads = tuple[Any, ...]
+
+
+class Formula(NamedTuple):
+    save: Callable[[Any, tuple[Any, ...], Any], None]
+    backward: Callable[..., Grads]  # gradients of the leading arguments; the others have none
+
+
+class Saved(NamedTuple):
+    """What a backward operator is told about the inputs and their windows, in the order of its arguments."""
+
+    sizes: Sequence[int]
+    rank: int
+    layouts: Sequence[int]
+    window: Sequence[int]
+    order: int
+
+
+def _saved(inputs: Sequence[Tensor], window: Sequence[int], order: int) -> Saved:
+    sizes = [n for x in inputs for n in x.shape]
+    return Saved(sizes, inputs[0].dim() - 2, [layout_of(x) for x in inputs], window, order)
+
+
+def _present(saved: Tensor, what: str) -> Tensor:
+    if saved.dim() == 1:
+        raise RuntimeError(f"no {what} saved: the forward pass ran or was exported without gradients; record it again")
+    return saved
+
+
+# Selections: max and the stochastic draw. select and select_backward are each other's adjoint.
+
+
+def _save_selection(ctx: Any, inputs: Any, output: Any) -> None:
+    tensors, *_, window, order, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+    ctx.saved = _saved(tensors, window, order)
+
+
+def _selection_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
+    (taps,) = ctx.saved_tensors
+    return (call("select_backward", grad, _present(taps, "taps"), *ctx.saved),)
+
+
+def _save_select(ctx: Any, inputs: Any, output: Tensor) -> None:
+    tensors, taps, window, order = inputs
+    ctx.save_for_backward(taps)
+    ctx.saved = _saved(tensors, window, order)
+
+
+def _select_backward(ctx: Any, grad: Tensor) -> Grads:
+    (taps,) = ctx.saved_tensors
+    return (call("select_backward", grad, taps, *ctx.saved),)
+
+
+def _save_select_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+    _, taps, *saved = inputs
+    ctx.save_for_backward(taps)
+    ctx.saved = Saved(*saved)
+
+
+def _select_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
+    (taps,) = ctx.saved_tensors
+    return (call("select", _laid_out(vectors, ctx.saved), taps, ctx.saved.window, ctx.saved.order),)
+
+
+# Averages: avg_pool and avg_pool_backward are each other's adjoint.
+
+
+def _save_avg(ctx: Any, inputs: Any, output: Tensor) -> None:
+    tensors, window, order, *divisor = inputs
+    ctx.saved, ctx.divisor = _saved(tensors, window, order), divisor
+
+
+def _avg_backward(ctx: Any, grad: Tensor) -> Grads:
+    return (call("avg_pool_backward", grad, *ctx.saved, *ctx.divisor),)
+
+
+def _save_avg_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+    _, sizes, rank, layouts, window, order, *divisor = inputs
+    ctx.saved, ctx.divisor = Saved(sizes, rank, layouts, window, order), divisor
+
+
+def _avg_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
+    return (call("avg_pool", _laid_out(vectors, ctx.saved), ctx.saved.window, ctx.saved.order, *ctx.divisor),)
+
+
+# Maximum and average from one read.
+
+
+def _save_max_avg(ctx: Any, inputs: Any, output: Any) -> None:
+    tensors, window, order, _ = inputs
+    ctx.set_materialize_grads(False)
+    if order != MAP:
+        ctx.mark_non_differentiable(output[1])  # empty: a pyramid holds both results in one
+    ctx.save_for_backward(output[2])
+    ctx.saved = _saved(tensors, window, order)
+
+
+def _max_avg_backward(ctx: Any, grad: Tensor | None, grad_average: Tensor | None, _: None) -> Grads:
+    (taps,) = ctx.saved_tensors
+    if grad is None:
+        return (call("avg_pool_backward", grad_average, *ctx.saved, False, 0),)
+    _present(taps, "taps")
+    if grad_average is None and ctx.saved.order == MAP:
+        return (call("select_backward", grad, taps, *ctx.saved),)
+    return (call("max_avg_pool_backward", grad, grad_average, taps, *ctx.saved),)
+
+
+def _save_max_avg_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+    _, _, taps, *saved = inputs
+    ctx.save_for_backward(taps)
+    ctx.saved = Saved(*saved)
+
+
+def _max_avg_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
+    (taps,) = ctx.saved_tensors
+    chosen, mean = _max_and_mean(vectors, taps, ctx.saved)
+    if ctx.saved.order == MAP:
+        return (chosen, mean)
+    return (_to_result(torch.cat([chosen, mean], 1), ctx.saved), None)
+
+
+# Mixed: alpha*max + (1 - alpha)*avg. `difference` = max - avg is an output, so that the gradient of alpha has one too.
+
+
+def _save_mixed(ctx: Any, inputs: Any, output: Any) -> None:
+    tensors, alpha, alpha_value, window, order, _, save_difference = inputs
+    result, taps, difference = output
+    ctx.set_materialize_grads(False)
+    if not save_difference:
+        ctx.mark_non_differentiable(difference)
+    ctx.save_for_backward(taps, difference, alpha)
+    ctx.saved, ctx.alpha_value, ctx.dtype = _saved(tensors, window, order), alpha_value, result.dtype
+
+
+def _mixed_backward(ctx: Any, grad: Tensor | None, _: None, grad_difference: Tensor | None) -> Grads:
+    taps, difference, alpha = ctx.saved_tensors
+    saved: Saved = ctx.saved
+    grad_inputs: list[Any] = [None] * len(saved.layouts)
+    grad_alpha = None
+    if any(ctx.needed[0]):
+        _present(taps, "taps")
+        if grad is not None:
+            grad_inputs = call("mixed_pool_backward", grad, taps, alpha, ctx.alpha_value, *saved)
+        if grad_difference is not None:
+            g = _to_result(grad_difference.to(ctx.dtype), saved)
+            of_max = call("select_backward", g, taps, *saved)
+            of_mean = call("avg_pool_backward", g, *saved, False, 0)
+            of_difference = [a - b for a, b in zip(of_max, of_mean)]
+            grad_inputs = of_difference if grad is None else [a + b for a, b in zip(grad_inputs, of_difference)]
+    if alpha is not None and ctx.needed[1] and grad is not None:
+        _present(difference, "difference of max and average")
+        grad_alpha = _alpha_backward(grad, difference, alpha, saved)
+    return (grad_inputs, grad_alpha)
+
+
+def _alpha_backward(grad: Tensor, difference: Tensor, alpha: Tensor, saved: Saved) -> Tensor:
+    sizes, rank, _, window, order = saved
+    gradient: Tensor = call("mixed_alpha_backward", grad, difference, alpha, window, sizes, rank, order)
+    return gradient
+
+
+def _save_mixed_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+    grad, taps, alpha, alpha_value, *saved = inputs
+    ctx.save_for_backward(grad, taps, alpha)
+    ctx.saved, ctx.alpha_value = Saved(*saved), alpha_value
+
+
+def _mixed_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
+    grad, taps, alpha = ctx.saved_tensors
+    saved: Saved = ctx.saved
+    chosen, mean = _max_and_mean(vectors, taps, saved)
+    grad_grad = grad_alpha = None
+    if ctx.needed[0]:
+        a = ctx.alpha_value if alpha is None else _per_output(alpha, chosen)
+        grad_grad = _to_result((a * chosen + (1 - a) * mean).to(grad.dtype), saved)
+    if alpha is not None and ctx.needed[2]:
+        difference = _accumulated(chosen) - _accumulated(mean)
+        grad_alpha = _alpha_backward(grad, difference, alpha, saved)
+    return (grad_grad, None, grad_alpha)
+
+
+def _save_mixed_alpha_backward(ctx: Any, inputs: Any, output: Tensor) -> None:
+    grad, difference, _, window, sizes, rank, order = inputs
+    count = len(sizes) // (rank + 2)
+    ctx.save_for_backward(grad, difference)
+    ctx.saved = Saved(sizes, rank, [0] * count, window, order)
+
+
+def _mixed_alpha_backward_backward(ctx: Any, vector: Tensor) -> Grads:
+    grad, difference = ctx.saved_tensors
+    v = _per_output(vector, difference)
+    grad_grad = _to_result((v * difference).to(grad.dtype), ctx.saved)
+    return (grad_grad, (v * _from_result(grad, ctx.saved)).to(difference.dtype))
+
+
+# The stochastic expectation: not linear in the input, so its second derivative is another formula.
+
+
+def _save_expectation(ctx: Any, inputs: Any, output: Any) -> None:
+    tensors, distribution, temperature, window, order, _ = inputs
+    result, moments = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(moments)
+    ctx.save_for_backward(result, moments, *tensors)
+    ctx.kind, ctx.windows, ctx.saves_moments = (distribution, temperature), (window, order), inputs[-1]
+
+
+def _expectation_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
+    result, moments, *tensors = ctx.saved_tensors
+    if not ctx.saves_moments:
+        raise RuntimeError("no moments saved: the forward pass was exported without gradients; record it again")
+    return (call("expectation_pool_backward", grad, tensors, result, moments, *ctx.kind, *ctx.windows),)
+
+
+def _save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+    pass
+
+
+def _no_second_derivative(ctx: Any, *_: Any) -> Grads:
+    raise NotImplementedError("stochastic pooling in evaluation mode has no second derivative; use training=True")
+
+
+# Pieces of second derivatives. Results of pyramids are handled as (N, C, bins of all levels).
+
+
+def _laid_out(tensors: Sequence[Tensor], saved: Saved) -> list[Tensor]:
+    """Brings tensors to the layout of the saved taps."""
+    return [x.contiguous(memory_format=memory_format(last, x.dim())) for x, last in zip(tensors, saved.layouts)]
+
+
+def _max_and_mean(tensors: Sequence[Tensor], taps: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+    xs = _laid_out(tensors, saved)
+    order = MAP if saved.order == MAP else BY_CHANNEL
+    chosen = call("select", xs, taps, saved.window, order)
+    mean = call("avg_pool", xs, saved.window, order, False, 0)
+    if saved.order == MAP:
+        return chosen, mean
+    planes = (chosen.shape[0], saved.sizes[1], sum(_bins_of_levels(saved)))
+    return chosen.reshape(planes), mean.reshape(planes)
+
+
+def _bins_of_levels(saved: Saved) -> list[int]:
+    return bins_of_levels(saved.window, saved.rank, len(saved.layouts))
+
+
+def _to_result(y: Tensor, saved: Saved) -> Tensor:
+    if saved.order == MAP:
+        return y
+    if saved.order == BY_LEVEL:
+        return torch.cat([level.flatten(1) for level in y.split_with_sizes(_bins_of_levels(saved), 2)], 1)
+    return y.flatten(1)
+
+
+def _from_result(y: Tensor, saved: Saved) -> Tensor:
+    if saved.order == MAP:
+        return y
+    n, c, bins = y.shape[0], saved.sizes[1], _bins_of_levels(saved)
+    if saved.order == BY_LEVEL:
+        levels = y.split_with_sizes([c * b for b in bins], 1)
+        return torch.cat([level.reshape(n, c, b) for level, b in zip(levels, bins)], 2)
+    return y.reshape(n, c, sum(bins))
+
+
+def _per_output(alpha: Tensor, y: Tensor) -> Tensor:
+    return alpha.reshape(-1, *[1] * (y.dim() - 2)) if alpha.dim() == 1 else alpha
+
+
+def _accumulated(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+FORMULAS = {
+    "max_pool": Formula(_save_selection, _selection_backward),
+    "stochastic_pool": Formula(_save_selection, _selection_backward),
+    "avg_pool": Formula(_save_avg, _avg_backward),
+    "max_avg_pool": Formula(_save_max_avg, _max_avg_backward),
+    "mixed_pool": Formula(_save_mixed, _mixed_backward),
+    "expectation_pool": Formula(_save_expectation, _expectation_backward),
+    "select": Formula(_save_select, _select_backward),
+    "select_backward": Formula(_save_select_backward, _select_backward_backward),
+    "avg_pool_backward": Formula(_save_avg_backward, _avg_backward_backward),
+    "max_avg_pool_backward": Formula(_save_max_avg_backward, _max_avg_backward_backward),
+    "mixed_pool_backward": Formula(_save_mixed_backward, _mixed_backward_backward),
+    "mixed_alpha_backward": Formula(_save_mixed_alpha_backward, _mixed_alpha_backward_backward),
+    "expectation_pool_backward": Formula(_save_nothing, _no_second_derivative),
+}

@@ -1,0 +1,302 @@
+"""Where the windows lie: the one place that computes output sizes, for eager calls and symbolic sizes alike."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.utils._pytree import tree_map_only
+
+from ._arguments import exact, padding_sides, per_axis, per_axis_words
+from ._checks import check_flag, check_input, check_inputs, choice
+
+Size = int | Sequence[int]
+Padding = int | Sequence[int | Sequence[int]] | str
+OutputSize = int | Sequence[int | None]
+Levels = Sequence[int | Sequence[int]]
+
+# Results of an operator: a map, or a pyramid ordered level by level or channel by channel.
+MAP, BY_LEVEL, BY_CHANNEL = -1, 0, 1
+FLATTEN = {"level": BY_LEVEL, "channel": BY_CHANNEL, None: BY_CHANNEL}
+
+
+class Geometry(NamedTuple):
+    """The windows over an input, as an operator takes them, and the shapes on either side of it."""
+
+    window: tuple[int, ...]  # for each input, level and axis: output, kernel, stride, before, after, dilation
+    order: int
+    spatial: Sequence[int]  # of the input, or of the first in a list
+    lead: int  # axes of the input in front of the spatial ones: 2, or 1 without a batch axis
+    channels: int
+    tap_bytes: int
+    draw_bytes: int  # as tap_bytes, with one more state for "nothing drawn"
+    entry: tuple[int, ...] | None  # the shape that the operator is given, None for the input's own
+    result: tuple[int, ...]
+    reshape: bool  # whether the operator's result must be brought to `result`
+
+
+class Axis(NamedTuple):
+    output: int
+    kernel: int
+    stride: int
+    before: int
+    after: int
+    dilation: int
+
+
+def sliding(
+    rank: int, input: Tensor, kernel_size: Size, stride: Any, padding: Padding, dilation: Size, ceil_mode: bool
+) -> Geometry:
+    check_input(input)
+    check_flag("ceil_mode", ceil_mode)
+    return _sliding(
+        rank,
+        input.shape,
+        kernel_size if type(kernel_size) is int else exact("kernel_size", kernel_size),
+        stride if stride is None or type(stride) is int else exact("stride", stride),
+        padding if type(padding) is int or padding == "same" else exact("padding", padding),
+        dilation if type(dilation) is int else exact("dilation", dilation),
+        ceil_mode,
+    )
+
+
+def adaptive(rank: int, input: Tensor, output_size: OutputSize) -> Geometry:
+    check_input(input)
+    return _adaptive(rank, input.shape, exact("output_size", output_size, none=True))
+
+
+def whole(input: Tensor, keepdim: bool) -> Geometry:
+    """One window over everything."""
+    check_input(input)
+    check_flag("keepdim", keepdim)
+    return _whole(input.shape, keepdim)
+
+
+def pyramid(
+    rank: int, input: Tensor | Sequence[Tensor], levels: Levels, bins: str, flatten: str | None, maps: int
+) -> Geometry:
+    """`maps` results per channel; a list of inputs makes one row each."""
+    floor = choice("bins", bins, {"adaptive": False, "floor": True})
+    order = choice("flatten", flatten, FLATTEN)
+    if isinstance(levels, int):
+        raise TypeError(f"levels must be a sequence of ints or per-axis tuples, got {levels!r}")
+    sizes = exact("levels", levels)
+    if isinstance(input, (list, tuple)):
+        check_inputs(rank, input)
+        return _pyramid(rank, tuple([x.shape for x in input]), True, sizes, floor, order, flatten is not None, maps)
+    check_input(input)
+    assert isinstance(input, Tensor)
+    return _pyramid(rank, (input.shape,), False, sizes, floor, order, flatten is not None, maps)
+
+
+def bins_of_levels(window: Sequence[int], rank: int, inputs: int) -> list[int]:
+    """The number of bins of each level, which all inputs share."""
+    outputs = window[: len(window) // inputs : 6]
+    return [math.prod(outputs[i : i + rank]) for i in range(0, len(outputs), rank)]
+
+
+def _remembered(rule: Callable[..., Geometry]) -> Callable[..., Geometry]:
+    remembered = functools.lru_cache(maxsize=512)(rule)
+
+    def look_up(*key: Any) -> Geometry:
+        if is_compiling():
+            return rule(*key)
+        if torch._C._is_tracing():
+            # A traced size is a tensor; torch warns that the trace holds for this size only.
+            return rule(*tree_map_only(Tensor, int, key))
+        try:
+            return remembered(*key)
+        except TypeError:
+            pass  # Symbolic sizes have no hash; a wrong type is reported again below.
+        return rule(*key)
+
+    return look_up
+
+
+@_remembered
+def _sliding(
+    rank: int, shape: Sequence[int], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Geometry:
+    spatial = _spatial(rank, shape)
+    kernels = per_axis("kernel_size", kernel_size, rank, 1)
+    strides = kernels if stride is None or stride == () else per_axis("stride", stride, rank, 1)
+    dilations = per_axis("dilation", dilation, rank, 1)
+    extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations)]
+    if padding == "same":
+        if ceil_mode:
+            raise ValueError("ceil_mode must be False with padding='same', got True")
+        pads = [_same_padding(n, e, s) for n, e, s in zip(spatial, extents, strides)]
+    else:
+        pads = padding_sides(padding, rank, extents)
+    axes = []
+    for n, k, s, d, e, (before, after) in zip(spatial, kernels, strides, dilations, extents, pads):
+        axes.append(Axis(_output_size(n + before + after, n + before, e, s, ceil_mode), k, s, before, after, d))
+    output = tuple([axis.output for axis in axes])
+    if any(n < 1 for n in output):
+        raise ValueError(
+            f"output size must be at least 1 on every axis, but it would be {output}: input of size {tuple(spatial)}, "
+            f"kernel_size={kernel_size}, stride={stride}, padding={padding!r}, dilation={dilation}, {ceil_mode=}"
+        )
+    for n, axis in zip(spatial, axes):
+        if _holds_empty_window(n, axis):
+            raise ValueError(
+                f"dilation={dilation} with padding={padding!r} leaves a window without any element of the input, "
+                f"whose size is {tuple(spatial)}; every window must hold at least one"
+            )
+    return _map_geometry(rank, shape, axes, math.prod(kernels))
+
+
+@_remembered
+def _adaptive(rank: int, shape: Sequence[int], output_size: Any) -> Geometry:
+    spatial = _spatial(rank, shape)
+    if isinstance(output_size, tuple):
+        if len(output_size) != rank:
+            raise ValueError(f"output_size must be an int or {per_axis_words(rank)}, got {output_size}")
+        output_size = tuple([n if o is None else o for n, o in zip(spatial, output_size)])
+    output = per_axis("output_size", output_size, rank, 1)
+    largest = math.prod([_largest_bin(n, o) for n, o in zip(spatial, output)])
+    return _map_geometry(rank, shape, [_bins(o) for o in output], largest)
+
+
+@_remembered
+def _whole(shape: Sequence[int], keepdim: bool) -> Geometry:
+    if len(shape) < 3:
+        raise ValueError(f"input must be (N, C, *spatial) with at least one spatial axis, got shape {tuple(shape)}")
+    rank = min(len(shape) - 2, 3)
+    # Operators know three axes; the position inside one window does not change when more are flattened.
+    entry = (*shape[:4], math.prod(shape[4:])) if len(shape) > 5 else tuple(shape)
+    spatial = _spatial(rank, entry)
+    geometry = _map_geometry(rank, entry, [_bins(1)] * rank, math.prod(spatial))
+    result = (*shape[:2], *[1] * (len(shape) - 2)) if keepdim else tuple(shape[:2])
+    changed = len(entry) != len(shape)
+    return geometry._replace(entry=entry if changed else None, result=result, reshape=changed or not keepdim)
+
+
+@_remembered
+def _pyramid(
+    rank: int, shapes: Sequence[Any], listed: bool, levels: Any, floor: bool, order: int, flat: bool, maps: int
+) -> Geometry:
+    if not levels:
+        raise ValueError("levels must name at least one level, got none")
+    sizes = [per_axis("levels", level, rank, 1) for level in levels]
+    axes = []
+    largest = []
+    for shape in shapes:
+        spatial = _spatial(rank, shape)
+        for level in sizes:
+            taps = 1
+            for n, bins in zip(spatial, level):
+                if floor and n < bins:
+                    raise ValueError(
+                        f"levels with bins='floor' must not exceed the axis they divide, got {bins} for an axis of "
+                        f"length {n} (input of shape {tuple(shape)})"
+                    )
+                step = n // bins
+                axes.append(Axis(bins, step, step, 0, 0, 1) if floor else _bins(bins))
+                taps *= step if floor else _largest_bin(n, bins)
+            largest.append(taps)
+    lead = len(shapes[0]) - rank
+    channels = shapes[0][lead - 1]
+    total = sum([math.prod(level) for level in sizes])
+    tap_bytes, draw_bytes = _bytes_for_taps(largest)
+    batch = (len(shapes),) if listed else tuple(shapes[0][: lead - 1])
+    return Geometry(
+        window=_window(axes),
+        order=order,
+        spatial=shapes[0][lead:],
+        lead=lead,
+        channels=channels,
+        tap_bytes=tap_bytes,
+        draw_bytes=draw_bytes,
+        entry=(1, *shapes[0]) if lead == 1 and not listed else None,
+        result=(*batch, maps * channels * total) if flat else (*batch, maps * channels, total),
+        reshape=not flat or (lead == 1 and not listed),
+    )
+
+
+def _map_geometry(rank: int, shape: Sequence[int], axes: Sequence[Axis], largest: int) -> Geometry:
+    lead = len(shape) - rank
+    tap_bytes, draw_bytes = _bytes_for_taps([largest])
+    return Geometry(
+        window=_window(axes),
+        order=MAP,
+        spatial=shape[lead:],
+        lead=lead,
+        channels=shape[lead - 1],
+        tap_bytes=tap_bytes,
+        draw_bytes=draw_bytes,
+        entry=(1, *shape) if lead == 1 else None,
+        result=(*shape[:lead], *[axis.output for axis in axes]),
+        reshape=lead == 1,
+    )
+
+
+def _window(axes: Sequence[Axis]) -> tuple[int, ...]:
+    return tuple([number for axis in axes for number in axis])
+
+
+def _bins(output: int) -> Axis:
+    return Axis(output, 0, 1, 0, 0, 1)
+
+
+def _output_size(padded: int, start_limit: int, extent: int, stride: int, ceil_mode: bool) -> int:
+    output = (padded - extent + (stride - 1 if ceil_mode else 0)) // stride + 1
+    # torch's rule: a window may not start in the padding behind the input.
+    if ceil_mode and (output - 1) * stride >= start_limit:
+        output -= 1
+    return output
+
+
+def _same_padding(length: int, extent: int, stride: int) -> tuple[int, int]:
+    total = ((length + stride - 1) // stride - 1) * stride + extent - length
+    total = total if total > 0 else 0
+    return total // 2, total - total // 2
+
+
+def _holds_empty_window(length: int, axis: Axis) -> bool:
+    if axis.dilation == 1 or axis.before == 0 or length >= axis.dilation:
+        return False
+    # Only windows that start in the padding can step over a short axis; starts repeat modulo the dilation.
+    starts = range(min(axis.output, -(-axis.before // axis.stride), axis.dilation))
+    return any((o * axis.stride - axis.before) % axis.dilation >= length for o in starts)
+
+
+def _largest_bin(length: int, bins: int) -> int:
+    whole_part = length // bins
+    if _known(length % bins == 0):
+        return whole_part
+    if is_compiling():
+        return whole_part + 2  # an upper bound, which asks nothing of a symbolic length
+    return whole_part + (1 if bins % (length % bins) == 0 else 2)
+
+
+def _bytes_for_taps(elements: Sequence[int]) -> tuple[int, int]:
+    """Bytes of a tap, and of a tap that may also be "none", in windows of so many elements."""
+    for n in elements:
+        if _known(n >= 2**31):
+            raise ValueError(f"a window must hold fewer than 2**31 elements, got {n}")
+    # Not of their maximum, which would be a guess about symbolic sizes.
+    return 1 if all(_known(n <= 256) for n in elements) else 4, 1 if all(_known(n <= 255) for n in elements) else 4
+
+
+def _known(condition: bool) -> bool:
+    """Whether a condition holds; while compiling, for every value of a symbolic size: a guess would become a guard."""
+    if not is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
+def _spatial(rank: int, shape: Sequence[int]) -> Sequence[int]:
+    if len(shape) not in (rank + 1, rank + 2):
+        axes = ("L", "H, W", "D, H, W")[rank - 1]
+        raise ValueError(f"input must be (N, C, {axes}) or (C, {axes}), got shape {tuple(shape)}")
+    if any(n < 1 for n in shape[-rank - 1 :]):
+        raise ValueError(f"input must have at least one channel and no empty spatial axis, got shape {tuple(shape)}")
+    return shape[-rank:]

@@ -1,0 +1,522 @@
+"""Poolings as functions. Where torch.nn.functional has the pooling, arguments and results are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._checks import refuse_scripting
+from ._docs import F, documented
+from ._kinds import Pooled, avg_kind, max_avg_kind, max_kind, mixed_kind, pyramid_kind, stochastic_kind
+from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, whole
+
+__all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_avg_pool1d",
+    "adaptive_max_avg_pool2d",
+    "adaptive_max_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "adaptive_mixed_pool1d",
+    "adaptive_mixed_pool2d",
+    "adaptive_mixed_pool3d",
+    "adaptive_stochastic_pool1d",
+    "adaptive_stochastic_pool2d",
+    "adaptive_stochastic_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "global_avg_pool",
+    "global_max_avg_pool",
+    "global_max_pool",
+    "global_mixed_pool",
+    "global_stochastic_pool",
+    "max_avg_pool1d",
+    "max_avg_pool2d",
+    "max_avg_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "mixed_pool1d",
+    "mixed_pool2d",
+    "mixed_pool3d",
+    "spatial_pyramid_pool1d",
+    "spatial_pyramid_pool2d",
+    "spatial_pyramid_pool3d",
+    "stochastic_pool1d",
+    "stochastic_pool2d",
+    "stochastic_pool3d",
+]
+
+
+def _public(function: F) -> F:
+    function.__prepare_scriptable__ = refuse_scripting(function.__name__)  # type: ignore[attr-defined]
+    return documented(function)
+
+
+@_public
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of 1-D windows."""
+    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return max_kind(input, windows, return_indices)
+
+
+@_public
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of 2-D windows."""
+    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return max_kind(input, windows, return_indices)
+
+
+@_public
+def max_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of 3-D windows."""
+    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return max_kind(input, windows, return_indices)
+
+
+@_public
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    dilation: Size = 1,
+) -> Tensor:
+    """The mean of 1-D windows."""
+    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return avg_kind(input, windows, count_include_pad, divisor_override)
+
+
+@_public
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    dilation: Size = 1,
+) -> Tensor:
+    """The mean of 2-D windows."""
+    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return avg_kind(input, windows, count_include_pad, divisor_override)
+
+
+@_public
+def avg_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    dilation: Size = 1,
+) -> Tensor:
+    """The mean of 3-D windows."""
+    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return avg_kind(input, windows, count_include_pad, divisor_override)
+
+
+@_public
+def max_avg_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of 1-D windows."""
+    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return max_avg_kind(input, windows)
+
+
+@_public
+def max_avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of 2-D windows."""
+    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return max_avg_kind(input, windows)
+
+
+@_public
+def max_avg_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of 3-D windows."""
+    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return max_avg_kind(input, windows)
+
+
+@_public
+def mixed_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of 1-D windows."""
+    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return mixed_kind(input, windows, alpha)
+
+
+@_public
+def mixed_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of 2-D windows."""
+    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return mixed_kind(input, windows, alpha)
+
+
+@_public
+def mixed_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of 3-D windows."""
+    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return mixed_kind(input, windows, alpha)
+
+
+@_public
+def stochastic_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each 1-D window, or its expectation."""
+    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def stochastic_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each 2-D window, or its expectation."""
+    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def stochastic_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each 3-D window, or its expectation."""
+    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Pooled:
+    """The largest element of each of a given number of 1-D bins."""
+    return max_kind(input, adaptive(1, input, output_size), return_indices)
+
+
+@_public
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Pooled:
+    """The largest element of each of a given number of 2-D bins."""
+    return max_kind(input, adaptive(2, input, output_size), return_indices)
+
+
+@_public
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Pooled:
+    """The largest element of each of a given number of 3-D bins."""
+    return max_kind(input, adaptive(3, input, output_size), return_indices)
+
+
+@_public
+def adaptive_avg_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """The mean of each of a given number of 1-D bins."""
+    return avg_kind(input, adaptive(1, input, output_size))
+
+
+@_public
+def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """The mean of each of a given number of 2-D bins."""
+    return avg_kind(input, adaptive(2, input, output_size))
+
+
+@_public
+def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """The mean of each of a given number of 3-D bins."""
+    return avg_kind(input, adaptive(3, input, output_size))
+
+
+@_public
+def adaptive_max_avg_pool1d(input: Tensor, output_size: OutputSize) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of each of a given number of 1-D bins."""
+    return max_avg_kind(input, adaptive(1, input, output_size))
+
+
+@_public
+def adaptive_max_avg_pool2d(input: Tensor, output_size: OutputSize) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of each of a given number of 2-D bins."""
+    return max_avg_kind(input, adaptive(2, input, output_size))
+
+
+@_public
+def adaptive_max_avg_pool3d(input: Tensor, output_size: OutputSize) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of each of a given number of 3-D bins."""
+    return max_avg_kind(input, adaptive(3, input, output_size))
+
+
+@_public
+def adaptive_mixed_pool1d(input: Tensor, output_size: OutputSize, *, alpha: float | Tensor = 0.5) -> Tensor:
+    """A blend of maximum and mean of each of a given number of 1-D bins."""
+    return mixed_kind(input, adaptive(1, input, output_size), alpha)
+
+
+@_public
+def adaptive_mixed_pool2d(input: Tensor, output_size: OutputSize, *, alpha: float | Tensor = 0.5) -> Tensor:
+    """A blend of maximum and mean of each of a given number of 2-D bins."""
+    return mixed_kind(input, adaptive(2, input, output_size), alpha)
+
+
+@_public
+def adaptive_mixed_pool3d(input: Tensor, output_size: OutputSize, *, alpha: float | Tensor = 0.5) -> Tensor:
+    """A blend of maximum and mean of each of a given number of 3-D bins."""
+    return mixed_kind(input, adaptive(3, input, output_size), alpha)
+
+
+@_public
+def adaptive_stochastic_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each of a given number of 1-D bins, or its expectation."""
+    windows = adaptive(1, input, output_size)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def adaptive_stochastic_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each of a given number of 2-D bins, or its expectation."""
+    windows = adaptive(2, input, output_size)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def adaptive_stochastic_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each of a given number of 3-D bins, or its expectation."""
+    windows = adaptive(3, input, output_size)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def global_max_pool(input: Tensor, keepdim: bool = True, *, return_indices: bool = False) -> Pooled:
+    """The largest element of every channel."""
+    return max_kind(input, whole(input, keepdim), return_indices)
+
+
+@_public
+def global_avg_pool(input: Tensor, keepdim: bool = True) -> Tensor:
+    """The mean of every channel."""
+    return avg_kind(input, whole(input, keepdim))
+
+
+@_public
+def global_max_avg_pool(input: Tensor, keepdim: bool = True) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of every channel."""
+    return max_avg_kind(input, whole(input, keepdim))
+
+
+@_public
+def global_mixed_pool(input: Tensor, keepdim: bool = True, *, alpha: float | Tensor = 0.5) -> Tensor:
+    """A blend of maximum and mean of every channel."""
+    return mixed_kind(input, whole(input, keepdim), alpha)
+
+
+@_public
+def global_stochastic_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from every channel, or its expectation."""
+    windows = whole(input, keepdim)
+    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
+
+
+@_public
+def spatial_pyramid_pool1d(
+    input: Tensor | Sequence[Tensor],
+    levels: Levels = (4, 2, 1),
+    *,
+    mode: str = "max",
+    bins: str = "adaptive",
+    flatten: str | None = "level",
+    **options: Any,
+) -> Tensor:
+    """1-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
+    return pyramid_kind(1, input, levels, mode, bins, flatten, options)
+
+
+@_public
+def spatial_pyramid_pool2d(
+    input: Tensor | Sequence[Tensor],
+    levels: Levels = (4, 2, 1),
+    *,
+    mode: str = "max",
+    bins: str = "adaptive",
+    flatten: str | None = "level",
+    **options: Any,
+) -> Tensor:
+    """2-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
+    return pyramid_kind(2, input, levels, mode, bins, flatten, options)
+
+
+@_public
+def spatial_pyramid_pool3d(
+    input: Tensor | Sequence[Tensor],
+    levels: Levels = (4, 2, 1),
+    *,
+    mode: str = "max",
+    bins: str = "adaptive",
+    flatten: str | None = "level",
+    **options: Any,
+) -> Tensor:
+    """3-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
+    return pyramid_kind(3, input, levels, mode, bins, flatten, options)

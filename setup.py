@@ -1,0 +1,68 @@
+"""Builds fastpool._C: the CPU kernels always, the CUDA kernels when FASTPOOL_CUDA asks for them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from setuptools import setup
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).parent
+VERSION = "0.1.0"
+
+
+def find_cuda_home() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = Path(home, "bin", "nvcc") if home else shutil.which("nvcc")
+    # nvcc may be a link into the toolkit: headers and libraries lie beside the real file.
+    return str(Path(nvcc).resolve().parents[1]) if nvcc and Path(nvcc).exists() else None
+
+
+def wants_cuda(cuda_home: str | None) -> bool:
+    choice = os.environ.get("FASTPOOL_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise ValueError(f"FASTPOOL_CUDA is {choice!r}; allowed: auto, 0, 1")
+    if choice == "1" and cuda_home is None:
+        raise RuntimeError("FASTPOOL_CUDA=1 needs nvcc on PATH or CUDA_HOME set to a CUDA toolkit")
+    return choice == "1" or (choice == "auto" and cuda_home is not None and torch.version.cuda is not None)
+
+
+def sources(*folders: str, suffix: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / "csrc" / folder).glob(suffix))
+
+
+def extension() -> cpp_extension.CppExtension:
+    debug = os.environ.get("DEBUG", "0") not in ("", "0")
+    macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
+    # Contraction would change the bits of sums between processors; trapping maths only blocks vector code.
+    cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-ffp-contract=off", "-fno-math-errno"]
+    cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
+    nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"] + (["-G"] if debug else ["-lineinfo"])
+    cuda_home = find_cuda_home()
+    files = sources("cpu", "ops", suffix="*.cpp")
+    libraries: list[str] = []
+    library_dirs: list[str] = []
+    if wants_cuda(cuda_home):
+        cpp_extension.CUDA_HOME = cuda_home
+        files += sources("cuda", suffix="*.cu")
+        macros.append(("USE_CUDA", None))
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "native" if torch.cuda.is_available() else "9.0")
+        if os.environ["TORCH_CUDA_ARCH_LIST"] == "native":
+            os.environ["TORCH_CUDA_ARCH_LIST"] = ".".join(map(str, torch.cuda.get_device_capability()))
+        macros.append(("FASTPOOL_CUDA_ARCHITECTURES", f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"'))
+        library_dirs.append(str(Path(cuda_home or "", "lib64")))
+        # The static runtime lets one binary load under a torch with or without CUDA.
+        libraries += ["cudart_static", "dl", "rt", "pthread"]
+    return cpp_extension.CppExtension(
+        "fastpool._C",
+        files,
+        include_dirs=[str(ROOT / "csrc")],
+        define_macros=macros,
+        libraries=libraries,
+        library_dirs=library_dirs,
+        extra_compile_args={"cxx": cxx, "nvcc": nvcc},
+    )
+
+
+setup(version=VERSION, ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})

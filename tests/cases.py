@@ -1,0 +1,307 @@
+"""The inputs that every pooling is tested on: a geometry, the values in it and the memory layout."""
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import reference
+import torch
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
+
+
+def sprinkle(values, rng, share, *specials):
+    return np.where(rng.random(values.shape) < share, rng.choice(specials, values.shape), values)
+
+
+def integers(rng, shape):
+    return rng.integers(-4, 5, shape).astype(float)
+
+
+PATTERNS = {
+    "integers": integers,
+    "random": lambda rng, shape: rng.normal(size=shape),
+    "positive": lambda rng, shape: np.abs(rng.normal(size=shape)) + 0.1,
+    "negative": lambda rng, shape: -np.abs(rng.normal(size=shape)) - 0.1,
+    "equal": lambda rng, shape: np.full(shape, 3.0),
+    "zeros": lambda rng, shape: np.zeros(shape),
+    "signed zeros": lambda rng, shape: rng.choice([0.0, -0.0], shape),
+    "nan": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.1, np.nan),
+    "nans": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.6, np.nan),
+    "inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.15, np.inf, -np.inf),
+    "-inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.9, -np.inf),
+    "only -inf": lambda rng, shape: np.full(shape, -np.inf),
+    "nan and inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.3, np.nan, np.inf, -np.inf),
+    "subnormal": lambda rng, shape: rng.integers(-4, 5, shape) * 6e-8 * 2.0**-103,
+}
+
+
+def contiguous(x):
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def channels_last(x):
+    return x.clone(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim])
+
+
+def sliced(x):
+    larger = x.new_full([n + 3 for n in x.shape], torch.nan)
+    view = larger[tuple(slice(1, 1 + n) for n in x.shape)]
+    view.copy_(x)
+    return view
+
+
+def every_second(x):
+    larger = x.new_full([2 * n for n in x.shape], torch.nan)
+    larger[(slice(None, None, 2),) * x.ndim] = x
+    return larger[(slice(None, None, 2),) * x.ndim]
+
+
+def offset(x):
+    return torch.cat([x.new_full((3,), torch.nan), x.flatten()])[3:].view(x.shape)
+
+
+def offset_channels_last(x):
+    last = x.movedim(1, -1)
+    return offset(last.contiguous()).movedim(-1, 1)
+
+
+def some_channels_of_channels_last(x):
+    more = torch.cat([x, torch.full_like(x, torch.nan)], dim=1)
+    return channels_last(more)[:, : x.shape[1]]
+
+
+# Each gives a tensor of the same shape; "expanded" repeats the first sample, all others keep the values.
+LAYOUTS = {
+    "contiguous": contiguous,
+    "channels_last": channels_last,
+    "sliced": sliced,
+    "every second": every_second,
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "permuted": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "expanded": lambda x: x[:1].expand(x.shape),
+    "offset": offset,
+    "offset channels_last": offset_channels_last,
+    "channel slice of channels_last": some_channels_of_channels_last,
+}
+NEEDS_4D = {"channels_last", "offset channels_last", "channel slice of channels_last"}
+
+
+def is_channels_last(x):
+    """Whether the output of x must be channels-last."""
+    if x.ndim not in (4, 5) or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim])
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    shape: tuple
+    pattern: str
+    geometry: dict = field(hash=False)
+    layout: str = "contiguous"
+    batched: bool = True
+
+    def __str__(self):
+        return self.name
+
+    @property
+    def rank(self):
+        return len(self.shape) - (2 if self.batched else 1)
+
+    @property
+    def spatial(self):
+        return self.shape[-self.rank :]
+
+    def values(self, dtype):
+        """-> the input, on which nothing was computed yet"""
+        rng = np.random.default_rng(zlib.crc32(self.name.encode()))
+        values = torch.from_numpy(PATTERNS[self.pattern](rng, self.shape)).to(dtype)
+        return LAYOUTS[self.layout](values)
+
+    def array(self, x):
+        """-> x as the reference wants it: batched, float64"""
+        values = x.detach().to(torch.float64).numpy()
+        return values if self.batched else values[None]
+
+    def windows(self):
+        """-> output size, windows"""
+        if "output_size" in self.geometry:
+            return reference.bin_windows(self.spatial, self.geometry["output_size"])
+        return reference.sliding_windows(self.spatial, **self.geometry)
+
+    def unflatten(self, y, output_size):
+        """(N, C, P) -> the shape of the output"""
+        y = y.reshape(*y.shape[:2], *output_size)
+        return y if self.batched else y[0]
+
+
+def sliding(name, shape, kernel_size, pattern="random", *, layout="contiguous", batched=True, **geometry):
+    return Case(name, shape, pattern, {"kernel_size": kernel_size, **geometry}, layout, batched)
+
+
+def adaptive(name, shape, output_size, pattern="random", *, layout="contiguous", batched=True):
+    return Case(name, shape, pattern, {"output_size": output_size}, layout, batched)
+
+
+SLIDING = [
+    # values
+    sliding("ties", (2, 3, 6, 7), 2, "integers"),
+    sliding("ties overlapping", (2, 3, 7, 6), 3, "integers", stride=1, padding=1),
+    sliding("ties 1d", (2, 3, 40), 3, "integers", stride=2),
+    sliding("ties 3d", (2, 2, 5, 4, 6), 2, "integers"),
+    sliding("all equal", (1, 2, 6, 6), 3, "equal", stride=1, padding=1),
+    sliding("zeros", (1, 2, 6, 6), 2, "zeros"),
+    sliding("signed zeros", (1, 3, 8, 40), 2, "signed zeros"),
+    sliding("signed zeros overlapping", (1, 3, 8, 8), 3, "signed zeros", stride=1, padding=1),
+    sliding("all negative", (2, 3, 8, 8), 2, "negative"),
+    sliding("all negative clipped", (2, 3, 7, 7), 3, "negative", stride=2, padding=1),
+    sliding("positive", (2, 3, 8, 8), 2, "positive"),
+    sliding("nan", (2, 3, 9, 40), 3, "nan", stride=2, padding=1),
+    sliding("nan 2x2", (2, 3, 8, 70), 2, "nan"),
+    sliding("several nans", (2, 3, 8, 70), 2, "nans"),
+    sliding("several nans overlapping", (2, 3, 9, 9), 3, "nans", stride=1, padding=1),
+    sliding("several nans channels_last", (2, 33, 5, 5), 3, "nans", stride=2, layout="channels_last"),
+    sliding("infinities", (2, 3, 8, 70), 2, "inf"),
+    sliding("infinities overlapping", (2, 3, 9, 9), 3, "inf", stride=2, padding=1),
+    sliding("windows of -inf", (2, 3, 8, 40), 2, "-inf"),
+    sliding("windows of -inf overlapping", (2, 3, 8, 8), 3, "-inf", stride=1, padding=1),
+    sliding("only -inf clipped", (1, 2, 5, 5), 3, "only -inf", stride=2, padding=1),
+    sliding("nan and infinities", (2, 17, 8, 8), 2, "nan and inf", layout="channels_last"),
+    sliding("subnormal", (1, 2, 8, 8), 2, "subnormal"),
+    # sizes
+    sliding("empty batch", (0, 3, 8, 8), 2),
+    sliding("empty batch 1d", (0, 3, 8), 3, stride=1, padding=1),
+    sliding("empty batch 3d", (0, 2, 4, 4, 4), 2),
+    sliding("one element", (1, 1, 1), 1),
+    sliding("one element 2d", (1, 1, 1, 1), 1),
+    sliding("one element 3d padded", (1, 1, 1, 1, 1), 3, padding=1),
+    sliding("one window", (2, 3, 4, 5), (4, 5)),
+    sliding("odd sizes", (3, 5, 7, 11), (3, 2), stride=(2, 3), padding=(1, 0)),
+    sliding("odd sizes 3d", (1, 3, 5, 7, 6), (2, 3, 1), stride=(1, 2, 3), padding=(0, 1, 0)),
+    sliding("unbatched 1d", (3, 20), 3, stride=2, padding=1, batched=False),
+    sliding("unbatched 2d", (3, 9, 10), 3, "integers", stride=2, padding=1, batched=False),
+    sliding("unbatched 3d", (2, 4, 5, 6), 2, batched=False),
+    sliding("single row", (1, 3, 1, 50), (1, 3), stride=(1, 2)),
+    sliding("single column", (1, 3, 50, 1), (3, 1), stride=(2, 1)),
+    sliding("one wide plane", (1, 1, 20, 200), 2, "integers"),
+    sliding("very wide 1d", (1, 2, 5000), 2),
+    sliding("very wide 1d overlapping", (1, 1, 2500), 5, "integers", stride=2, padding=2),
+    sliding("big plane", (1, 2, 56, 57), 3, "integers", stride=2, padding=1),
+    sliding("many small planes", (3, 64, 7, 7), 2, "integers"),
+    # windows
+    sliding("pointwise", (2, 3, 5, 6), 1),
+    sliding("kernel 1 stride 2", (2, 3, 5, 6), 1, stride=2),
+    sliding("overlapping", (2, 3, 9, 9), 3, stride=1),
+    sliding("overlapping 5x5", (1, 3, 13, 40), 5, "integers", stride=1, padding=2),
+    sliding("stride greater than kernel", (2, 3, 11, 40), 2, stride=(3, 4)),
+    sliding("stride 3", (2, 3, 12, 50), 3, "integers", stride=3),
+    sliding("stride 3 kernel 5", (2, 3, 14, 50), 5, stride=3, padding=2),
+    sliding("clipped", (2, 3, 7, 9), 3, stride=2, padding=1),
+    sliding("clipped 3d", (1, 2, 5, 5, 7), 3, "integers", stride=2, padding=1),
+    sliding("dilated", (2, 3, 9, 40), 3, dilation=2),
+    sliding("dilated and strided", (2, 3, 12, 40), 3, "integers", stride=2, dilation=2, padding=2),
+    sliding("dilated 1d", (2, 3, 30), 4, stride=3, dilation=3, padding=5),
+    sliding("dilated 3d", (1, 2, 7, 8, 9), 2, "integers", stride=1, dilation=(2, 3, 1)),
+    sliding("dilated channels_last", (2, 17, 9, 9), 3, stride=1, dilation=2, padding=2, layout="channels_last"),
+    sliding("ceil_mode", (2, 3, 8, 9), 3, stride=2, ceil_mode=True),
+    sliding("ceil_mode clipped", (2, 3, 7, 10), 3, "integers", stride=2, padding=1, ceil_mode=True),
+    sliding("ceil_mode drops a window", (2, 3, 5, 5), 2, stride=3, padding=1, ceil_mode=True),
+    sliding("ceil_mode 1d", (2, 3, 11), 4, stride=3, padding=2, ceil_mode=True),
+    sliding("ceil_mode 3d", (1, 2, 5, 6, 7), 3, stride=2, padding=1, ceil_mode=True),
+    sliding("asymmetric 1d", (2, 3, 20), 3, stride=2, padding=((0, 1),)),
+    sliding("asymmetric", (2, 3, 8, 9), 4, "integers", stride=3, padding=((2, 0), (0, 1))),
+    sliding("asymmetric ceil_mode", (2, 3, 8, 9), 3, stride=2, padding=((0, 1), (1, 0)), ceil_mode=True),
+    sliding("asymmetric 3d", (1, 2, 5, 6, 7), 3, stride=2, padding=((1, 0), (0, 1), (1, 1))),
+    sliding("same", (2, 3, 8, 9), 3, stride=2, padding="same"),
+    sliding("same stride 1", (2, 3, 6, 7), (4, 5), "integers", stride=1, padding="same"),
+    sliding("same dilated", (2, 3, 9, 8), 3, stride=1, dilation=2, padding="same"),
+    sliding("same 1d", (2, 3, 17), 5, stride=3, padding="same"),
+    sliding("same 3d", (1, 2, 5, 4, 7), 2, stride=(2, 1, 3), padding="same"),
+    # channels-last lanes
+    *(
+        sliding(f"{c} channels_last channels", (2, c, 6, 5), 2, "integers", layout="channels_last")
+        for c in (1, 3, 16, 17, 64, 70)
+    ),
+    sliding("70 channels_last clipped", (1, 70, 7, 7), 3, stride=2, padding=1, layout="channels_last"),
+    sliding("130 channels_last ceil_mode", (1, 130, 5, 5), 3, stride=2, ceil_mode=True, layout="channels_last"),
+    sliding("channels_last 3d", (1, 17, 4, 5, 6), 3, "integers", stride=2, padding=1, layout="channels_last"),
+    sliding("channels_last one pixel", (2, 5, 1, 1), 1, layout="channels_last"),
+    # contiguous lanes
+    *(sliding(f"width {w} 2x2", (1, 2, 4, w), 2, "integers") for w in (15, 16, 17, 31, 33, 63, 65, 130)),
+    *(
+        sliding(f"width {w} 3x3 stride 2", (1, 2, 5, w), 3, stride=2, padding=1)
+        for w in (15, 16, 17, 31, 33, 63, 65, 130)
+    ),
+    *(sliding(f"width {w} 3x3", (1, 1, 4, w), 3, "integers", stride=1, padding=1) for w in (16, 33, 65, 130)),
+    # huge windows: 256 taps fit a byte and one running sum
+    *(sliding(f"{k} taps", (2, 2, k + 7), k, "integers", stride=5) for k in (255, 256, 257, 300, 1024)),
+    *(
+        sliding(f"{k} random taps", (1, 3, k + 7), k, "positive", stride=3, layout="sliced")
+        for k in (255, 256, 257, 1024)
+    ),
+    sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),
+    sliding("17x17 taps clipped", (1, 2, 20, 21), 17, "positive", stride=4, padding=8),
+    sliding("300 taps channels_last", (1, 17, 20, 16), (20, 15), "integers", stride=1, layout="channels_last"),
+    sliding("7x7x7 taps", (1, 2, 8, 9, 8), 7, "positive", stride=1),
+    sliding("300 taps with nan", (1, 4, 400), 300, "nan", stride=50),
+    sliding("300 taps with infinities", (1, 4, 400), 300, "inf", stride=50),
+    sliding("300 taps of -inf", (1, 2, 310), 300, "only -inf", stride=5),
+    sliding("300 negative taps", (1, 2, 310), 300, "negative", stride=5),
+    # layouts
+    *(
+        sliding(f"layout {layout}", (3, 4, 6, 9), 3, stride=2, padding=1, layout=layout)
+        for layout in LAYOUTS
+        if layout != "contiguous"
+    ),
+    sliding("layout transposed 1d", (3, 4, 20), 3, stride=2, layout="transposed"),
+    sliding("layout transposed 3d", (2, 3, 4, 5, 6), 2, layout="transposed"),
+    sliding("layout unbatched sliced", (3, 7, 9), 3, stride=2, layout="sliced", batched=False),
+]
+
+ADAPTIVE = [
+    adaptive("adaptive dividing", (2, 3, 8, 12), (4, 3), "integers"),
+    adaptive("adaptive overlapping", (2, 3, 7, 10), (3, 4)),
+    adaptive("adaptive 1d", (2, 3, 29), 7),
+    adaptive("adaptive 3d", (1, 2, 5, 7, 6), (2, 3, 4)),
+    adaptive("adaptive None", (2, 3, 7, 9), (None, 2)),
+    adaptive("adaptive int", (2, 3, 7, 9), 3, "integers"),
+    adaptive("adaptive larger than the input", (1, 2, 3, 4), (5, 6), "integers"),
+    adaptive("adaptive identity", (1, 2, 5, 6), (5, 6)),
+    adaptive("adaptive one", (2, 3, 5, 6), 1),
+    adaptive("adaptive nan", (2, 3, 9, 11), 4, "nan"),
+    adaptive("adaptive several nans", (2, 3, 9, 11), 4, "nans"),
+    adaptive("adaptive infinities", (2, 3, 9, 11), 4, "inf"),
+    adaptive("adaptive windows of -inf", (2, 3, 9, 11), 4, "-inf"),
+    adaptive("adaptive negative", (2, 3, 9, 11), 4, "negative"),
+    adaptive("adaptive signed zeros", (2, 3, 9, 11), 4, "signed zeros"),
+    adaptive("adaptive empty batch", (0, 3, 9, 11), 4),
+    adaptive("adaptive unbatched", (3, 9, 11), 4, batched=False),
+    adaptive("adaptive unbatched 1d", (3, 21), 4, batched=False),
+    adaptive("adaptive channels_last", (2, 17, 7, 7), (2, 3), layout="channels_last"),
+    adaptive("adaptive channels_last 70", (2, 70, 7, 7), 3, "integers", layout="channels_last"),
+    adaptive("adaptive channels_last 3d", (1, 5, 4, 5, 6), 2, layout="channels_last"),
+    adaptive("adaptive sliced", (2, 3, 9, 40), (2, 33), layout="sliced"),
+    adaptive("adaptive 256 taps", (1, 2, 32, 32), 2),
+    adaptive("adaptive mixed bin sizes", (1, 2, 33, 31), 2, "positive"),  # 256, 272 taps: both summing orders
+    adaptive("adaptive 1024 taps", (1, 2, 64, 64), 2, "integers"),
+    adaptive("adaptive wide", (1, 2, 1000), 70, "integers"),
+]
+
+GLOBAL = [
+    adaptive("global 7x7", (2, 70, 7, 7), 1, "integers"),
+    adaptive("global 7x7 channels_last", (2, 70, 7, 7), 1, layout="channels_last"),
+    adaptive("global 1d", (2, 3, 100), 1),
+    adaptive("global 3d", (2, 3, 4, 5, 6), 1),
+    adaptive("global 56x56", (1, 2, 56, 56), 1, "integers"),
+    adaptive("global nan", (2, 3, 6, 6), 1, "nan"),
+    adaptive("global -inf", (2, 3, 6, 6), 1, "only -inf"),
+    adaptive("global infinities", (2, 8, 3, 3), 1, "inf"),
+    adaptive("global empty batch", (0, 3, 4, 4), 1),
+    adaptive("global one element", (2, 3, 1), 1),
+    adaptive("global sliced", (2, 3, 9, 9), 1, layout="sliced"),
+]
+
+ALL = SLIDING + ADAPTIVE + GLOBAL

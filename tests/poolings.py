@@ -1,0 +1,193 @@
+"""The poolings under test: one row for each, saying how to call it, what it computes and how torch would compose it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import reference
+import torch
+
+import fastpool.functional as F
+
+
+def accumulation(dtype):
+    return np.float64 if dtype == torch.float64 else np.float32
+
+
+def gather_windows(x, windows):
+    """x: (N, C, *spatial) -> (N, C, P, K), which of them are elements (P, K)"""
+    longest = max((len(window.elements) for window in windows), default=0)
+    index = torch.zeros(len(windows), longest, dtype=torch.int64)
+    mask = torch.zeros(len(windows), longest, dtype=torch.bool)
+    for p, window in enumerate(windows):
+        index[p, : len(window.elements)] = torch.from_numpy(window.elements)
+        mask[p, : len(window.elements)] = True
+    return x.flatten(2)[:, :, index], mask
+
+
+def compose_select(x, indices):
+    return x.flatten(2).gather(2, torch.from_numpy(np.ascontiguousarray(indices)))
+
+
+def compose_max(x, windows):
+    return compose_select(x, reference.max_pool(x.detach().double().numpy(), windows)[1])
+
+
+class RowMajorSum(torch.autograd.Function):
+    """One element after the other, half types in float32: how torch.nn.functional.avg_pool2d sums."""
+
+    @staticmethod
+    def forward(ctx, values):
+        ctx.shape = values.shape
+        wide = values.detach().to(torch.promote_types(values.dtype, torch.float32)).numpy()
+        with np.errstate(invalid="ignore"):
+            return torch.from_numpy(reference.row_major_sum(wide, wide.dtype.type))
+
+    @staticmethod
+    def backward(ctx, g):
+        return g[..., None].expand(ctx.shape)
+
+
+def compose_avg(x, windows, **divisor):
+    values, mask = gather_windows(x, windows)
+    divisors = torch.tensor([reference.divisor_of(window, **divisor) for window in windows])
+    total = RowMajorSum.apply(torch.where(mask, values, 0))
+    return (total / divisors.to(total.dtype)).to(x.dtype)
+
+
+def compose_mixed(x, windows, alpha):
+    return alpha * compose_max(x, windows) + (1 - alpha) * compose_avg(x, windows)
+
+
+def compose_expectation(x, windows, distribution, temperature=1.0):
+    """avg(w * x) / avg(w), the common divisor left out"""
+    values, mask = gather_windows(x, windows)
+    if distribution == "relu":
+        weights = torch.where(mask, values, 0).relu()
+    else:
+        largest = values.masked_fill(~mask, -torch.inf).amax(-1, keepdim=True).detach()
+        weights = ((values - largest) / temperature).exp().masked_fill(~mask, 0)
+    total = RowMajorSum.apply(weights).to(x.dtype)
+    weighted = RowMajorSum.apply(weights * torch.where(weights > 0, values, 0)).to(x.dtype)
+    return weighted / total.where(total > 0, torch.ones_like(total))
+
+
+@dataclass(frozen=True)
+class Pooling:
+    name: str
+    function: str  # the middle of the public names
+    reference: Callable  # (x, windows, accumulation type) -> the outputs, (N, C, P) each
+    composition: Callable  # (tensor, windows) -> the same by torch operations
+    bitwise: tuple  # for each output: "always", "sums" (sliding windows of up to 256 taps) or "never"
+    options: dict = field(default_factory=dict, hash=False)
+    forms: tuple = ("sliding", "adaptive", "global")
+
+    def __str__(self):
+        return self.name
+
+    def __call__(self, case, x, form=None, **more):
+        form = form or form_of(case)
+        options = {**self.options, **more}
+        if form == "global":
+            outputs = getattr(F, f"global_{self.function}_pool")(x, **options)
+        else:
+            prefix = "adaptive_" if form == "adaptive" else ""
+            function = getattr(F, f"{prefix}{self.function}_pool{case.rank}d")
+            outputs = function(x, **case.geometry, **options)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def is_bitwise(self, output, case, windows):
+        rule = self.bitwise[output]
+        few = form_of(case) == "sliding" and all(window.size <= reference.MANY_TAPS for window in windows)
+        return rule == "always" or (rule == "sums" and few)
+
+
+def form_of(case):
+    return "adaptive" if "output_size" in case.geometry else "sliding"
+
+
+def avg_row(name, options, divisor, forms=("sliding", "adaptive", "global")):
+    return Pooling(
+        name,
+        "avg",
+        lambda x, windows, accumulate: [reference.avg_pool(x, windows, accumulate, **divisor)],
+        lambda x, windows: [compose_avg(x, windows, **divisor)],
+        ("sums",),
+        options,
+        forms,
+    )
+
+
+def mixed_row(alpha):
+    return Pooling(
+        f"mixed {alpha}",
+        "mixed",
+        lambda x, windows, accumulate: [reference.mixed_pool(x, windows, alpha)],
+        lambda x, windows: [compose_mixed(x, windows, alpha)],
+        ("never",),
+        {"alpha": alpha},
+    )
+
+
+def expectation_row(distribution, temperature=1.0):
+    return Pooling(
+        f"expectation {distribution}" + ("" if temperature == 1 else f" {temperature}"),
+        "stochastic",
+        lambda x, windows, accumulate: [reference.expectation_pool(x, windows, distribution, temperature)],
+        lambda x, windows: [compose_expectation(x, windows, distribution, temperature)],
+        ("never",),
+        {"training": False, "distribution": distribution, "temperature": temperature},
+    )
+
+
+MAX = Pooling(
+    "max",
+    "max",
+    lambda x, windows, accumulate: [reference.max_pool(x, windows)[0]],
+    lambda x, windows: [compose_max(x, windows)],
+    ("always",),
+)
+AVG = avg_row("avg", {}, {"count_include_pad": True})
+MAX_AVG = Pooling(
+    "max_avg",
+    "max_avg",
+    lambda x, windows, accumulate: [
+        reference.max_pool(x, windows)[0],
+        reference.avg_pool(x, windows, accumulate),
+    ],
+    lambda x, windows: [compose_max(x, windows), compose_avg(x, windows)],
+    ("always", "sums"),
+)
+MIXED = mixed_row(0.3)
+EXPECTATION_RELU = expectation_row("relu")
+EXPECTATION_SOFTMAX = expectation_row("softmax")
+
+POOLINGS = [
+    MAX,
+    AVG,
+    avg_row("avg of valid", {"count_include_pad": False}, {"count_include_pad": False}, ("sliding",)),
+    avg_row("avg divisor 7", {"divisor_override": 7}, {"divisor_override": 7}, ("sliding",)),
+    MAX_AVG,
+    MIXED,
+    EXPECTATION_RELU,
+    EXPECTATION_SOFTMAX,
+]
+
+# What of the table above and of the draw tests exercises each registered operation: no row, no release.
+OPERATORS = {
+    "max_pool": "max",
+    "avg_pool": "avg",
+    "max_avg_pool": "max_avg",
+    "mixed_pool": "mixed",
+    "stochastic_pool": "stochastic",
+    "expectation_pool": "stochastic",
+    "select": "max",
+    "tap_indices": "max",
+    "select_backward": "max",
+    "avg_pool_backward": "avg",
+    "max_avg_pool_backward": "max_avg",
+    "mixed_pool_backward": "mixed",
+    "mixed_alpha_backward": "mixed",
+    "expectation_pool_backward": "stochastic",
+    "draw_seed": "stochastic",
+}

@@ -1,0 +1,176 @@
+"""First and second derivatives by finite differences in float64, and what autograd can ask of a pooling."""
+
+import cases
+import pytest
+import torch
+from comparison import assert_bitwise, assert_close
+from torch.autograd import gradcheck, gradgradcheck
+
+import fastpool.functional as F
+
+X = {
+    1: torch.randn(2, 2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    2: torch.randn(2, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+    3: torch.randn(1, 2, 3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
+}
+ALPHA = torch.tensor([0.3, 0.8], dtype=torch.float64)
+
+
+def of(name, *args, **options):
+    return lambda rank: lambda x: getattr(F, f"{name}_pool{rank}d")(x, *args, **options)
+
+
+def global_of(name, **options):
+    return lambda rank: lambda x: getattr(F, f"global_{name}_pool")(x, **options)
+
+
+# Linear in x once the taps are chosen: both derivatives are checked.
+LINEAR = {
+    "max": of("max", 2),
+    "max overlapping": of("max", 3, 2, 1),
+    "max with indices": lambda rank: lambda x: getattr(F, f"max_pool{rank}d")(x, 2, return_indices=True)[0],
+    "avg": of("avg", 3, 2, 1),
+    "avg of valid": of("avg", 3, 2, 1, count_include_pad=False),
+    "avg divisor": of("avg", 2, divisor_override=3),
+    "avg dilated": of("avg", 2, 1, 1, dilation=2),
+    "max_avg": of("max_avg", 3, 2, 1),
+    "mixed": of("mixed", 3, 2, 1, alpha=0.3),
+    "draw": of("stochastic", 3, 2, 1, seed=4),
+    "softmax draw": of("stochastic", 2, seed=4, distribution="softmax"),
+    "adaptive max": of("adaptive_max", 2),
+    "adaptive avg": of("adaptive_avg", 2),
+    "adaptive max_avg": of("adaptive_max_avg", 2),
+    "adaptive mixed": of("adaptive_mixed", 2, alpha=0.3),
+    "adaptive draw": of("adaptive_stochastic", 2, seed=4),
+    "global max": global_of("max"),
+    "global avg": global_of("avg"),
+    "global max_avg": global_of("max_avg", keepdim=False),
+    "global mixed": global_of("mixed", alpha=0.3),
+    "global draw": global_of("stochastic", seed=4),
+    "pyramid max": of("spatial_pyramid", (2, 1)),
+    "pyramid avg by channel": of("spatial_pyramid", (2, 1), mode="avg", flatten="channel"),
+    "pyramid max_avg unflattened": of("spatial_pyramid", (2, 1), mode="max_avg", flatten=None),
+    "pyramid mixed floor": of("spatial_pyramid", (2, 1), mode="mixed", bins="floor", alpha=0.3),
+    "pyramid draw": of("spatial_pyramid", (2, 1), mode="stochastic", seed=4),
+}
+CURVED = {
+    "expectation": of("stochastic", 3, 2, 1, training=False),
+    "softmax expectation": of("stochastic", 3, 2, 1, training=False, distribution="softmax", temperature=0.7),
+    "adaptive expectation": of("adaptive_stochastic", 2, training=False),
+    "global softmax expectation": global_of("stochastic", training=False, distribution="softmax"),
+    "pyramid expectation": of("spatial_pyramid", (2, 1), mode="stochastic", training=False),
+}
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", [*LINEAR, *CURVED])
+def test_gradcheck(name, rank):
+    assert gradcheck({**LINEAR, **CURVED}[name](rank), X[rank].clone().requires_grad_())
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", LINEAR)
+def test_gradgradcheck(name, rank):
+    assert gradgradcheck(LINEAR[name](rank), X[rank].clone().requires_grad_())
+
+
+MIXED_FORMS = {
+    "sliding": lambda x, alpha: F.mixed_pool2d(x, 3, 2, 1, alpha=alpha),
+    "adaptive": lambda x, alpha: F.adaptive_mixed_pool2d(x, 2, alpha=alpha),
+    "global": lambda x, alpha: F.global_mixed_pool(x, alpha=alpha),
+    "pyramid": lambda x, alpha: F.spatial_pyramid_pool2d(x, (2, 1), mode="mixed", alpha=alpha),
+}
+ALPHAS = {"scalar": ALPHA[0], "per channel": ALPHA, "per region": torch.rand(1, 2, 1, 1, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("form", MIXED_FORMS)
+@pytest.mark.parametrize("shared", ALPHAS)
+def test_alpha(form, shared):
+    if form == "pyramid" and shared == "per region":
+        return
+    inputs = X[2].clone().requires_grad_(), ALPHAS[shared].clone().requires_grad_()
+    assert gradcheck(MIXED_FORMS[form], inputs)
+    assert gradgradcheck(MIXED_FORMS[form], inputs)
+
+
+@pytest.mark.parametrize("mode", ["max", "avg", "max_avg", "mixed", "stochastic"])
+def test_list_of_sizes(mode):
+    items = [X[2][0].clone().requires_grad_(), X[2][1, :, :3, :2].clone().requires_grad_()]
+    options = {"seed": 1} if mode == "stochastic" else {}
+
+    def pool(*items):
+        return F.spatial_pyramid_pool2d(list(items), (2, 1), mode=mode, **options)
+
+    assert gradcheck(pool, items)
+    assert gradgradcheck(pool, items)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_double_backward_of_an_empty_batch(name):
+    x = torch.empty(0, 2, 4, 5, requires_grad=True)
+    outputs = LINEAR[name](2)(x)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    gradients = [torch.ones_like(y).requires_grad_() for y in outputs]
+    (first,) = torch.autograd.grad(outputs, x, gradients, create_graph=True)
+    second = torch.autograd.grad(first.sum(), gradients)
+    assert first.shape == x.shape
+    assert [g.shape for g in second] == [y.shape for y in outputs]
+
+
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_double_backward_of_layouts(layout):
+    """The adjoint of the gradient of max pooling is to read at the chosen places."""
+    case = cases.sliding(f"double {layout}", (2, 3, 6, 7), 3, stride=2, padding=1, layout=layout)
+    x = case.values(torch.float32).requires_grad_()
+    y, indices = F.max_pool2d(x, 3, 2, 1, return_indices=True)
+    g = torch.ones_like(y).requires_grad_()
+    (first,) = torch.autograd.grad(y, x, g, create_graph=True)
+    v = cases.LAYOUTS[layout](torch.randn(x.shape, generator=torch.Generator().manual_seed(3)))
+    (second,) = torch.autograd.grad(first, g, v)
+    assert_bitwise(second, v.flatten(2).gather(2, indices.flatten(2)).view(y.shape), layout)
+
+
+def test_indices_take_no_gradient():
+    x = X[2].clone().requires_grad_()
+    assert not F.max_pool2d(x, 2, return_indices=True)[1].requires_grad
+    assert not F.stochastic_pool2d(x, 2, seed=1, return_indices=True)[1].requires_grad
+
+
+def test_no_gradient_wanted():
+    x = X[2].clone()
+    for pool in LINEAR.values():
+        outputs = pool(2)(x)
+        assert not any(y.requires_grad for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
+    with torch.no_grad():
+        assert not F.max_pool2d(x.requires_grad_(), 2).requires_grad
+    with torch.inference_mode():
+        assert F.mixed_pool2d(x, 2).is_inference()
+
+
+def test_backward_twice_and_accumulation():
+    x = X[2].clone().requires_grad_()
+    y = F.mixed_pool2d(x, 2, alpha=0.3)
+    (first,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    assert_close(x.grad, (2 * first).numpy(), 2 * first)
+    with pytest.raises(RuntimeError, match="second time"):
+        y.sum().backward()
+
+
+def test_a_changed_saved_tensor_is_noticed():
+    x = X[2].clone().requires_grad_()
+    alpha = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    mixed = F.mixed_pool2d(x, 2, alpha=alpha)
+    with torch.no_grad():
+        alpha.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        mixed.sum().backward()
+
+
+def test_only_what_is_needed_gets_a_gradient():
+    x, alpha = X[2].clone(), ALPHA.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.mixed_pool2d(x, 2, alpha=alpha).sum(), alpha)
+    assert gradient.shape == alpha.shape
+    (gradient,) = torch.autograd.grad(F.mixed_pool2d(x.requires_grad_(), 2, alpha=alpha.detach()).sum(), x)
+    assert gradient.shape == x.shape

@@ -1,0 +1,178 @@
+"""Gradients of every pooling against the reference, with incoming gradients of every layout."""
+
+import zlib
+
+import cases
+import numpy as np
+import pytest
+import reference
+import torch
+from comparison import assert_bitwise, assert_close
+from poolings import MAX, POOLINGS, accumulation
+
+SMALL = [case for case in cases.SLIDING + cases.ADAPTIVE if not case.name.startswith("width")]
+BY_NAME = {pooling.name: pooling for pooling in POOLINGS}
+
+
+def incoming(case, outputs, whole):
+    """-> a gradient for each output: whole numbers, which sum exactly in any order, or normal ones"""
+    rng = np.random.default_rng(zlib.crc32(b"gradient of " + case.name.encode()))
+    shape = outputs[0].shape
+    drawn = [rng.integers(-3, 4, shape).astype(float) if whole else rng.normal(size=shape) for _ in outputs]
+    return [torch.from_numpy(g).to(y.dtype) for g, y in zip(drawn, outputs, strict=True)]
+
+
+def to_reference(case, g):
+    g = g.detach().double().numpy()
+    g = g if case.batched else g[None]
+    return reference.planes(g)
+
+
+def expected_gradient(pooling, x, windows, gradients):
+    """-> gradient, elements where the formula promises only NaN or the gradient of the other windows"""
+    g = gradients[0]
+    nowhere = np.zeros(x.shape, bool)
+    if pooling.function == "max":
+        return reference.select_backward(g, reference.max_pool(x, windows)[1], x.shape), nowhere
+    if pooling.function == "avg":
+        divisor = {"count_include_pad": True, **pooling.options}
+        return reference.avg_pool_backward(g, windows, x.shape, **divisor), nowhere
+    if pooling.function == "max_avg":
+        selected = reference.select_backward(g, reference.max_pool(x, windows)[1], x.shape)
+        return selected + reference.avg_pool_backward(gradients[1], windows, x.shape), nowhere
+    if pooling.function == "mixed":
+        return reference.mixed_pool_backward(g, x, windows, pooling.options["alpha"])[0], nowhere
+    return reference.expectation_pool_backward(
+        g, x, windows, pooling.options["distribution"], pooling.options["temperature"]
+    )
+
+
+def check_gradient(pooling, case, dtype):
+    x = case.values(dtype).requires_grad_()
+    windows = case.windows()[1]
+    outputs = pooling(case, x)
+    gradients = incoming(case, outputs, whole=pooling is MAX)
+    (actual,) = torch.autograd.grad(outputs, x, gradients)
+    x64 = case.array(x)
+    expected, outside = expected_gradient(pooling, x64, windows, [to_reference(case, g) for g in gradients])
+    what = f"gradient of {pooling} of {case}, {dtype}"
+    actual64 = actual if case.batched else actual[None]
+    assert actual.dtype == dtype, what
+    assert actual.shape == x.shape, what
+    if pooling is MAX:
+        assert_bitwise(actual64, expected, what)
+        return
+    leaf = (x if case.batched else x[None]).detach().clone().requires_grad_()
+    composed = pooling.composition(leaf, windows)
+    flat = [g.reshape(y.shape) for g, y in zip(gradients, composed, strict=True)]
+    (yardstick,) = torch.autograd.grad(composed, leaf, flat)
+    assert_close(actual64, expected, yardstick, what, ignore=outside)
+    if outside.any():
+        got = actual64.double().numpy()
+        assert np.isnan(got[np.isnan(x64) | np.isposinf(x64)]).all(), f"{what}: NaN and +inf must have gradient NaN"
+        rest = np.where(outside & ~np.isnan(got), got, expected)
+        assert_close(torch.from_numpy(rest).to(dtype), expected, yardstick, f"{what}, windows that are not finite")
+
+
+@pytest.mark.parametrize(
+    ("pooling", "case"),
+    [
+        pytest.param(pooling, case, id=f"{pooling}-{case}")
+        for pooling in POOLINGS
+        for case in (cases.SLIDING + cases.ADAPTIVE if pooling is MAX else SMALL)
+        if ("sliding" if case in cases.SLIDING else "adaptive") in pooling.forms
+    ],
+)
+def test_gradient(pooling, case):
+    for dtype in cases.DTYPES:
+        check_gradient(pooling, case, dtype)
+
+
+@pytest.mark.parametrize("case", cases.GLOBAL, ids=str)
+@pytest.mark.parametrize("pooling", [p for p in POOLINGS if "global" in p.forms], ids=str)
+def test_gradient_of_global(pooling, case):
+    for keepdim in (True, False):
+        x = case.values(torch.float32).requires_grad_()
+        outputs = pooling(case, x, "global", keepdim=keepdim)
+        same = pooling(case, x)
+        gradients = incoming(case, same, whole=True)
+        (actual,) = torch.autograd.grad(outputs, x, [g.reshape(outputs[0].shape) for g in gradients])
+        (expected,) = torch.autograd.grad(same, x, gradients)
+        assert_bitwise(actual, expected, f"{pooling} of {case}")
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+def test_max_copies_the_gradient_where_windows_do_not_overlap(dtype):
+    case = cases.sliding("copied gradient", (2, 3, 9, 70), 2, "random")
+    x = case.values(dtype).requires_grad_()
+    (output,) = MAX(case, x)
+    (g,) = incoming(case, [output], whole=False)
+    g[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    (actual,) = torch.autograd.grad(output, x, g)
+    indices = reference.max_pool(case.array(x), case.windows()[1])[1]
+    expected = torch.zeros(2, 3, 9 * 70, dtype=dtype).scatter(2, torch.from_numpy(indices), g.flatten(2))
+    assert_bitwise(actual, expected.view(x.shape), f"{dtype}")
+
+
+def odd_gradients(g):
+    yield "expanded scalar", g.flatten()[0].expand(g.shape)
+    yield "expanded channel", g[:, :1].expand(g.shape)
+    yield "expanded last axis", g[..., :1].expand(g.shape)
+    for name, arrange in cases.LAYOUTS.items():
+        if g.ndim == 4 or name not in cases.NEEDS_4D:
+            yield name, arrange(g)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize("name", [*BY_NAME, "draw"])
+def test_gradients_of_any_stride(name, layout):
+    case = cases.sliding("odd gradients", (2, 5, 7, 8), 3, "random", stride=2, padding=1, layout=layout)
+    x = case.values(torch.float32).requires_grad_()
+    pooling, options = (
+        (BY_NAME["expectation relu"], {"training": True, "seed": 5}) if name == "draw" else (BY_NAME[name], {})
+    )
+    outputs = pooling(case, x, **options)
+    (g, *_) = incoming(case, outputs, whole=False)
+    for how, odd in odd_gradients(g):
+        gradients = [odd] * len(outputs)
+        (actual,) = torch.autograd.grad(outputs, x, gradients, retain_graph=True)
+        (expected,) = torch.autograd.grad(outputs, x, [g.contiguous() for g in gradients], retain_graph=True)
+        assert_bitwise(actual, expected, f"{name} {layout}: gradient {how}")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+def test_layout_of_the_gradient_follows_the_input(pooling):
+    for layout in ("contiguous", "channels_last"):
+        case = cases.sliding("gradient layout", (2, 5, 6, 6), 2, layout=layout)
+        x = case.values(torch.float32).requires_grad_()
+        outputs = pooling(case, x)
+        for gradient in (torch.contiguous_format, torch.channels_last):
+            g = [torch.ones_like(y).contiguous(memory_format=gradient) for y in outputs]
+            (gx,) = torch.autograd.grad(outputs, x, g, retain_graph=True)
+            assert gx.stride() == x.stride()
+
+
+@pytest.mark.parametrize("output", [0, 1], ids=["max only", "avg only"])
+def test_max_avg_with_one_gradient(output):
+    case = cases.sliding("one gradient", (2, 3, 7, 8), 3, "random", stride=2, padding=1)
+    x = case.values(torch.float64).requires_grad_()
+    alone = BY_NAME["avg of valid"] if output else MAX
+    (actual,) = torch.autograd.grad(BY_NAME["max_avg"](case, x)[output].sum(), x)
+    (expected,) = torch.autograd.grad(alone(case, x)[0].sum(), x)
+    assert_close(actual, expected.numpy(), expected, f"output {output}")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+def test_gradient_in_accumulation_precision(pooling):
+    """1000 overlapping windows add to one element of a half tensor: 1000 roundings would show."""
+    case = cases.sliding("accumulated", (1, 1, 1500), 1000, "equal", stride=1)
+    for dtype in cases.HALF:
+        x = case.values(dtype).requires_grad_()
+        outputs = pooling(case, x)
+        gradients = [torch.full_like(y, 0.75) for y in outputs]
+        (actual,) = torch.autograd.grad(outputs, x, gradients)
+        expected, _ = expected_gradient(
+            pooling, case.array(x), case.windows()[1], [to_reference(case, g) for g in gradients]
+        )
+        assert_close(actual, expected, torch.from_numpy(expected).to(dtype), f"{pooling} {dtype}")
+    assert accumulation(dtype) is np.float32

@@ -1,0 +1,187 @@
+"""Bits do not depend on threads, runs, schedules, CPU capability or layout, as far as semantics promise."""
+
+import cases
+import pytest
+import torch
+from comparison import assert_bitwise, assert_close
+from poolings import AVG, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIXED
+
+import fastpool._C as extension
+import fastpool.functional as F
+
+# Large enough for several threads, wide and deep enough for full lanes with a remainder.
+SHAPES = {
+    "2x2": cases.sliding("bits 2x2", (3, 19, 37, 141), 2, "random"),
+    "3x3": cases.sliding("bits 3x3", (3, 19, 37, 141), 3, "random", stride=2, padding=1),
+    "3x3 nan and inf": cases.sliding("bits 3x3 nan", (3, 19, 37, 141), 3, "nan and inf", stride=2, padding=1),
+    "3x3 stride 1": cases.sliding("bits 3x3 s1", (2, 17, 20, 70), 3, "integers", stride=1, padding=1),
+    "dilated": cases.sliding("bits dilated", (2, 17, 30, 90), 3, "random", stride=2, dilation=2, padding=2),
+    "ceil_mode": cases.sliding("bits ceil", (2, 17, 30, 90), 4, "random", stride=3, padding=1, ceil_mode=True),
+    "16x16": cases.sliding("bits 16x16", (2, 17, 40, 70), 16, "random", stride=3),
+    "1d": cases.sliding("bits 1d", (3, 70, 300), 3, "random", stride=2, padding=1),
+    "3d": cases.sliding("bits 3d", (2, 17, 7, 9, 70), 2, "random"),
+}
+MANY_TAPS = {
+    "17x17": cases.sliding("bits 17x17", (2, 17, 40, 70), 17, "positive", stride=3),
+    "adaptive": cases.adaptive("bits adaptive", (3, 19, 37, 141), (5, 33)),
+    "global": cases.adaptive("bits global", (3, 70, 21, 23), 1),
+}
+ALL_SHAPES = {**SHAPES, **MANY_TAPS}
+DRAWS = {
+    "relu": {"distribution": "relu"},
+    "softmax": {"distribution": "softmax", "temperature": 0.5},
+}
+
+
+def gradient(outputs, x):
+    weights = [(torch.arange(y.numel()) % 5 - 2).view(y.shape).to(y.dtype) for y in outputs]
+    return torch.autograd.grad(outputs, x, weights)[0]
+
+
+def selections(case, dtype, layout="contiguous"):
+    """Everything whose bits are promised on every path: maxima, draws, their indices and gradients."""
+    x = cases.LAYOUTS[layout](case.values(dtype)).requires_grad_()
+    values, indices = MAX(case, x, return_indices=True)
+    results = {"max": values, "max indices": indices, "max gradient": gradient([values], x)}
+    for name, options in DRAWS.items():
+        function = EXPECTATION_RELU(case, x, training=True, seed=77, return_indices=True, **options)
+        results |= {f"{name} draw": function[0], f"{name} indices": function[1]}
+        results[f"{name} gradient"] = gradient([function[0]], x)
+    pair = MAX_AVG(case, x)
+    results["max of max_avg"] = pair[0]
+    if case.name in {c.name for c in SHAPES.values()}:
+        results |= {"avg": AVG(case, x)[0], "avg of max_avg": pair[1]}
+    return {name: result.detach() for name, result in results.items()}
+
+
+def everything(case, dtype, layout="contiguous"):
+    """What must not depend on threads and runs: all of it."""
+    x = cases.LAYOUTS[layout](case.values(dtype)).requires_grad_()
+    alpha = torch.full((case.shape[1],), 0.3, dtype=dtype, requires_grad=True)
+    results = selections(case, dtype, layout)
+    for pooling in (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX):
+        outputs = pooling(case, x)
+        results |= {f"{pooling} {i}": y.detach() for i, y in enumerate(outputs)}
+        results[f"gradient of {pooling}"] = gradient(outputs, x)
+    outputs = MIXED(case, x, alpha=alpha)
+    results["learned mix"] = outputs[0].detach()
+    results["gradient of alpha"] = torch.autograd.grad(outputs[0].square().sum(), alpha)[0]
+    if case.rank == 2:
+        for mode in ("max", "avg", "max_avg", "mixed", "stochastic"):
+            options = {"seed": 5} if mode == "stochastic" else {}
+            y = F.spatial_pyramid_pool2d(x, mode=mode, **options)
+            results |= {f"pyramid {mode}": y.detach(), f"gradient of pyramid {mode}": gradient([y], x)}
+    return results
+
+
+def check_same(actual, expected, what):
+    assert actual.keys() == expected.keys()
+    for name, result in actual.items():
+        assert_bitwise(result, expected[name], f"{name}: {what}")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize("name", ALL_SHAPES)
+def test_threads_and_runs(name, layout):
+    case = ALL_SHAPES[name]
+    if layout in cases.NEEDS_4D and case.rank == 1:
+        return
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.set_num_threads(1)
+        expected = everything(case, dtype, layout)
+        check_same(everything(case, dtype, layout), expected, f"{case} {dtype} second run")
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            check_same(everything(case, dtype, layout), expected, f"{case} {dtype} {threads} threads")
+
+
+@pytest.fixture
+def restored_hooks():
+    yield
+    extension.set_cpu_capability(None)
+    extension.set_schedule(None)
+
+
+PATHS = [(capability, schedule) for capability in ("baseline", "avx2", "avx512") for schedule in ("direct", "tiled")]
+
+
+def supported(capability):
+    """A capability that this processor lacks is refused, not silently replaced."""
+    try:
+        extension.set_cpu_capability(capability)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("name", ALL_SHAPES)
+@pytest.mark.usefixtures("restored_hooks")
+def test_schedules_and_capabilities(name, dtype, layout):
+    case = ALL_SHAPES[name]
+    if layout in cases.NEEDS_4D and case.rank == 1:
+        return
+    expected = selections(case, dtype)
+    ran = 0
+    for capability, schedule in PATHS:
+        if supported(capability):
+            extension.set_schedule(schedule)
+            check_same(selections(case, dtype, layout), expected, f"{case} {dtype} {capability} {schedule} {layout}")
+            ran += 1
+    assert ran >= 2
+
+
+@pytest.mark.parametrize("layout", [layout for layout in cases.LAYOUTS if layout != "expanded"])
+@pytest.mark.parametrize("name", ALL_SHAPES)
+def test_layouts(name, layout):
+    case = ALL_SHAPES[name]
+    if layout in cases.NEEDS_4D and case.rank == 1:
+        return
+    for dtype in (torch.float32, torch.float16):
+        check_same(selections(case, dtype, layout), selections(case, dtype), f"{case} {dtype} {layout}")
+
+
+@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("schedule", ["direct", "tiled"])
+@pytest.mark.parametrize("pooling", [AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX], ids=str)
+@pytest.mark.usefixtures("restored_hooks")
+def test_rounding_kinds_on_every_path(pooling, schedule, capability):
+    """Sums over bins and transcendental kinds agree within rounding."""
+    if not supported(capability):
+        pytest.skip(f"this processor has no {capability}")
+    for case in (SHAPES["3x3"], MANY_TAPS["adaptive"], MANY_TAPS["global"]):
+        extension.set_cpu_capability(None)
+        extension.set_schedule(None)
+        exact = pooling(case, case.values(torch.float32).double())
+        for layout in ("contiguous", "channels_last"):
+            x = cases.LAYOUTS[layout](case.values(torch.float32))
+            yardstick = pooling.composition(x, case.windows()[1])
+            extension.set_cpu_capability(capability)
+            extension.set_schedule(schedule)
+            for y, wanted, composed in zip(pooling(case, x), exact, yardstick, strict=True):
+                assert_close(y, wanted.numpy(), composed, f"{pooling} of {case}, {capability} {schedule} {layout}")
+
+
+@pytest.mark.usefixtures("restored_hooks")
+def test_hooks_return_the_previous_setting():
+    assert extension.set_schedule("direct") is None
+    assert extension.set_schedule("tiled") == "direct"
+    assert extension.set_schedule(None) == "tiled"
+    with pytest.raises((ValueError, RuntimeError)):
+        extension.set_schedule("magic")
+    with pytest.raises((ValueError, RuntimeError)):
+        extension.set_cpu_capability("sse9")
+    before = extension.set_cpu_capability("baseline")
+    assert extension.build_info()["cpu_capability"] == "baseline"
+    extension.set_cpu_capability(before)
+
+
+def test_deterministic_algorithms_mode():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for y in (F.max_pool2d(x, 3, 1, 1), F.adaptive_avg_pool2d(x, 3), F.stochastic_pool2d(x, 2, seed=1)):
+            y.sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,0 +1,44 @@
+"""The examples in the documentation run, and every public name is documented."""
+
+import doctest
+import inspect
+
+import pytest
+import torch
+
+import fastpool.functional
+import fastpool.nn
+
+MODULES = [fastpool.functional, fastpool.nn]
+
+
+def public(module):
+    names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    return {
+        name: value
+        for name in names
+        if callable(value := getattr(module, name)) and value.__module__.startswith("fastpool")
+    }
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_examples_run(module):
+    """Functions may be made by a loop, so their docstrings are collected by hand."""
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    environment = {"torch": torch, "fastpool": fastpool, **vars(module)}
+    tests = [doctest.DocTestParser().get_doctest(module.__doc__ or "", dict(environment), module.__name__, None, 0)]
+    for name, value in public(module).items():
+        tests += finder.find(value, name, module=False, globs=dict(environment))
+    output = []
+    for test in tests:
+        runner.run(test, out=output.append)
+    results = runner.summarize(verbose=False)
+    assert results.failed == 0, "".join(output)
+    assert results.attempted > (len(public(module)) if module is fastpool.functional else 0)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_public_name_is_documented(module):
+    for name, value in public(module).items():
+        text = inspect.getdoc(value) or ""
+        assert ">>>" in text or "fastpool." in text, f"{name} has no example and names no function that has one"

@@ -1,0 +1,299 @@
+"""Bad input is refused before anything is computed, by a message with the argument, its value and what is allowed."""
+
+import pytest
+import torch
+
+import fastpool.functional as F
+from fastpool import nn
+
+X = torch.ones(2, 3, 8, 8)
+X1 = torch.ones(2, 3, 8)
+X3 = torch.ones(2, 3, 4, 4, 4)
+
+# name, call, exception, words of the message
+BAD = [
+    # axes and sizes
+    ("no spatial axis", lambda: F.max_pool2d(torch.ones(3, 8), 2), ValueError, ["input", "(3, 8)"]),
+    ("too many axes", lambda: F.max_pool1d(X, 2), ValueError, ["input", "(2, 3, 8, 8)"]),
+    ("axes of mixed", lambda: F.mixed_pool3d(X1, 2), ValueError, ["input", "(2, 3, 8)"]),
+    ("axes of adaptive", lambda: F.adaptive_max_pool2d(X3, 2), ValueError, ["input", "(2, 3, 4, 4, 4)"]),
+    ("axes of pyramid", lambda: F.spatial_pyramid_pool2d(X1[0]), ValueError, ["input", "(3, 8)"]),
+    ("global without spatial axes", lambda: F.global_max_pool(torch.ones(2, 3)), ValueError, ["input", "(2, 3)"]),
+    ("zero channels", lambda: F.max_pool2d(torch.ones(2, 0, 4, 4), 2), ValueError, ["input", "(2, 0, 4, 4)"]),
+    ("zero channels of avg", lambda: F.avg_pool1d(torch.ones(2, 0, 4), 2), ValueError, ["input", "(2, 0, 4)"]),
+    ("zero length", lambda: F.max_pool2d(torch.ones(2, 3, 0, 4), 2), ValueError, ["input", "(2, 3, 0, 4)"]),
+    ("zero length global", lambda: F.global_avg_pool(torch.ones(2, 3, 0)), ValueError, ["input", "(2, 3, 0)"]),
+    ("zero length adaptive", lambda: F.adaptive_avg_pool1d(torch.ones(2, 3, 0), 1), ValueError, ["(2, 3, 0)"]),
+    ("input is an array", lambda: F.max_pool2d(X.numpy(), 2), TypeError, ["input", "ndarray"]),
+    ("output size of 0", lambda: F.max_pool2d(torch.ones(1, 1, 2, 2), 3), ValueError, ["0", "2", "3"]),
+    ("negative output size", lambda: F.avg_pool1d(torch.ones(1, 1, 2), 9, 1), ValueError, ["-6", "2", "9"]),
+    ("dilated kernel over the end", lambda: F.max_pool1d(X1, 3, dilation=4), ValueError, ["0", "8", "3"]),
+    # windows
+    ("kernel 0", lambda: F.max_pool2d(X, 0), ValueError, ["kernel_size", "0"]),
+    ("kernel negative", lambda: F.stochastic_pool2d(X, (2, -3)), ValueError, ["kernel_size", "-3"]),
+    ("kernel of three", lambda: F.avg_pool2d(X, (2, 2, 2)), ValueError, ["kernel_size", "(2, 2, 2)"]),
+    ("kernel float", lambda: F.mixed_pool2d(X, 2.5), TypeError, ["kernel_size", "2.5"]),
+    ("kernel text", lambda: F.max_avg_pool2d(X, "two"), TypeError, ["kernel_size", "two"]),
+    ("stride 0", lambda: F.max_pool2d(X, 2, 0), ValueError, ["stride", "0"]),
+    ("stride negative", lambda: F.mixed_pool1d(X1, 2, -1), ValueError, ["stride", "-1"]),
+    ("padding negative", lambda: F.max_pool2d(X, 3, padding=-1), ValueError, ["padding", "-1"]),
+    ("padding above half", lambda: F.max_pool2d(X, 3, padding=2), ValueError, ["padding", "2", "1"]),
+    ("padding pair above half", lambda: F.avg_pool1d(X1, 4, padding=((0, 3),)), ValueError, ["padding", "3", "2"]),
+    (
+        "padding dilated above half",
+        lambda: F.max_pool2d(X, 3, padding=3, dilation=2),
+        ValueError,
+        ["padding", "3", "2"],
+    ),
+    ("padding unknown word", lambda: F.max_pool2d(X, 3, padding="valid"), ValueError, ["padding", "valid", "same"]),
+    ("padding of three", lambda: F.max_pool2d(X, 3, padding=(1, 1, 1)), ValueError, ["padding", "(1, 1, 1)"]),
+    ("same with ceil_mode", lambda: F.max_pool2d(X, 3, 2, "same", ceil_mode=True), ValueError, ["ceil_mode", "same"]),
+    ("dilation 0", lambda: F.max_pool2d(X, 2, dilation=0), ValueError, ["dilation", "0"]),
+    ("dilation of avg", lambda: F.avg_pool2d(X, 2, dilation=(1, -1)), ValueError, ["dilation", "-1"]),
+    (
+        "window without an element",
+        lambda: F.max_pool1d(torch.ones(1, 1, 2), 2, stride=1, padding=2, dilation=4),
+        ValueError,
+        ["dilation", "4"],
+    ),
+    (
+        "window of 2**31 taps",
+        lambda: F.max_pool2d(torch.ones(1, 1, 1, 1).expand(1, 1, 2**16, 2**15), (2**16, 2**15)),
+        ValueError,
+        ["window", "2147483648"],
+    ),
+    ("divisor 0", lambda: F.avg_pool2d(X, 2, divisor_override=0), ValueError, ["divisor_override", "0"]),
+    ("divisor 0 in 1-D", lambda: F.avg_pool1d(X1, 2, divisor_override=0), ValueError, ["divisor_override", "0"]),
+    # bins
+    ("output_size 0", lambda: F.adaptive_max_pool2d(X, 0), ValueError, ["output_size", "0"]),
+    ("output_size negative", lambda: F.adaptive_avg_pool2d(X, (2, -1)), ValueError, ["output_size", "-1"]),
+    ("output_size empty", lambda: F.adaptive_mixed_pool2d(X, ()), ValueError, ["output_size", "()"]),
+    ("output_size of three", lambda: F.adaptive_avg_pool2d(X, (2, 2, 2)), ValueError, ["output_size", "(2, 2, 2)"]),
+    ("output_size float", lambda: F.adaptive_avg_pool2d(X, 2.0), TypeError, ["output_size", "2.0"]),
+    ("levels empty", lambda: F.spatial_pyramid_pool2d(X, ()), ValueError, ["levels", "()"]),
+    ("level 0", lambda: F.spatial_pyramid_pool2d(X, (2, 0)), ValueError, ["levels", "0"]),
+    ("level of three axes", lambda: F.spatial_pyramid_pool2d(X, ((1, 2, 3),)), ValueError, ["levels", "(1, 2, 3)"]),
+    ("level text", lambda: F.spatial_pyramid_pool2d(X, ("a",)), TypeError, ["levels", "a"]),
+    (
+        "floor level above size",
+        lambda: F.spatial_pyramid_pool2d(X, (9, 1), bins="floor"),
+        ValueError,
+        ["floor", "9", "8"],
+    ),
+    (
+        "bins unknown",
+        lambda: F.spatial_pyramid_pool2d(X, bins="round"),
+        ValueError,
+        ["bins", "round", "adaptive", "floor"],
+    ),
+    (
+        "flatten unknown",
+        lambda: F.spatial_pyramid_pool2d(X, flatten="all"),
+        ValueError,
+        ["flatten", "all", "level", "channel", "None"],
+    ),
+    (
+        "mode unknown",
+        lambda: F.spatial_pyramid_pool2d(X, mode="median"),
+        ValueError,
+        ["mode", "median", "max", "avg", "max_avg", "mixed", "stochastic"],
+    ),
+    (
+        "option of another mode",
+        lambda: F.spatial_pyramid_pool2d(X, mode="max", alpha=0.5),
+        (TypeError, ValueError),
+        ["alpha", "mixed"],
+    ),
+    (
+        "seed of another mode",
+        lambda: F.spatial_pyramid_pool2d(X, mode="mixed", seed=1),
+        (TypeError, ValueError),
+        ["seed", "stochastic"],
+    ),
+    (
+        "return_indices of a pyramid",
+        lambda: F.spatial_pyramid_pool2d(X, mode="max", return_indices=True),
+        (TypeError, ValueError),
+        ["return_indices"],
+    ),
+    # lists
+    ("empty list", lambda: F.spatial_pyramid_pool2d([]), ValueError, ["input", "empty"]),
+    ("list of batches", lambda: F.spatial_pyramid_pool2d([X, X]), ValueError, ["input", "(2, 3, 8, 8)"]),
+    ("list mixes channels", lambda: F.spatial_pyramid_pool2d([X[0], X[0, :2]]), ValueError, ["channels", "3", "2"]),
+    (
+        "list mixes dtypes",
+        lambda: F.spatial_pyramid_pool2d([X[0], X[0].double()]),
+        (ValueError, TypeError),
+        ["float32", "float64"],
+    ),
+    ("list mixes devices", lambda: F.spatial_pyramid_pool2d([X[0], X[0].to("meta")]), ValueError, ["cpu", "meta"]),
+    ("list holds no tensor", lambda: F.spatial_pyramid_pool2d([X[0], 3]), TypeError, ["input", "int"]),
+    ("list elsewhere", lambda: F.max_pool2d([X[0]], 2), TypeError, ["input", "list"]),
+    # alpha
+    ("alpha nan", lambda: F.mixed_pool2d(X, 2, alpha=float("nan")), ValueError, ["alpha", "nan"]),
+    ("alpha infinite", lambda: F.mixed_pool2d(X, 2, alpha=float("inf")), ValueError, ["alpha", "inf"]),
+    ("alpha text", lambda: F.mixed_pool2d(X, 2, alpha="half"), TypeError, ["alpha", "half"]),
+    ("alpha of wrong channels", lambda: F.mixed_pool2d(X, 2, alpha=torch.ones(4)), ValueError, ["alpha", "(4,)", "3"]),
+    ("alpha of wrong axes", lambda: F.mixed_pool2d(X, 2, alpha=torch.ones(3, 1)), ValueError, ["alpha", "(3, 1)"]),
+    (
+        "alpha of wrong region",
+        lambda: F.mixed_pool2d(X, 2, alpha=torch.ones(1, 1, 3, 4)),
+        ValueError,
+        ["alpha", "(1, 1, 3, 4)", "(2, 3, 4, 4)"],
+    ),
+    (
+        "alpha of wrong dtype",
+        lambda: F.mixed_pool2d(X, 2, alpha=torch.tensor(0.5).double()),
+        (TypeError, ValueError),
+        ["alpha", "float64", "float32"],
+    ),
+    (
+        "alpha half beside float",
+        lambda: F.mixed_pool2d(X, 2, alpha=torch.tensor(0.5).half()),
+        (TypeError, ValueError),
+        ["alpha", "float16", "float32"],
+    ),
+    (
+        "alpha of wrong device",
+        lambda: F.mixed_pool2d(X, 2, alpha=torch.tensor(0.5, device="meta")),
+        (TypeError, ValueError),
+        ["alpha", "meta", "cpu"],
+    ),
+    ("alpha of max", lambda: F.max_pool2d(X, 2, alpha=0.5), TypeError, ["alpha"]),
+    # draws
+    (
+        "distribution unknown",
+        lambda: F.stochastic_pool2d(X, 2, distribution="uniform"),
+        ValueError,
+        ["distribution", "uniform", "relu", "softmax"],
+    ),
+    (
+        "distribution unknown in evaluation",
+        lambda: F.stochastic_pool2d(X, 2, distribution="max", training=False),
+        ValueError,
+        ["distribution", "max", "relu", "softmax"],
+    ),
+    ("temperature 0", lambda: F.stochastic_pool2d(X, 2, temperature=0.0), ValueError, ["temperature", "0.0"]),
+    (
+        "temperature negative",
+        lambda: F.adaptive_stochastic_pool2d(X, 2, temperature=-1.5),
+        ValueError,
+        ["temperature", "-1.5"],
+    ),
+    (
+        "temperature nan",
+        lambda: F.stochastic_pool2d(X, 2, temperature=float("nan")),
+        ValueError,
+        ["temperature", "nan"],
+    ),
+    (
+        "temperature infinite",
+        lambda: F.global_stochastic_pool(X, temperature=float("inf")),
+        ValueError,
+        ["temperature", "inf"],
+    ),
+    ("seed float", lambda: F.stochastic_pool2d(X, 2, seed=1.5), (TypeError, ValueError), ["seed", "1.5"]),
+    ("seed too large", lambda: F.stochastic_pool2d(X, 2, seed=2**64), ValueError, ["seed", str(2**64)]),
+    ("seed too small", lambda: F.stochastic_pool2d(X, 2, seed=-(2**63) - 1), ValueError, ["seed", str(-(2**63) - 1)]),
+    (
+        "seed int32",
+        lambda: F.stochastic_pool2d(X, 2, seed=torch.tensor([1], dtype=torch.int32)),
+        (TypeError, ValueError),
+        ["seed", "int32", "int64"],
+    ),
+    ("seed of two", lambda: F.stochastic_pool2d(X, 2, seed=torch.tensor([1, 2])), ValueError, ["seed", "2"]),
+    (
+        "seed of another device",
+        lambda: F.stochastic_pool2d(X, 2, seed=torch.zeros(1, dtype=torch.int64, device="meta")),
+        (TypeError, ValueError),
+        ["seed", "meta", "cpu"],
+    ),
+    (
+        "seed and generator",
+        lambda: F.stochastic_pool2d(X, 2, seed=1, generator=torch.Generator()),
+        ValueError,
+        ["seed", "generator"],
+    ),
+    ("generator of another kind", lambda: F.stochastic_pool2d(X, 2, generator=7), TypeError, ["generator", "7"]),
+    ("offset of one", lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(1,)), ValueError, ["offset", "(1,)"]),
+    ("offset float", lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(0.5, 0)), TypeError, ["offset", "0.5"]),
+    ("offset negative", lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(-1, 0)), ValueError, ["offset", "-1"]),
+    (
+        "indices in evaluation",
+        lambda: F.stochastic_pool2d(X, 2, training=False, return_indices=True),
+        ValueError,
+        ["return_indices", "True", "training"],
+    ),
+    # modules
+    ("module kernel", lambda: nn.MaxPool2d(0)(X), ValueError, ["kernel_size", "0"]),
+    ("module alpha", lambda: nn.MixedPool2d(2, alpha=1.0, learnable=True), ValueError, ["alpha", "1.0"]),
+    ("module alpha of 0", lambda: nn.MixedPool2d(2, alpha=0.0, learnable=True), ValueError, ["alpha", "0.0"]),
+    ("module alpha nan", lambda: nn.MixedPool2d(2, alpha=float("nan"))(X), ValueError, ["alpha", "nan"]),
+    ("module channels", lambda: nn.MixedPool2d(2, learnable=True, num_channels=5)(X), ValueError, ["(5,)", "3"]),
+    ("module levels", lambda: nn.SpatialPyramidPool2d(())(X), ValueError, ["levels", "()"]),
+    ("module mode", lambda: nn.SpatialPyramidPool2d(mode="median")(X), ValueError, ["mode", "median"]),
+    ("module distribution", lambda: nn.StochasticPool2d(2, distribution="uniform")(X), ValueError, ["uniform"]),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), [pytest.param(*row[1:], id=row[0]) for row in BAD])
+def test_bad_input(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert not isinstance(caught.value, RuntimeError)
+    for word in words:
+        assert word in message, f"{word!r} is missing in: {message}"
+
+
+DTYPES = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]
+FUNCTIONS = {
+    "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "max_avg_pool2d": lambda x: F.max_avg_pool2d(x, 2),
+    "mixed_pool2d": lambda x: F.mixed_pool2d(x, 2),
+    "stochastic_pool2d": lambda x: F.stochastic_pool2d(x, 2),
+    "stochastic_pool2d in evaluation": lambda x: F.stochastic_pool2d(x, 2, training=False),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 2),
+    "global_avg_pool": F.global_avg_pool,
+    "spatial_pyramid_pool2d": F.spatial_pyramid_pool2d,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_unsupported_dtype(function, dtype):
+    with pytest.raises(TypeError) as caught:
+        function(torch.ones(2, 3, 8, 8).to(dtype))
+    for word in (str(dtype).removeprefix("torch."), "float16", "bfloat16", "float32", "float64"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_sparse(function):
+    with pytest.raises(TypeError, match="sparse"):
+        function(X.to_sparse())
+
+
+def test_generator_untouched_by_a_refused_call():
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match="temperature"):
+        F.stochastic_pool2d(X, 2, temperature=-1.0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_padding_up_to_half_the_effective_kernel_is_accepted():
+    assert F.max_pool2d(X, 3, 1, padding=2, dilation=2).shape == X.shape
+    assert F.avg_pool1d(X1, 3, 1, padding=((2, 2),), dilation=2).shape == X1.shape
+
+
+@pytest.mark.parametrize("bad", [0, (2, 2, 2), -1])
+def test_refused_without_gradient_mode_too(bad):
+    with torch.no_grad(), pytest.raises(ValueError, match="kernel_size"):
+        F.max_pool2d(X, bad)
+
+
+def test_script_is_refused_with_advice():
+    with pytest.raises((RuntimeError, TypeError)) as caught:
+        torch.jit.script(nn.MaxPool2d(2))
+    assert "export" in str(caught.value)

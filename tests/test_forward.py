@@ -1,0 +1,146 @@
+"""Values, indices, shapes, dtypes and layouts of every pooling against the reference."""
+
+import cases
+import numpy as np
+import pytest
+import reference
+import torch
+from comparison import assert_bitwise, assert_close
+from poolings import AVG, MAX, POOLINGS, accumulation
+
+COMBINATIONS = [
+    pytest.param(pooling, case, id=f"{pooling}-{case}")
+    for pooling in POOLINGS
+    for case in cases.SLIDING + cases.ADAPTIVE
+    if ("sliding" if case in cases.SLIDING else "adaptive") in pooling.forms
+]
+
+
+def check_layout(output, x, what):
+    if cases.is_channels_last(x):
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        assert output.is_contiguous(memory_format=formats[x.ndim]), f"{what}: not channels-last but {output.stride()}"
+    else:
+        assert output.is_contiguous(), f"{what}: not contiguous but {output.stride()}"
+
+
+def check_outputs(pooling, case, x, outputs, reshape):
+    """reshape: (N, C, P) -> the shape of the outputs"""
+    windows = case.windows()[1]
+    exact, bitwise = (pooling.reference(case.array(x), windows, wide) for wide in (np.float64, accumulation(x.dtype)))
+    composed = None
+    assert len(outputs) == len(exact)
+    for i, output in enumerate(outputs):
+        what = f"{pooling} of {case}, {x.dtype}, output {i}"
+        assert output.dtype == x.dtype, what
+        if pooling.is_bitwise(i, case, windows):
+            assert_bitwise(output, reshape(bitwise[i]), what)
+        else:
+            composed = composed or pooling.composition(x if case.batched else x[None], windows)
+            assert_close(output, reshape(exact[i]), composed[i], what)
+
+
+@pytest.mark.parametrize(("pooling", "case"), COMBINATIONS)
+def test_values(pooling, case):
+    size, _ = case.windows()
+    for dtype in cases.DTYPES:
+        x = case.values(dtype)
+        outputs = pooling(case, x)
+        check_outputs(pooling, case, x, outputs, lambda y: case.unflatten(y, size))
+        for output in outputs:
+            check_layout(output, x, f"{pooling} of {case}, {dtype}")
+
+
+@pytest.mark.parametrize("case", cases.GLOBAL, ids=str)
+@pytest.mark.parametrize("pooling", [p for p in POOLINGS if "global" in p.forms], ids=str)
+def test_global(pooling, case):
+    for dtype in cases.DTYPES:
+        x = case.values(dtype)
+        check_outputs(pooling, case, x, pooling(case, x, "global"), lambda y: case.unflatten(y, (1,) * case.rank))
+        check_outputs(pooling, case, x, pooling(case, x, "global", keepdim=False), lambda y: y[:, :, 0])
+
+
+@pytest.mark.parametrize("case", cases.SLIDING + cases.ADAPTIVE, ids=str)
+def test_max_indices(case):
+    size, windows = case.windows()
+    for dtype in cases.DTYPES:
+        x = case.values(dtype)
+        values, indices = MAX(case, x, return_indices=True)
+        expected, where = reference.max_pool(case.array(x), windows)
+        what = f"max with indices of {case}, {dtype}"
+        assert indices.dtype == torch.int64, what
+        assert_bitwise(values, case.unflatten(expected, size), what)
+        assert_bitwise(indices, case.unflatten(where, size), what)
+        check_layout(indices, x, what)
+
+
+@pytest.mark.parametrize("pooling", [p for p in POOLINGS if "global" in p.forms], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5), (2, 3, 2, 3, 4, 2), (1, 2, 2, 1, 2, 3, 2)], ids=lambda s: f"{len(s)} axes"
+)
+def test_global_takes_any_number_of_axes(pooling, shape):
+    case = cases.adaptive("global axes", shape[:2] + (int(torch.tensor(shape[2:]).prod()),), 1, "integers")
+    flat = case.values(torch.float32)
+    x = flat.view(shape)
+    check_outputs(
+        pooling, case, flat, pooling(case, x, "global"), lambda y: y.reshape(shape[:2] + (1,) * (len(shape) - 2))
+    )
+    check_outputs(pooling, case, flat, pooling(case, x, "global", keepdim=False), lambda y: y[:, :, 0])
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+def test_input_is_not_modified(pooling):
+    for layout in cases.LAYOUTS:
+        case = cases.sliding(f"untouched {layout}", (2, 3, 6, 6), 3, "nan and inf", stride=2, padding=1, layout=layout)
+        x = case.values(torch.float32)
+        before = x.clone()
+        pooling(case, x)
+        assert_bitwise(x, before, f"{pooling} {layout}")
+
+
+@pytest.mark.parametrize("size", [64, 1024])
+@pytest.mark.parametrize("dtype", cases.HALF, ids=str)
+def test_ones_average_to_one_in_half_precision(dtype, size):
+    x = torch.ones(1, 1, size, size, dtype=dtype)
+    one = torch.ones(1, 1, 1, 1, dtype=dtype)
+    case = cases.sliding("ones", x.shape, size)
+    everything = cases.adaptive("ones", x.shape, 1)
+    for pooling in POOLINGS:
+        if pooling.name == "avg divisor 7":
+            continue
+        for output in pooling(case, x):
+            assert_bitwise(output, one, f"{pooling} sliding")
+        if "global" in pooling.forms:
+            for output in pooling(everything, x) + pooling(everything, x, "global"):
+                assert_bitwise(output, one, f"{pooling} of one bin")
+    for layout in ("contiguous", "channels_last"):
+        several = cases.adaptive("ones", (1, 3, size, size), 1)
+        (average,) = AVG(several, cases.LAYOUTS[layout](one.expand(several.shape)), "global")
+        assert_bitwise(average, one.expand(1, 3, 1, 1), layout)
+
+
+EXPECTATIONS = [pooling for pooling in POOLINGS if pooling.name.startswith("expectation")]
+
+
+@pytest.mark.parametrize("pooling", EXPECTATIONS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_expectation_of_huge_values_is_finite(pooling, dtype, sign):
+    huge = 1e308 if dtype == torch.float64 else 1e38
+    x = sign * huge * torch.tensor([1.0, 1.5, 0.25, 1.25, 1.0, 1.0, 1.0, 1.0, -1.0], dtype=torch.float64).to(dtype)
+    case = cases.sliding("huge", (1, 1, 9), 3)
+    for kernel in (3, 9):
+        case = cases.sliding("huge", (1, 1, 9), kernel)
+        (output,) = pooling(case, x.view(1, 1, 9))
+        expected = pooling.reference(x.view(1, 1, 9).double().numpy(), case.windows()[1], None)[0]
+        assert torch.isfinite(output).all(), output
+        composed = torch.as_tensor(expected).to(dtype)  # torch's composition overflows: nothing but rounding is allowed
+        assert_close(output, expected, composed, f"{pooling} {kernel}")
+
+
+@pytest.mark.parametrize("pooling", EXPECTATIONS, ids=str)
+def test_expectation_of_tiny_values(pooling):
+    x = torch.tensor([[[1e-30, 3e-30, -1e-30, 1e-38, 2e-38, 0.0]]])
+    case = cases.sliding("tiny", (1, 1, 6), 3)
+    expected = pooling.reference(x.double().numpy(), case.windows()[1], None)[0]
+    assert_close(pooling(case, x)[0], expected, torch.as_tensor(expected).float(), f"{pooling}")

@@ -1,0 +1,224 @@
+"""What training keeps, what a call allocates, and tensors of more than 2^31 elements."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from comparison import assert_bitwise
+
+import fastpool.functional as F
+
+X = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+def saved_by(function, x):
+    """-> what autograd keeps of the call"""
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        outputs = function(x.clone(memory_format=torch.preserve_format).requires_grad_())
+    return [t for t in saved if t.numel()], outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+# One tap per output and nothing else.
+ONE_TAP = {
+    "max": lambda x: F.max_pool2d(x, 2),
+    "max overlapping": lambda x: F.max_pool2d(x, 3, 1, 1),
+    "max with indices": lambda x: F.max_pool2d(x, 2, return_indices=True),
+    "max_avg": lambda x: F.max_avg_pool2d(x, 2),
+    "mixed": lambda x: F.mixed_pool2d(x, 2, alpha=0.25),
+    "mixed by an alpha without gradient": lambda x: F.mixed_pool2d(x, 2, alpha=torch.tensor(0.25)),
+    "stochastic": lambda x: F.stochastic_pool2d(x, 2),
+    "stochastic with indices": lambda x: F.stochastic_pool2d(x, 2, return_indices=True),
+    "stochastic softmax": lambda x: F.stochastic_pool2d(x, 2, distribution="softmax"),
+    "adaptive max": lambda x: F.adaptive_max_pool2d(x, 3),
+    "adaptive mixed": lambda x: F.adaptive_mixed_pool2d(x, 3),
+    "adaptive stochastic": lambda x: F.adaptive_stochastic_pool2d(x, 3),
+    "global max": lambda x: F.global_max_pool(x),
+    "global stochastic": lambda x: F.global_stochastic_pool(x),
+    "pyramid max": lambda x: F.spatial_pyramid_pool2d(x),
+    "pyramid stochastic": lambda x: F.spatial_pyramid_pool2d(x, mode="stochastic", flatten="channel"),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ONE_TAP)
+def test_one_byte_per_output(name, layout):
+    saved, y = saved_by(ONE_TAP[name], X.contiguous(memory_format=layout))
+    taps = [t for t in saved if t.numel() > 1]
+    assert [t.dtype for t in taps] == [torch.uint8]
+    assert taps[0].numel() == y.numel()
+    assert len(saved) - len(taps) <= 1, "besides the taps there is room for one number, alpha"
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: F.avg_pool2d(x, 2),
+        lambda x: F.adaptive_avg_pool2d(x, 3),
+        lambda x: F.global_avg_pool(x),
+        lambda x: F.spatial_pyramid_pool2d(x, mode="avg"),
+    ],
+    ids=["sliding", "adaptive", "global", "pyramid"],
+)
+def test_average_saves_nothing(pool):
+    assert saved_by(pool, X)[0] == []
+
+
+# kind, number of taps -> dtype of the taps
+LIMITS = [
+    ("max", 255, torch.uint8),
+    ("max", 256, torch.uint8),
+    ("max", 257, torch.int32),
+    ("max_avg", 256, torch.uint8),
+    ("max_avg", 257, torch.int32),
+    ("mixed", 256, torch.uint8),
+    ("mixed", 257, torch.int32),
+    ("relu", 255, torch.uint8),
+    ("relu", 256, torch.int32),
+    ("softmax", 256, torch.uint8),
+    ("softmax", 257, torch.int32),
+]
+
+
+@pytest.mark.parametrize(("kind", "size", "dtype"), LIMITS, ids=lambda value: str(value))
+def test_width_of_taps(kind, size, dtype):
+    pools = {
+        "max": lambda x: F.max_pool1d(x, size),
+        "max_avg": lambda x: F.max_avg_pool1d(x, size),
+        "mixed": lambda x: F.mixed_pool1d(x, size),
+        "relu": lambda x: F.stochastic_pool1d(x, size),
+        "softmax": lambda x: F.stochastic_pool1d(x, size, distribution="softmax"),
+    }
+    saved, _ = saved_by(pools[kind], torch.rand(2, 3, 2 * size))
+    assert [t.dtype for t in saved if t.numel() > 1] == [dtype]
+
+
+def test_learned_alpha_keeps_no_input():
+    alpha = torch.tensor(0.5, requires_grad=True)
+    saved, y = saved_by(lambda x: F.mixed_pool2d(x, 2, alpha=alpha), X)
+    assert sorted((t.numel() for t in saved), reverse=True) == [y.numel(), y.numel(), 1]
+    assert {t.dtype for t in saved} == {torch.uint8, torch.float32}
+
+
+def test_nothing_is_kept_without_gradient():
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        for pool in ONE_TAP.values():
+            pool(X)
+            with torch.no_grad():
+                pool(X.clone().requires_grad_())
+    assert saved == []
+
+
+def kilobytes(key):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise AssertionError(key)
+
+
+def peak_bytes(function):
+    """-> result, growth of the resident set during the call at its highest"""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = kilobytes("VmRSS")
+    result = function()
+    return result, 1024 * (kilobytes("VmHWM") - before)
+
+
+def size_of(*tensors):
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+PEAKS = {
+    "max": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "avg": lambda x: F.avg_pool2d(x, 2),
+    "mixed": lambda x: F.mixed_pool2d(x, 2, alpha=0.3),
+    "stochastic": lambda x: F.stochastic_pool2d(x, 2, seed=1),
+    "adaptive": lambda x: F.adaptive_max_pool2d(x, 7),
+    "global": lambda x: F.global_avg_pool(x),
+    "pyramid": lambda x: F.spatial_pyramid_pool2d(x),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", PEAKS)
+def test_peak_memory(name, layout):
+    """Besides outputs and taps a call takes less than 1 % of its input, forward and backward."""
+    x = torch.ones(32, 64, 160, 160).contiguous(memory_format=layout)
+    small = torch.ones(2, 64, 160, 160, requires_grad=True)
+    PEAKS[name](small.contiguous(memory_format=layout)).sum().backward()  # code and threads of a first call
+    PEAKS[name](x[:2])
+    y, peak = peak_bytes(lambda: PEAKS[name](x))
+    spare = size_of(x) // 100
+    assert peak < size_of(y) + spare, "forward"
+    del y
+    x.requires_grad_()
+    y, peak = peak_bytes(lambda: PEAKS[name](x))
+    assert peak < size_of(y) + y.numel() + spare, "forward with taps"
+    g = torch.ones_like(y)
+    (gradient,), peak = peak_bytes(lambda: torch.autograd.grad(y, x, g))
+    assert peak < size_of(gradient) + spare, "backward"
+
+
+GIGABYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+NEEDED = 14
+
+
+@pytest.fixture(scope="module")
+def huge():
+    """2^31 + 2^17 elements, zero but for a few at the far end"""
+    if os.environ.get("FASTPOOL_TEST_HUGE") == "0" or GIGABYTES < NEEDED:
+        pytest.skip(f"needs {NEEDED} GB of free memory, there are {GIGABYTES:.0f} (FASTPOOL_TEST_HUGE=0 skips too)")
+    return torch.zeros(1, 1, 2**15 + 2, 2**16, dtype=torch.bfloat16)
+
+
+def test_more_than_2_31_elements_in_one_plane(huge):
+    x = huge.detach()
+    x[0, 0, -1, -3] = 2.0
+    x[0, 0, 2**15 - 1, -2] = 1.0
+    x.requires_grad_()
+    kernel = (2, 2**10)
+    y, indices = F.max_pool2d(x, kernel, return_indices=True)
+    expected = torch.zeros(1, 1, 2**14 + 1, 2**6, dtype=torch.bfloat16)
+    expected[0, 0, -1, -1], expected[0, 0, -2, -1] = 2.0, 1.0
+    assert_bitwise(y, expected)
+    assert indices[0, 0, -1, -1] == (2**15 + 1) * 2**16 + 2**16 - 3
+    assert indices[0, 0, -2, -1] == (2**15 - 1) * 2**16 + 2**16 - 2
+    g = torch.zeros_like(y)
+    g[0, 0, -1, -1], g[0, 0, -2, -1] = 3.0, 5.0
+    (gradient,) = torch.autograd.grad(y, x, g)
+    assert gradient[0, 0, -1, -3] == 3.0
+    assert gradient[0, 0, 2**15 - 1, -2] == 5.0
+    assert gradient.count_nonzero() == 2
+    with torch.no_grad():
+        x[0, 0, -1, -3], x[0, 0, 2**15 - 1, -2] = 0.0, 0.0
+
+
+@pytest.mark.parametrize("layout", ["planes", "channels last"])
+def test_more_than_2_31_elements_in_many_planes(huge, layout):
+    planes = 2**16 + 4
+    flat = huge.detach().view(-1)[: planes * 2**15]
+    flat[-1], flat[-1000] = 2.0, 1.0
+    shapes = {"planes": (1, planes, 2**5, 2**10), "channels last": (1, 2**5, 2**10, planes)}
+    x = flat.view(shapes[layout])
+    x = x.permute(0, 3, 1, 2) if layout == "channels last" else x
+    y, indices = F.max_pool2d(x, (2**5, 2**3), return_indices=True)
+    average = F.global_avg_pool(x)
+    draw = F.stochastic_pool2d(x, (2**5, 2**3), seed=1)
+    assert_bitwise(draw, y, "one positive element is what is drawn")
+    if layout == "planes":
+        assert y[0, -1, 0, -1] == 2.0
+        assert y[0, -1, 0, (2**10 - 1000) // 8] == 1.0
+        assert indices[0, -1, 0, -1] == 2**15 - 1
+        assert average[0, -1].double().item() == pytest.approx(3 / 2**15, rel=2**-8)
+    else:
+        assert y[0, -1, 0, -1] == 2.0
+        assert y[0, -1000, 0, -1] == 1.0
+        assert indices[0, -1, 0, -1] == 2**15 - 1
+        assert average[0, -1].double().item() == 2 / 2**15
+        assert average[0, -1000].double().item() == 1 / 2**15
+    assert y.count_nonzero() == 2
+    assert average.count_nonzero() == (1 if layout == "planes" else 2)
+    flat[-1], flat[-1000] = 0.0, 0.0

@@ -1,0 +1,261 @@
+"""fastpool.nn: one module for each function and dimension, thin, with torch's manners."""
+
+import copy
+import inspect
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from comparison import assert_bitwise, assert_close
+
+import fastpool.functional as F
+from fastpool import nn
+
+X = {
+    1: torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0)),
+    2: torch.randn(2, 3, 9, 10, generator=torch.Generator().manual_seed(1)),
+    3: torch.randn(2, 3, 5, 6, 7, generator=torch.Generator().manual_seed(2)),
+}
+KINDS = {"Max": "max", "Avg": "avg", "MaxAvg": "max_avg", "Mixed": "mixed", "Stochastic": "stochastic"}
+
+
+def every_module():
+    """-> name, module, the function it stands for, an input"""
+    for rank in (1, 2, 3):
+        for name, kind in KINDS.items():
+            seed = {"seed": 3} if kind == "stochastic" else {}
+            yield (
+                f"{name}Pool{rank}d",
+                lambda n=f"{name}Pool{rank}d", s=seed: getattr(nn, n)(3, 2, 1, **s),
+                lambda x, f=f"{kind}_pool{rank}d", s=seed: getattr(F, f)(x, 3, 2, 1, **s),
+                X[rank],
+            )
+            yield (
+                f"Adaptive{name}Pool{rank}d",
+                lambda n=f"Adaptive{name}Pool{rank}d", s=seed: getattr(nn, n)(2, **s),
+                lambda x, f=f"adaptive_{kind}_pool{rank}d", s=seed: getattr(F, f)(x, 2, **s),
+                X[rank],
+            )
+        yield (
+            f"SpatialPyramidPool{rank}d",
+            lambda n=f"SpatialPyramidPool{rank}d": getattr(nn, n)((3, 1), mode="max_avg"),
+            lambda x, f=f"spatial_pyramid_pool{rank}d": getattr(F, f)(x, (3, 1), mode="max_avg"),
+            X[rank],
+        )
+    for name, kind in KINDS.items():
+        seed = {"seed": 3} if kind == "stochastic" else {}
+        yield (
+            f"Global{name}Pool",
+            lambda n=f"Global{name}Pool", s=seed: getattr(nn, n)(**s),
+            lambda x, f=f"global_{kind}_pool", s=seed: getattr(F, f)(x, **s),
+            X[2],
+        )
+
+
+MODULES = {name: rest for name, *rest in every_module()}
+
+
+def outputs(y):
+    return y if isinstance(y, tuple) else (y,)
+
+
+def check_equal(actual, expected, what):
+    for y, wanted in zip(outputs(actual), outputs(expected), strict=True):
+        assert_bitwise(y, wanted, what)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_its_function(name):
+    module, function, x = MODULES[name]
+    check_equal(module()(x), function(x), name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_copies(name):
+    module, _, x = MODULES[name]
+    original = module()
+    buffer = io.BytesIO()
+    torch.save(original, buffer)
+    buffer.seek(0)
+    for copied in (
+        copy.deepcopy(original),
+        pickle.loads(pickle.dumps(original)),
+        torch.load(buffer, weights_only=False),
+    ):
+        assert repr(copied) == repr(original)
+        check_equal(copied(x), original(x), name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_forward_takes_the_input_only(name):
+    parameters = list(inspect.signature(MODULES[name][0]().forward).parameters)
+    assert parameters == ["input"]
+
+
+TORCH = [
+    ("MaxPool1d", (3,), {}),
+    ("MaxPool2d", (3, 2, 1), {}),
+    ("MaxPool2d", ((3, 2), (2, 1), (0, 1), (1, 2)), {"ceil_mode": True}),
+    ("MaxPool3d", (2,), {"return_indices": True}),
+    ("AvgPool1d", (3, 2, 1), {}),
+    ("AvgPool2d", ((3, 2), 2), {"count_include_pad": False}),
+    ("AvgPool3d", (2,), {}),
+    ("AdaptiveMaxPool1d", (3,), {}),
+    ("AdaptiveMaxPool2d", ((3, None),), {"return_indices": True}),
+    ("AdaptiveMaxPool3d", (2,), {}),
+    ("AdaptiveAvgPool1d", (3,), {}),
+    ("AdaptiveAvgPool2d", ((None, 2),), {}),
+    ("AdaptiveAvgPool3d", (2,), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "options"), TORCH, ids=str)
+def test_repr_and_result_as_torch(name, args, options):
+    ours, theirs = getattr(nn, name)(*args, **options), getattr(torch.nn, name)(*args, **options)
+    assert repr(ours) == repr(theirs)
+    x = X[int(name[-2])]
+    exact = outputs(theirs(x.double()))
+    for y, expected, wide in zip(outputs(ours(x)), outputs(theirs(x)), exact, strict=True):
+        if y.is_floating_point():
+            assert_close(y, wide.numpy(), expected, name)
+        else:
+            assert_bitwise(y, expected, name)
+
+
+REPRS = [
+    (lambda: nn.MixedPool2d(2, alpha=0.25), ["kernel_size=2", "alpha=0.25"]),
+    (lambda: nn.MixedPool2d(2, learnable=True, num_channels=7), ["learnable=True", "7"]),
+    (lambda: nn.StochasticPool2d(2, distribution="softmax", temperature=0.5), ["softmax", "temperature=0.5"]),
+    (lambda: nn.SpatialPyramidPool2d((3, 1), mode="avg", bins="floor"), ["levels=(3, 1)", "avg", "floor"]),
+    (lambda: nn.SpatialPyramidPool2d(flatten=None), ["flatten=None"]),
+    (lambda: nn.MaxPool2d(3, padding="same", stride=1), ["kernel_size=3", "same"]),
+    (lambda: nn.AvgPool2d(3, dilation=2), ["kernel_size=3", "dilation=2"]),
+    (lambda: nn.GlobalMaxPool(keepdim=False), ["keepdim=False"]),
+]
+
+
+@pytest.mark.parametrize(("make", "parts"), REPRS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_repr_names_what_was_given(make, parts):
+    assert all(part in repr(make()) for part in parts), repr(make())
+
+
+def test_fixed_alpha_has_no_state():
+    module = nn.MixedPool2d(2, alpha=0.25)
+    assert not list(module.parameters())
+    assert not module.state_dict()
+    assert_bitwise(module(X[2]), F.mixed_pool2d(X[2], 2, alpha=0.25))
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+@pytest.mark.parametrize("alpha", [0.5, 0.1, 0.9])
+def test_learnable_alpha_starts_where_asked(channels, alpha):
+    module = nn.MixedPool2d(2, alpha=alpha, learnable=True, num_channels=channels)
+    (logit,) = module.parameters()
+    assert logit.shape == (() if channels is None else (channels,))
+    assert torch.allclose(logit.detach().double(), torch.tensor(math.log(alpha / (1 - alpha))).double())
+    expected = F.mixed_pool2d(X[2], 2, alpha=torch.sigmoid(logit.detach()))
+    assert_bitwise(module(X[2]).detach(), expected)
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_learnable_alpha_learns(channels):
+    """The data prefer the maximum: alpha must rise."""
+    module = nn.MixedPool2d(2, learnable=True, num_channels=channels)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    start = torch.sigmoid(next(module.parameters())).detach().clone()
+    for _ in range(20):
+        optimizer.zero_grad()
+        (module(X[2]) - torch.nn.functional.max_pool2d(X[2], 2)).square().mean().backward()
+        optimizer.step()
+    assert (torch.sigmoid(next(module.parameters())) > start + 0.05).all()
+
+
+def test_learnable_alpha_stays_between_0_and_1():
+    module = nn.MixedPool2d(2, learnable=True)
+    with torch.no_grad():
+        next(module.parameters()).fill_(100.0)
+    assert_bitwise(module(X[2]).detach(), F.max_pool2d(X[2], 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_learnable_alpha_of_another_dtype(dtype):
+    module = nn.MixedPool2d(2, learnable=True, num_channels=3).to(dtype)
+    y = module(X[2].to(dtype))
+    y.sum().backward()
+    assert y.dtype == dtype
+    assert next(module.parameters()).grad.dtype == dtype
+
+
+def test_float32_parameters_beside_half_input():
+    module = nn.MixedPool2d(2, learnable=True)
+    y = module(X[2].half())
+    y.sum().backward()
+    assert y.dtype == torch.float16
+    assert next(module.parameters()).grad.dtype == torch.float32
+
+
+def test_state_dict():
+    module = nn.MixedPool2d(2, learnable=True, num_channels=3)
+    with torch.no_grad():
+        next(module.parameters()).copy_(torch.tensor([-1.0, 0.5, 2.0]))
+    other = nn.MixedPool2d(2, learnable=True, num_channels=3)
+    assert not torch.equal(other(X[2]), module(X[2]))
+    other.load_state_dict(module.state_dict())
+    assert_bitwise(other(X[2]).detach(), module(X[2]).detach())
+    with pytest.raises(RuntimeError):
+        nn.MixedPool2d(2, learnable=True).load_state_dict(module.state_dict())
+
+
+STOCHASTIC = {
+    "StochasticPool1d": (lambda: nn.StochasticPool1d(2), X[1]),
+    "StochasticPool2d": (lambda: nn.StochasticPool2d(2), X[2]),
+    "StochasticPool3d": (lambda: nn.StochasticPool3d(2), X[3]),
+    "AdaptiveStochasticPool2d": (lambda: nn.AdaptiveStochasticPool2d(3), X[2]),
+    "GlobalStochasticPool": (lambda: nn.GlobalStochasticPool(), X[2]),
+    "SpatialPyramidPool2d": (lambda: nn.SpatialPyramidPool2d(mode="stochastic"), X[2]),
+}
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_stochastic_follows_training(name):
+    make, x = STOCHASTIC[name]
+    module, x = make(), x.abs()
+    assert module.training
+    torch.manual_seed(0)
+    first, second = module(x), module(x)
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert_bitwise(module(x), first)
+    module.eval()
+    state = torch.get_rng_state()
+    expectation = module(x)
+    assert_bitwise(module(x), expectation)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(expectation, first)
+    module.train()
+    torch.manual_seed(0)
+    assert_bitwise(module(x), first)
+
+
+def test_stochastic_expectation_is_the_function():
+    module = nn.StochasticPool2d(2, distribution="softmax", temperature=0.5).eval()
+    expected = F.stochastic_pool2d(X[2], 2, training=False, distribution="softmax", temperature=0.5)
+    assert_bitwise(module(X[2]), expected)
+
+
+def test_list_input_of_the_pyramid_module():
+    module = nn.SpatialPyramidPool2d((2, 1))
+    items = [X[2][0], X[2][1, :, :5]]
+    assert_bitwise(module(items), torch.stack([module(item) for item in items]))
+
+
+def test_modules_train_inside_a_network():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), nn.MixedPool2d(2, learnable=True), nn.StochasticPool2d(2),
+        nn.SpatialPyramidPool2d((2, 1)), torch.nn.Linear(20, 2),
+    )  # fmt: skip
+    network(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())

@@ -1,0 +1,300 @@
+"""Every registered operation: schema, fake kernel, autograd, and that tests and benchmarks know of it."""
+
+from pathlib import Path
+
+import cases
+import poolings
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import fastpool.functional as F
+
+OPS = torch.ops.fastpool
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "operations.py"
+
+
+def registered():
+    names = torch._C._dispatch_get_all_op_names()
+    return sorted({name.split("::")[1].split(".")[0] for name in names if name.startswith("fastpool::")})
+
+
+def random(*shape, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+# output, kernel, stride, before, after, dilation of each axis
+MAP = [3, 3, 2, 1, 1, 1, 4, 2, 2, 0, 0, 1]  # (6, 8) -> (3, 4)
+BINS = [2, 0, 1, 0, 0, 1, 2, 0, 1, 0, 0, 1]
+ONE = [1, 0, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1]
+LEVELS = BINS + ONE
+MAP1D = [3, 2, 2, 0, 0, 1]
+
+
+def layouts_of_maps():
+    yield random(2, 3, 6, 8)
+    yield random(2, 5, 6, 8, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    yield random(2, 3, 8, 6, dtype=torch.float64).transpose(2, 3)
+    yield random(0, 3, 6, 8)
+
+
+def wanting(tensor):
+    return tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+
+
+def forward_samples(*extra, tap_bytes=(0, 1, 4)):
+    """(inputs, window, order, *extra, tap_bytes): maps in every layout, a pyramid, a list; with and without gradient"""
+    widest = tap_bytes[-1]
+    samples = [([x], MAP, -1, taps) for x in layouts_of_maps() for taps in tap_bytes]
+    samples.append(([random(2, 3, 7)], MAP1D, -1, widest))
+    samples.append(([random(2, 3, 6, 8)], LEVELS, 0, widest))
+    samples.append(([random(1, 3, 6, 8), random(1, 3, 5, 4)], LEVELS * 2, 1, widest))
+    for inputs, window, order, taps in samples:
+        more = extra if taps is None else (*extra, taps)
+        yield (inputs, window, order, *more), {}
+        if taps != 0:  # a gradient needs taps
+            yield ([wanting(x) for x in inputs], window, order, *more), {}
+
+
+def place(args, *before):
+    """(inputs, window, order, ...) -> (inputs, *before, window, order, ...)"""
+    return (args[0], *before, *args[1:])
+
+
+def max_samples():
+    return forward_samples()
+
+
+def avg_samples():
+    yield from forward_samples(True, 0, tap_bytes=(None,))
+    yield from forward_samples(False, 3, tap_bytes=(None,))
+
+
+def mixed_samples():
+    for args, more in forward_samples():
+        for save in (False, True):
+            yield (*place(args, None, 0.3), save), more
+            for alpha in (torch.tensor(0.5), torch.rand(args[0][0].shape[1])):
+                alpha = alpha.to(args[0][0].dtype).requires_grad_(save and args[-1] != 0)
+                yield (*place(args, alpha, 0.0), save), more
+
+
+def stochastic_samples():
+    for args, more in forward_samples():
+        for distribution, seed, value in ((0, None, 7), (1, torch.tensor([7]), 0)):
+            yield place(args, seed, value, [1, 2], distribution, 0.5), more
+
+
+def expectation_samples():
+    for args, more in forward_samples(tap_bytes=(None,)):
+        for distribution in (0, 1):
+            for save in (True,) if args[0][0].requires_grad else (False, True):
+                inputs, window, order = args
+                yield (inputs, distribution, 0.5, window, order, save), more
+
+
+def saved_samples(function):
+    """Backward operations are fed what the forward operation saved."""
+    for (inputs, window, order, _), _ in forward_samples(tap_bytes=(1,)):
+        if not inputs[0].requires_grad:
+            output, taps = OPS.max_pool(inputs, window, order, 1)
+            yield from function(inputs, output, taps, *geometry_of(inputs), window, order)
+
+
+def geometry_of(inputs):
+    """-> sizes, rank, layouts"""
+    layouts = [int(cases.is_channels_last(x)) for x in inputs]
+    return [n for x in inputs for n in x.shape], inputs[0].ndim - 2, layouts
+
+
+def select_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        yield (inputs, taps, window, order), {}
+        yield ([wanting(x) for x in inputs], taps, window, order), {}
+
+    return saved_samples(samples)
+
+
+def tap_indices_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        if order == -1:
+            yield (taps, sizes[2:], window), {}
+
+    return saved_samples(samples)
+
+
+def select_backward_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
+            yield (g, taps, sizes, rank, layouts, window, order), {}
+
+    return saved_samples(samples)
+
+
+def avg_pool_backward_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
+            yield (g, sizes, rank, layouts, window, order, True, 0), {}
+            yield (g, sizes, rank, layouts, window, order, False, 3), {}
+
+    return saved_samples(samples)
+
+
+def max_avg_pool_backward_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        output, average, taps = OPS.max_avg_pool(inputs, window, order, 1)
+        for prepare in (torch.ones_like, lambda y: wanting(torch.ones_like(y))):
+            other = prepare(average) if order == -1 else None
+            yield (prepare(output), other, taps, sizes, rank, layouts, window, order), {}
+
+    return saved_samples(samples)
+
+
+def mixed_pool_backward_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
+            yield (g, taps, None, 0.3, sizes, rank, layouts, window, order), {}
+            alpha = torch.rand(inputs[0].shape[1]).to(g.dtype).requires_grad_(g.requires_grad)
+            yield (g, taps, alpha, 0.0, sizes, rank, layouts, window, order), {}
+
+    return saved_samples(samples)
+
+
+def mixed_alpha_backward_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        for alpha in (torch.tensor(0.5), torch.rand(inputs[0].shape[1])):
+            alpha = alpha.to(inputs[0].dtype)
+            output, _, difference = OPS.mixed_pool(inputs, alpha, 0.0, window, order, 1, True)
+            for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
+                yield (g, difference, alpha, window, sizes, rank, order), {}
+
+    return saved_samples(samples)
+
+
+def expectation_pool_backward_samples():
+    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+        for distribution in (0, 1):
+            output, moments = OPS.expectation_pool(inputs, distribution, 0.5, window, order, True)
+            yield (torch.ones_like(output), inputs, output, moments, distribution, 0.5, window, order), {}
+
+    return saved_samples(samples)
+
+
+SAMPLES = {
+    "max_pool": max_samples,
+    "avg_pool": avg_samples,
+    "max_avg_pool": max_samples,
+    "mixed_pool": mixed_samples,
+    "stochastic_pool": stochastic_samples,
+    "expectation_pool": expectation_samples,
+    "select": select_samples,
+    "tap_indices": tap_indices_samples,
+    "select_backward": select_backward_samples,
+    "avg_pool_backward": avg_pool_backward_samples,
+    "max_avg_pool_backward": max_avg_pool_backward_samples,
+    "mixed_pool_backward": mixed_pool_backward_samples,
+    "mixed_alpha_backward": mixed_alpha_backward_samples,
+    "expectation_pool_backward": expectation_pool_backward_samples,
+    "draw_seed": lambda: iter([((random(2, 3), torch.empty(0)), {})]),
+}
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize("name", registered())
+def test_every_operation_is_known(name):
+    assert name in SAMPLES, "an operation needs samples for opcheck"
+    assert name in poolings.OPERATORS, "an operation needs a row in poolings.OPERATORS"
+    function = poolings.OPERATORS[name]
+    assert any(pooling.function == function for pooling in poolings.POOLINGS), "no reference and cases"
+    assert f'"{name}"' in BENCHMARKS.read_text(), f"no benchmark row runs {name}"
+
+
+def test_known_operations_exist():
+    assert set(SAMPLES) == set(poolings.OPERATORS) == set(registered())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_opcheck(name):
+    operation = getattr(OPS, name).default
+    count = 0
+    for args, kwargs in SAMPLES[name]():
+        torch.library.opcheck(operation, args, kwargs, test_utils=CHECKS)
+        count += 1
+    assert count
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "draw_seed"])
+def test_opcheck_with_dynamic_shapes(name):
+    """aot_dispatch is slow: the first samples, with and without gradients, stand for all."""
+    operation = getattr(OPS, name).default
+    for args, kwargs in list(SAMPLES[name]())[:3]:
+        torch.library.opcheck(operation, args, kwargs, test_utils="test_aot_dispatch_dynamic")
+
+
+def described(outputs):
+    outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
+    return [(tuple(y.shape), y.dtype, y.stride(), y.device.type) for y in outputs]
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "draw_seed"])
+def test_fake_kernels_say_what_the_real_ones_do(name):
+    operation = getattr(OPS, name)
+    with torch.no_grad():
+        for args, _ in SAMPLES[name]():
+            with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+                fake_args = torch.utils._pytree.tree_map_only(torch.Tensor, mode.from_tensor, args)
+                fake = described(operation(*fake_args))
+            assert fake == described(operation(*args)), f"{name}{args[1:]}"
+
+
+PUBLIC = {
+    "max_pool2d": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "max_pool2d indices": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 2, ceil_mode=True),
+    "max_avg_pool2d": lambda x: F.max_avg_pool2d(x, 3, 2, "same"),
+    "mixed_pool2d": lambda x: F.mixed_pool2d(x, 2),
+    "stochastic_pool2d": lambda x: F.stochastic_pool2d(x, 2, seed=1, return_indices=True),
+    "expectation": lambda x: F.stochastic_pool2d(x, 2, training=False),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, (None, 2)),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 3),
+    "global_max_avg_pool": F.global_max_avg_pool,
+    "pyramid": F.spatial_pyramid_pool2d,
+    "pyramid unflattened": lambda x: F.spatial_pyramid_pool2d(x, mode="max_avg", flatten=None),
+}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed", "sliced"])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_meta_tensors(name, layout):
+    x = cases.LAYOUTS[layout](random(2, 5, 7, 9))
+    strange = torch.empty_strided(x.shape, x.stride(), device="meta")
+    real, meta = described(PUBLIC[name](x)), described(PUBLIC[name](strange))
+    assert [row[:3] for row in meta] == [row[:3] for row in real]
+    assert all(row[3] == "meta" for row in meta)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_fake_tensors(name):
+    x = random(2, 5, 7, 9)
+    with FakeTensorMode() as mode:
+        fake = described(PUBLIC[name](mode.from_tensor(x)))
+    assert fake == described(PUBLIC[name](x))
+
+
+def test_operations_check_what_memory_safety_needs():
+    """Called past the Python checks, an operation refuses instead of reading elsewhere."""
+    x = random(1, 1, 4, 4)
+    bad = {
+        "short window": ([x], MAP[:7], -1, 1),
+        "no inputs": ([], MAP, -1, 1),
+        "window outside": ([x], [9, 3, 2, 0, 0, 1, 2, 2, 2, 0, 0, 1], -1, 1),
+        "stride 0": ([x], [2, 2, 0, 0, 0, 1, 2, 2, 2, 0, 0, 1], -1, 1),
+        "integers": ([x.int()], [2, 2, 2, 0, 0, 1, 2, 2, 2, 0, 0, 1], -1, 1),
+        "taps in too few bytes": ([random(1, 1, 20, 20)], [1, 20, 20, 0, 0, 1] * 2, -1, 1),
+    }
+    for what, args in bad.items():
+        try:
+            OPS.max_pool(*args)
+        except RuntimeError:
+            continue
+        raise AssertionError(f"{what} was accepted")
