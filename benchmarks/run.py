@@ -1,7 +1,7 @@
 """Times every operation of operations.py on every layer of layers.py against its rivals and the floor.
 
     python benchmarks/run.py                       every layer in float32, the yardsticks in four dtypes
-    python benchmarks/run.py --quick               yardsticks in float32, torch.compile forward only
+    python benchmarks/run.py --quick               a few rows; torch.compile for the yardstick's forward only
     python benchmarks/run.py --operation mixed --layer 'vgg16-*' --dtype bfloat16 --threads 1 2
     python benchmarks/run.py --report FILE         table, summary and picture of an earlier run
 
@@ -95,13 +95,14 @@ def contenders(cell, operation, layer, x, options, skipped):
         if composition(layer) is None:
             continue
         if "eager" in options.rivals:
-            yield f"eager:{name}", lambda composition=composition: composition(layer)
+            yield f"eager:{name}", lambda build=composition: build(layer)
         if "compile" not in options.rivals:
             continue
-        if not operation.compiles or (options.quick and cell["pass"] != "forward"):
-            skipped["compile"] = "forward only with --quick" if operation.compiles else "no double backward"
+        slow = options.quick and (cell["layer"], cell["pass"]) != ("yardstick", "forward")
+        if not operation.compiles or slow:
+            skipped["compile"] = "with --quick the yardstick's forward only" if slow else "it has no double backward"
         else:
-            yield f"compile:{name}", lambda composition=composition: compiled(composition(layer), cell["threads"])
+            yield f"compile:{name}", lambda build=composition: operations.compile_for(build(layer), cell["threads"])
     for name in runtimes.RUNTIMES:
         if name not in options.rivals:
             continue
@@ -109,12 +110,6 @@ def contenders(cell, operation, layer, x, options, skipped):
             skipped[name] = "CPU, float32, contiguous, forward only"
         else:
             yield name, lambda name=name: exported(runtimes.build(name, operation, layer, cell["threads"]))
-
-
-def compiled(function, threads):
-    # Past its recompilation limit torch.compile would silently run eager.
-    torch._dynamo.reset()
-    return torch.compile(lambda *inputs: function(*inputs), dynamic=False, options={"cpp.threads": threads})
 
 
 def exported(function):
@@ -228,9 +223,19 @@ def main() -> int:
     if options.buffers == "reused":
         reuse_buffers()
     machine = report.machine(options.device, options.threads, options.buffers, library(options))
-    marks = {"-quick": options.quick, "-reused": options.buffers == "reused", "-rivals": options.without_fastpool}
+    chosen = options.operation or options.layer or options.dtype
+    part = chosen or set(options.layout) != set(LAYOUTS) or set(options.passes) != set(operations.BOTH)
+    # A selection must not replace the full table of the machine.
+    marks = {
+        "-quick": options.quick,
+        "-part": part,
+        "-reused": options.buffers == "reused",
+        "-rivals": options.without_fastpool,
+    }
     path = report.results_path(machine, "".join(mark for mark, present in marks.items() if present))
     todo, rows, started = list(cells(options)), [], time.time()
+    if not todo:
+        sys.exit("no row matches this selection" + (", --quick has few layers" if options.quick else ""))
     print(report.legend(machine), report.HEADER, sep="\n")
     for done, cell in enumerate(todo):
         progress(done, len(todo), started, f"{cell['operation']} {cell['layer']} {cell['dtype']} {cell['pass']}")

@@ -33,23 +33,22 @@ def _refuse_tangents(name: str, *arguments: Any) -> None:
 
 
 def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
-    others = len(OPERATORS[name]._schema.arguments) - 1
+    nothing = (None,) * len(OPERATORS[name]._schema.arguments)
 
     def forward(ctx: Any, count: int, *flat: Any) -> Any:
-        inputs = (list(flat[:count]), *flat[count:])
+        inputs = ([*flat[:count]], *flat[count:])
         output = call_below_autograd(name, *inputs)
-        ctx.count = count
         formula.save(ctx, inputs, output)
+        ctx.count = count
         return output
 
     def backward(ctx: Any, *grads: Any) -> Any:
-        count = ctx.count
-        needed = ctx.needs_input_grad
-        ctx.needed = (needed[1 : 1 + count], *needed[1 + count :])
-        if all(grad is None for grad in grads):
-            return (None,) * len(needed)
-        of_inputs, *of_others = formula.backward(ctx, *grads)
-        return (None, *of_inputs, *of_others, *[None] * (others - len(of_others)))
+        _, *needed = ctx.needs_input_grad
+        ctx.needed = [needed[: ctx.count], *needed[ctx.count :]]
+        if grads[0] is None and all(grad is None for grad in grads):
+            return (None, *[None] * len(needed))
+        found = formula.backward(ctx, *grads)
+        return (None, *found[0], *found[1:], *nothing[len(found) :])
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     return type("".join(word.title() for word in name.split("_")), (torch.autograd.Function,), members)
@@ -60,7 +59,7 @@ def _register(name: str, formula: Formula) -> None:
 
     def backward(ctx: Any, *grads: Any) -> Any:
         ctx.needed = ctx.needs_input_grad
-        if all(grad is None for grad in grads):
+        if grads[0] is None and all(grad is None for grad in grads):
             first = ctx.needed[0]
             found: Grads = ([None] * len(first) if isinstance(first, list) else None,)
         else:

@@ -31,8 +31,10 @@ class Saved(NamedTuple):
 
 
 def _saved(inputs: Sequence[Tensor], window: Sequence[int], order: int) -> Saved:
-    sizes = [n for x in inputs for n in x.shape]
-    return Saved(sizes, inputs[0].dim() - 2, [layout_of(x) for x in inputs], window, order)
+    x = inputs[0]
+    if len(inputs) == 1:
+        return Saved(x.shape, x.dim() - 2, (layout_of(x),), window, order)
+    return Saved([n for x in inputs for n in x.shape], x.dim() - 2, [layout_of(x) for x in inputs], window, order)
 
 
 def _present(saved: Tensor, what: str) -> Tensor:

@@ -65,6 +65,16 @@ def sliding(
     )
 
 
+def sliding_within(
+    rank: int, input: Tensor, kernel_size: Size, stride: Any, padding: Padding, dilation: Size, ceil_mode: bool
+) -> Geometry:
+    """For avg_pool3d, where torch alone refuses a kernel larger than the input, whatever the padding."""
+    geometry = sliding(rank, input, kernel_size, stride, padding, dilation, ceil_mode)
+    if padding != "same" and any(k > n for k, n in zip(geometry.window[1::6], geometry.spatial)):
+        raise ValueError(f"kernel_size must not exceed the input's size {tuple(geometry.spatial)}, got {kernel_size}")
+    return geometry
+
+
 def adaptive(rank: int, input: Tensor, output_size: OutputSize) -> Geometry:
     check_input(input)
     return _adaptive(rank, input.shape, exact("output_size", output_size, none=True))
@@ -182,7 +192,7 @@ def _pyramid(
     rank: int, shapes: Sequence[Any], listed: bool, levels: Any, floor: bool, order: int, flat: bool, maps: int
 ) -> Geometry:
     if not levels:
-        raise ValueError("levels must name at least one level, got none")
+        raise ValueError(f"levels must name at least one level, got {levels}")
     sizes = [per_axis("levels", level, rank, 1) for level in levels]
     axes = []
     largest = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from ._checks import refuse_scripting
 from ._docs import F, documented
 from ._kinds import Pooled, avg_kind, max_avg_kind, max_kind, mixed_kind, pyramid_kind, stochastic_kind
-from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, whole
+from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -152,7 +152,7 @@ def avg_pool3d(
     dilation: Size = 1,
 ) -> Tensor:
     """The mean of 3-D windows."""
-    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    windows = sliding_within(3, input, kernel_size, stride, padding, dilation, ceil_mode)
     return avg_kind(input, windows, count_include_pad, divisor_override)
 
 

@@ -1,4 +1,13 @@
-"""Poolings as modules. Where torch.nn has the pooling, constructor arguments and representation are the same."""
+"""Poolings as modules. Where torch.nn has the pooling, constructor arguments and representation are the same.
+
+Example:
+    >>> import torch, fastpool
+    >>> pool = fastpool.nn.MixedPool2d(2, alpha=0.25, learnable=True, num_channels=8)
+    >>> pool(torch.rand(1, 8, 6, 6)).shape
+    torch.Size([1, 8, 3, 3])
+    >>> fastpool.nn.SpatialPyramidPool2d((4, 2, 1))(torch.rand(1, 8, 13, 9)).shape
+    torch.Size([1, 168])
+"""
 
 from __future__ import annotations
 
@@ -60,7 +69,7 @@ class _Pool(torch.nn.Module):
     """A function and its arguments: a windowing base stores the geometry, a kind the rest, the leaves the function."""
 
     function: ClassVar[Callable[..., Any]]
-    shown: ClassVar[tuple[str, ...]]
+    shown: tuple[str, ...]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -74,14 +83,17 @@ class _Pool(torch.nn.Module):
         raise NotImplementedError
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={getattr(self, name)}" for name in self.shown)
+        return ", ".join(f"{name}={self.displayed(name)}" for name in self.shown)
+
+    def displayed(self, name: str) -> Any:
+        return getattr(self, name)
 
     def __prepare_scriptable__(self) -> Any:
         return refuse_scripting(type(self).__name__)()
 
 
 class _Sliding(_Pool):
-    shown: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    shown: tuple[str, ...] = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
     def __init__(
         self,
@@ -221,7 +233,7 @@ class _SlidingMax(_Max, _Sliding):
 
 
 class _SlidingAvg(_Sliding):
-    shown = ("kernel_size", "stride", "padding")
+    shown: tuple[str, ...] = ("kernel_size", "stride", "padding")
 
     def __init__(
         self,
@@ -237,6 +249,8 @@ class _SlidingAvg(_Sliding):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
+        if dilation != 1:
+            self.shown = (*self.shown, "dilation")
 
     def forward(self, input: Tensor) -> Any:
         return self.pool(input, count_include_pad=self.count_include_pad, divisor_override=self.divisor_override)
@@ -363,6 +377,11 @@ class MaxPool3d(_SlidingMax):
 
 class AvgPool1d(_SlidingAvg):
     function = staticmethod(functional.avg_pool1d)
+
+    def displayed(self, name: str) -> Any:
+        # torch.nn.AvgPool1d alone shows its sizes as tuples.
+        value = super().displayed(name)
+        return (value,) if isinstance(value, int) else value
 
 
 class AvgPool2d(_SlidingAvg):

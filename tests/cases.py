@@ -177,7 +177,7 @@ SLIDING = [
     sliding("empty batch 3d", (0, 2, 4, 4, 4), 2),
     sliding("one element", (1, 1, 1), 1),
     sliding("one element 2d", (1, 1, 1, 1), 1),
-    sliding("one element 3d padded", (1, 1, 1, 1, 1), 3, padding=1),
+    sliding("one element padded", (1, 1, 1, 1), 3, padding=1),
     sliding("one window", (2, 3, 4, 5), (4, 5)),
     sliding("odd sizes", (3, 5, 7, 11), (3, 2), stride=(2, 3), padding=(1, 0)),
     sliding("odd sizes 3d", (1, 3, 5, 7, 6), (2, 3, 1), stride=(1, 2, 3), padding=(0, 1, 0)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import reference
@@ -14,14 +15,19 @@ def accumulation(dtype):
     return np.float64 if dtype == torch.float64 else np.float32
 
 
+@cache
+def element_table(windows):
+    """-> the elements of each window (P, K), which of them there are"""
+    longest = max(len(window.elements) for window in windows)
+    index, mask = np.zeros((len(windows), longest), np.int64), np.zeros((len(windows), longest), bool)
+    for p, window in enumerate(windows):
+        index[p, : len(window.elements)], mask[p, : len(window.elements)] = window.elements, True
+    return torch.from_numpy(index), torch.from_numpy(mask)
+
+
 def gather_windows(x, windows):
     """x: (N, C, *spatial) -> (N, C, P, K), which of them are elements (P, K)"""
-    longest = max((len(window.elements) for window in windows), default=0)
-    index = torch.zeros(len(windows), longest, dtype=torch.int64)
-    mask = torch.zeros(len(windows), longest, dtype=torch.bool)
-    for p, window in enumerate(windows):
-        index[p, : len(window.elements)] = torch.from_numpy(window.elements)
-        mask[p, : len(window.elements)] = True
+    index, mask = element_table(windows)
     return x.flatten(2)[:, :, index], mask
 
 

@@ -56,7 +56,7 @@ def product_of_axes(size, axes):
                 padded_count=int(np.prod(counts)),
             )
         )
-    return tuple(len(axis) for axis in axes), windows
+    return tuple(len(axis) for axis in axes), tuple(windows)
 
 
 @cache
@@ -98,10 +98,11 @@ def bin_windows(size, output_size, bins="adaptive"):
     return product_of_axes(size, axes)
 
 
+@cache
 def pyramid_windows(size, levels, bins="adaptive"):
     """-> (number of bins of each level, the windows of all levels)"""
     parts = [bin_windows(size, level, bins)[1] for level in levels]
-    return [len(part) for part in parts], [window for part in parts for window in part]
+    return [len(part) for part in parts], sum(parts, ())
 
 
 def flatten_pyramid(y, counts, flatten):
@@ -116,13 +117,15 @@ def planes(x):
     return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
+@cache
 def alike(windows):
-    """Windows that hold the same taps are computed together -> their numbers, their elements (Q, k), one of them."""
+    """Windows that hold the same taps are computed together -> [(their numbers, their elements (Q, k), one of them)]"""
     groups = {}
     for p, window in enumerate(windows):
         groups.setdefault((window.taps.tobytes(), window.size, window.padded_count), []).append(p)
-    for numbers in groups.values():
-        yield numbers, np.stack([windows[p].elements for p in numbers]), windows[numbers[0]]
+    return [
+        (numbers, np.stack([windows[p].elements for p in numbers]), windows[numbers[0]]) for numbers in groups.values()
+    ]
 
 
 def each_window(x, windows, formula):

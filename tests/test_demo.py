@@ -1,7 +1,8 @@
-"""The demo as a user starts it: on a few digits, and on MNIST's IDX files written here."""
+"""What a newcomer runs: the README's lines, the demo for one epoch, the demo on MNIST's IDX files written here."""
 
 import gzip
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ import fastpool
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 POOLINGS = ["max", "average", "mixed", "stochastic", "pyramid"]
 
 
@@ -65,6 +67,14 @@ def write_mnist(folder, train, test):
             image[27 - 2 * label - 3 :, 8:20] = 255
         write_idx(folder, f"{part}-images-idx3-ubyte", images, compressed)
         write_idx(folder, f"{part}-labels-idx1-ubyte", labels, compressed)
+
+
+def test_readme_lines_run():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec("\n".join(blocks), names)
+    assert names["y"].shape == (8, 64, 28, 28) and names["v"].shape == (2, 1344)
+    assert names["model"](torch.randn(2, 3, 40, 24)).shape == (2, 10)
 
 
 def test_short_run_on_scikit_digits(tmp_path):

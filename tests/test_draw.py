@@ -11,7 +11,7 @@ from poolings import accumulation
 import fastpool.functional as F
 
 SEED = 0x9E3779B97F4A7C15 - 2**64
-DISTRIBUTIONS = [("relu", 1.0), ("softmax", 1.0), ("softmax", 0.25)]
+DISTRIBUTIONS = [("relu", 1.0), ("softmax", 0.5)]
 
 
 def draw(case, x, seed=SEED, form=None, **options):
@@ -33,44 +33,36 @@ def expected_draw(case, x, distribution, temperature, seed=SEED, **numbers):
 def check_draw(case, x, values, indices, expected, what):
     """Draws that rounding of exp may move to a neighbour must still lie in their window."""
     size, windows = case.windows()
-    wanted, where, _, clear = (case.unflatten(part, size) for part in expected)
-    got = indices.numpy()
-    batched = got.reshape(-1, len(windows))
-    for p, window in enumerate(windows):
-        assert np.isin(batched[:, p], window.elements).all(), f"{what}: index outside window {p}"
-    taken = x.flatten(-case.rank).gather(-1, indices.flatten(-case.rank)).view(indices.shape)
-    wanted = np.where(clear, wanted, taken.double().numpy())
-    assert_bitwise(indices, np.where(clear, where, got), f"indices of {what}")
-    assert_bitwise(values, wanted, what)
+    wanted, where, _, clear = expected
+    got = indices.numpy().reshape(where.shape)
+    for n, c, p in np.argwhere(~clear):
+        assert got[n, c, p] in windows[p].elements, f"{what}: index outside window {p}"
+    taken = np.take_along_axis(reference.planes(case.array(x)), np.where(clear, where, got), axis=-1)
+    assert_bitwise(indices, case.unflatten(np.where(clear, where, got), size), f"indices of {what}")
+    assert_bitwise(values, case.unflatten(np.where(clear, wanted, taken), size), what)
 
 
 @pytest.mark.parametrize("case", cases.SLIDING + cases.ADAPTIVE, ids=str)
 @pytest.mark.parametrize(("distribution", "temperature"), DISTRIBUTIONS)
 def test_draw(case, distribution, temperature):
+    options = {"distribution": distribution, "temperature": temperature}
     for dtype in cases.DTYPES:
-        x = case.values(dtype)
-        options = {"distribution": distribution, "temperature": temperature}
-        values, indices = draw(case, x, return_indices=True, **options)
         what = f"draw of {case}, {distribution}, {dtype}"
+        x = case.values(dtype).requires_grad_()
+        values, indices = draw(case, x, return_indices=True, **options)
         assert values.dtype == dtype, what
         assert indices.dtype == torch.int64, what
+        assert values.stride() == indices.stride(), what
         expected = expected_draw(case, x, distribution, temperature)
         check_draw(case, x, values, indices, expected, what)
-        assert_bitwise(draw(case, x, **options), values, f"{what} without indices")
-        assert values.stride() == indices.stride(), what
+        alone = draw(case, x, **options)
+        assert_bitwise(alone, values, f"{what} without indices")
 
-
-@pytest.mark.parametrize("case", cases.SLIDING + cases.ADAPTIVE, ids=str)
-@pytest.mark.parametrize(("distribution", "temperature"), DISTRIBUTIONS[:2])
-def test_gradient_goes_to_the_drawn_tap(case, distribution, temperature):
-    for dtype in cases.DTYPES:
-        x = case.values(dtype).requires_grad_()
-        y = draw(case, x, distribution=distribution, temperature=temperature)
-        _, where, drawn, clear = expected_draw(case, x, distribution, temperature)
+        _, where, drawn, clear = expected
         g = np.random.default_rng(1).integers(-3, 4, where.shape).astype(float) * clear
-        (actual,) = torch.autograd.grad(y, x, torch.from_numpy(g.reshape(y.shape)).to(dtype))
-        expected = reference.select_backward(g, where, case.array(x).shape, drawn)
-        assert_bitwise(actual, expected.reshape(x.shape), f"gradient of draw of {case}, {distribution}, {dtype}")
+        (actual,) = torch.autograd.grad(alone, x, torch.from_numpy(g.reshape(values.shape)).to(dtype))
+        gradient = reference.select_backward(g, where, case.array(x).shape, drawn)
+        assert_bitwise(actual, gradient.reshape(x.shape), f"gradient of {what}")
 
 
 @pytest.mark.parametrize("case", cases.GLOBAL, ids=str)

@@ -12,7 +12,7 @@ COMBINATIONS = [
     pytest.param(pooling, case, id=f"{pooling}-{case}")
     for pooling in POOLINGS
     for case in cases.SLIDING + cases.ADAPTIVE
-    if ("sliding" if case in cases.SLIDING else "adaptive") in pooling.forms
+    if pooling is not MAX and ("sliding" if case in cases.SLIDING else "adaptive") in pooling.forms
 ]
 
 
@@ -61,7 +61,7 @@ def test_global(pooling, case):
 
 
 @pytest.mark.parametrize("case", cases.SLIDING + cases.ADAPTIVE, ids=str)
-def test_max_indices(case):
+def test_max_and_its_indices(case):
     size, windows = case.windows()
     for dtype in cases.DTYPES:
         x = case.values(dtype)
@@ -70,6 +70,7 @@ def test_max_indices(case):
         what = f"max with indices of {case}, {dtype}"
         assert indices.dtype == torch.int64, what
         assert_bitwise(values, case.unflatten(expected, size), what)
+        assert_bitwise(MAX(case, x)[0], values, f"{what}, alone")
         assert_bitwise(indices, case.unflatten(where, size), what)
         check_layout(indices, x, what)
 

@@ -5,6 +5,13 @@
 #include <cstring>
 #include <limits>
 
+// A short loop inside a vectorised one has to be unrolled first.
+#if defined(__CUDACC__)
+#define FASTPOOL_UNROLL _Pragma("unroll")
+#else
+#define FASTPOOL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #if defined(__CUDACC__)
 #define FASTPOOL_HD __host__ __device__ __forceinline__
 #define FASTPOOL_HD_SCALAR __host__ __device__ __forceinline__

@@ -204,6 +204,7 @@ struct RowsBackward {
         } else if (level.backward == Schedule::flat) {
           wide(p, moves, level, place, i, columns, sums, buffer + columns);
         } else {
+#pragma omp simd
           for (int64_t j = 0; j < columns; ++j) {
             const int64_t here[3] = {i[0], i[1], i[2] + j};
             sums[j] = backward_exact<Gradient, T>(p, level, place.n, place.c, here, sums[j]);
@@ -234,8 +235,7 @@ struct ChannelsBackward {
     if constexpr (Gradient::uses_input) {
       y = moves.lanes<L>(moves.at(p.y, level.output_base + out), step, count, y_buffer);
       for (int which = 0; which < 2; ++which)
-        for (int l = 0; l < count; ++l)
-          moment[which][l] = static_cast<const T*>(p.moments)[which * p.moments_size + saved + l * p.saved.channel];
+        gather(moment[which], static_cast<const T*>(p.moments) + which * p.moments_size + saved, p.saved.channel, count);
     }
     if constexpr (Gradient::uses_alpha)
       for (int l = 0; l < L; ++l) alpha[l] = l < count ? alpha_of<T>(p, at.n, at.c + l, level.first_bin + bin) : T(0);

@@ -66,6 +66,7 @@ struct Rows {
     FASTPOOL_HD void run() {
       const Axis& w = grid.axis[2];
       if (pass > 0)
+#pragma omp simd
         for (int i = 0; i < L; ++i) state.template begin<pass>(i, facts.of(i), p);
       const T* row = rows + lane0;
       for (int64_t i = 0; i < d.count; ++i)
@@ -104,6 +105,7 @@ struct Rows {
       float drawn[L];
       fill_run(drawn, 0.0f, L);
       uniforms().row(p, context.seed, at.n, at.c, bin, count, drawn);
+#pragma omp simd
       for (int i = 0; i < L; ++i) facts.uniform[i] = T(drawn[i]);
     }
   }
@@ -130,14 +132,16 @@ struct Rows {
         LaneFacts<T, L> facts;
         find_facts(p, context, level, at, count, facts);
         State state;
+#pragma omp simd
         for (int i = 0; i < L; ++i) state.start(i, 0, p);
         Passes passes{p, grid, d, h, tile, rows, lane0, facts, state};
         for_each_pass<0, Reducer::passes>(passes);
-        bool ordinary = true;
-        for (int i = 0; i < count; ++i) ordinary &= state.ordinary(i);
+        const bool ordinary = all_ordinary<T>(state, count);
+#pragma omp simd
         for (int i = 0; i < L; ++i) state.finish(i, facts.of(i), p);
         store_lanes<Reducer, T>(p, context.moves, level, at, level.output.position, p.saved.position, count, state);
         if (!ordinary)
+#pragma omp simd
           for (int i = 0; i < count; ++i)
             if (!state.ordinary(i)) forward_exact<Reducer, T>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + i}});
       }
@@ -235,6 +239,7 @@ struct Flat {
     for (at.o[2] = 0; at.o[2] < level.grid.axis[2].out; ++at.o[2]) {
       const Facts<T> facts = facts_of<Reducer, T>(p, level, at.n, at.c, at.o);
       State state;
+#pragma omp simd
       for (int i = 0; i < L; ++i) state.start(i, 0, p);
       Passes passes{p, context.moves, level.grid, at, facts, state, chunk};
       for_each_pass<0, Reducer::passes>(passes);
@@ -266,6 +271,7 @@ struct Channels {
     template <int pass>
     FASTPOOL_HD void run() {
       if (pass > 0)
+#pragma omp simd
         for (int i = 0; i < L; ++i) state.template begin<pass>(i, facts.of(i), p);
       T buffer[L];
       fill_run(buffer, T(0), L);
@@ -301,18 +307,21 @@ struct Channels {
           block = bin / 4;
           uniforms().channels(p, context.seed, at.n, at.c, block, count, words);
         }
+#pragma omp simd
         for (int i = 0; i < L; ++i) facts.uniform[i] = T(words[bin % 4 * kMostUniforms + i]);
       }
       State state;
       const Tap<T> first = Tap<T>((d.first * h.size + h.first) * w.size + w.first);
+#pragma omp simd
       for (int i = 0; i < L; ++i) state.start(i, first, p);
       Passes passes{p, context.moves, d, h, w, p.input.at(at.n, at.c, 0), count, facts, state};
       for_each_pass<0, Reducer::passes>(passes);
-      bool ordinary = true;
-      for (int i = 0; i < count; ++i) ordinary &= state.ordinary(i);
+      const bool ordinary = all_ordinary<T>(state, count);
+#pragma omp simd
       for (int i = 0; i < L; ++i) state.finish(i, facts.of(i), p);
       store_lanes<Reducer, T>(p, context.moves, level, at, level.output.channel, p.saved.channel, count, state);
       if (!ordinary)
+#pragma omp simd
         for (int i = 0; i < count; ++i)
           if (!state.ordinary(i)) forward_exact<Reducer, T>(p, level, {at.n, at.c + i, {at.o[0], at.o[1], at.o[2]}});
     }
@@ -353,6 +362,7 @@ struct Forward {
         at.c = tile * L;
         const int count = int(smaller(L, p.channels - at.c));
         if (level.forward == Schedule::direct)
+#pragma omp simd
           for (int i = 0; i < count; ++i) direct(p, level, {at.n, at.c + i, {at.o[0], at.o[1], 0}});
         else if (level.large)
           Channels<typename LargeWindows<Reducer>::type, T>::run(p, context, level, at, count);

@@ -17,33 +17,47 @@ FASTPOOL_HD void fill_run(T* to, T value, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = value;
 }
 
-template <class T>
-FASTPOOL_HD void narrow_taps(const Problem& p, int64_t at, int64_t stride, const Tap<T>* __restrict from, int64_t count) {
-  if (p.tap_bytes == 1) {
-    uint8_t* to = static_cast<uint8_t*>(p.taps) + at;
-    for (int64_t i = 0; i < count; ++i) to[i * stride] = uint8_t(from[i]);
-  } else if (p.tap_bytes == 4) {
-    int32_t* to = static_cast<int32_t*>(p.taps) + at;
-    for (int64_t i = 0; i < count; ++i) to[i * stride] = int32_t(from[i]);
-  }
-}
-
-template <class T>
-FASTPOOL_HD void widen_taps(const Problem& p, int64_t at, int64_t stride, Tap<T>* __restrict to, int64_t count) {
-  if (p.tap_bytes == 1) {
-    const uint8_t* from = static_cast<const uint8_t*>(p.taps) + at;
-    for (int64_t i = 0; i < count; ++i) to[i] = Tap<T>(from[i * stride]);
+// Copies `count` values into or out of memory whose neighbours lie `stride` apart, converting them.
+template <class To, class From>
+FASTPOOL_HD void scatter(To* __restrict to, int64_t stride, const From* __restrict from, int64_t count) {
+  if (stride == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = To(from[i]);
   } else {
-    const int32_t* from = static_cast<const int32_t*>(p.taps) + at;
-    for (int64_t i = 0; i < count; ++i) to[i] = Tap<T>(from[i * stride]);
+    for (int64_t i = 0; i < count; ++i) to[i * stride] = To(from[i]);
   }
 }
 
-// Moments and differences are stored as they are accumulated.
+template <class To, class From>
+FASTPOOL_HD void gather(To* __restrict to, const From* __restrict from, int64_t stride, int64_t count) {
+  if (stride == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = To(from[i]);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = To(from[i * stride]);
+  }
+}
+
 template <class T>
-FASTPOOL_HD void store_plain(void* base, int64_t at, int64_t stride, const T* __restrict from, int64_t count) {
-  T* to = static_cast<T*>(base) + at;
-  for (int64_t i = 0; i < count; ++i) to[i * stride] = from[i];
+FASTPOOL_HD void narrow_taps(const Problem& p, int64_t at, int64_t stride, const Tap<T>* from, int64_t count) {
+  if (p.tap_bytes == 1) scatter(static_cast<uint8_t*>(p.taps) + at, stride, from, count);
+  if (p.tap_bytes == 4) scatter(static_cast<int32_t*>(p.taps) + at, stride, from, count);
+}
+
+template <class T>
+FASTPOOL_HD void widen_taps(const Problem& p, int64_t at, int64_t stride, Tap<T>* to, int64_t count) {
+  if (p.tap_bytes == 1)
+    gather(to, static_cast<const uint8_t*>(p.taps) + at, stride, count);
+  else
+    gather(to, static_cast<const int32_t*>(p.taps) + at, stride, count);
+}
+
+template <class T, class State>
+FASTPOOL_HD bool all_ordinary(const State& state, int count) {
+  int odd = 0;
+#pragma omp simd reduction(| : odd)
+  for (int i = 0; i < kLanes<T>; ++i) odd |= (i < count) & !state.ordinary(i);
+  return odd == 0;
 }
 
 // Scratch memory of the calling thread, kept between calls; its contents are undefined.
@@ -70,26 +84,30 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Moves& moves, const Level& 
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
   T values[L];
+#pragma omp simd
   for (int i = 0; i < L; ++i) values[i] = state.y(i);
   moves.narrow(moves.at(p.y, level.output_base + out), step, values, count);
   if constexpr (Reducer::has_second) {
+#pragma omp simd
     for (int i = 0; i < L; ++i) values[i] = state.second(i);
     if (!Reducer::second_is_difference)
       moves.narrow(moves.at(p.second, level.second_base + out), step, values, count);
     else if (p.difference)
-      store_plain(p.difference, saved, saved_step, values, count);
+      scatter(static_cast<T*>(p.difference) + saved, saved_step, values, count);
   }
   if constexpr (Reducer::saves_taps) {
     if (p.tap_bytes) {
       Tap<T> taps[L];
+#pragma omp simd
       for (int i = 0; i < L; ++i) taps[i] = state.tap(i);
       narrow_taps<T>(p, saved, saved_step, taps, count);
     }
   }
   if constexpr (Reducer::saves_moments) {
     for (int which = 0; which < (p.moments ? 2 : 0); ++which) {
+#pragma omp simd
       for (int i = 0; i < L; ++i) values[i] = state.moment(i, which);
-      store_plain(p.moments, which * p.moments_size + saved, saved_step, values, count);
+      scatter(static_cast<T*>(p.moments) + which * p.moments_size + saved, saved_step, values, count);
     }
   }
 }

@@ -37,7 +37,6 @@ struct Max : Reducer {
     }
     template <int pass>
     FASTPOOL_HD void fold(const Facts<T>&, const Problem&) {
-#pragma GCC unroll 8
       for (int half = L / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i) merge(i, i + half);
     }

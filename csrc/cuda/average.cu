@@ -1,0 +1,6 @@
+#include "cuda/direct.cuh"
+
+namespace fastpool::cuda {
+template void forward<Average>(const Problem&, void*);
+template void backward<AverageGradient>(const Problem&, void*);
+}  // namespace fastpool::cuda

@@ -1,0 +1,6 @@
+#include "cuda/direct.cuh"
+
+namespace fastpool::cuda {
+template void forward<Max>(const Problem&, void*);
+template void backward<SelectGradient>(const Problem&, void*);
+}  // namespace fastpool::cuda
