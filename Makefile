@@ -27,8 +27,9 @@ CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -n
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
 
+# On a busy machine threads that wait by spinning keep each other from running: ten times slower.
 test: build
-	@$(RUN) -m pytest
+	@OMP_WAIT_POLICY=passive $(RUN) -m pytest
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check

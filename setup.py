@@ -36,7 +36,7 @@ def extension() -> cpp_extension.CppExtension:
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code.
-    cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-ffp-contract=off", "-fno-math-errno"]
+    cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-fpeel-loops", "--param=vect-max-peeling-for-alignment=0", "-ffp-contract=off", "-fno-math-errno"]
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"] + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()

@@ -10,9 +10,11 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def keep_global_state():
-    """A test that fails half way must not leave its threads, seed or dtype to the next one."""
+def poisoned_memory_and_global_state():
+    """In deterministic mode torch fills fresh tensors with NaN, so that an element nobody writes shows."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.use_deterministic_algorithms(True, warn_only=True)
     yield
+    torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
     torch.set_rng_state(state)

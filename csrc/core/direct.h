@@ -84,8 +84,7 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
 template <class Reducer, class S>
 FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& at) {
   // A level of adaptive bins may hold both kinds.
-  const Axis* axis = level.grid.axis;
-  if (axis[0].window(at.o[0]).size * axis[1].window(at.o[1]).size * axis[2].window(at.o[2]).size > kMostSequentialTaps)
+  if (level.grid.taps(at.o) > kMostSequentialTaps)
     forward_one<typename LargeWindows<Reducer>::type, S>(p, level, at);
   else
     forward_one<Reducer, S>(p, level, at);
@@ -127,9 +126,9 @@ FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, in
   for (at.o[0] = d.begin; at.o[0] < d.end; ++at.o[0]) {
     const int64_t tap_d = axis[0].tap_of(at.o[0], i[0]);
     for (at.o[1] = h.begin; at.o[1] < h.end; ++at.o[1]) {
-      const int64_t tap_h = axis[1].tap_of(at.o[1], i[1]), height = axis[1].window(at.o[1]).size;
+      const int64_t tap_h = axis[1].tap_of(at.o[1], i[1]), height = axis[1].taps(at.o[1]);
       for (at.o[2] = w.begin; at.o[2] < w.end; ++at.o[2]) {
-        const int64_t tap_w = axis[2].tap_of(at.o[2], i[2]), width = axis[2].window(at.o[2]).size;
+        const int64_t tap_w = axis[2].tap_of(at.o[2], i[2]), width = axis[2].taps(at.o[2]);
         if (tap_d < 0 || tap_h < 0 || tap_w < 0) continue;
         const Facts<T> facts = facts_of<Gradient, T>(p, level, n, c, at.o);
         const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S>(p, level, at), facts, p);

@@ -8,9 +8,7 @@ namespace fastpool {
 // The plane position of a saved tap, or -1 where nothing was selected.
 FASTPOOL_HD int64_t position_of(const Problem& p, const Level& level, const Place& at) {
   const int64_t tap = saved_tap<double>(p, p.saved.at(at.n, at.c, level.first_bin + level.bin(at.o)));
-  const Axis* axis = level.grid.axis;
-  const int64_t taps = axis[0].window(at.o[0]).size * axis[1].window(at.o[1]).size * axis[2].window(at.o[2]).size;
-  if (tap < 0 || tap >= taps) return -1;
+  if (tap < 0 || tap >= level.grid.taps(at.o)) return -1;
   const int64_t position = level.grid.position(at.o, tap);
   return position >= 0 && position < p.positions() ? position : -1;
 }

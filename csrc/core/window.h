@@ -33,10 +33,17 @@ struct Axis {
       return {begin, end - begin, 1, 0, end - begin};
     }
     const int64_t origin = o * stride - before;
+    if (dilation == 1) {  // the common case, without its divisions
+      const int64_t clipped = larger(-origin, 0);
+      return {origin + clipped, larger(smaller(kernel, in - origin) - clipped, 0), 1, clipped, kernel};
+    }
     const int64_t first = origin < 0 ? ceil_div(-origin, dilation) : 0;
     const int64_t fits = origin >= in ? 0 : ceil_div(in - origin, dilation);
     return {origin + first * dilation, larger(smaller(kernel, fits) - first, 0), dilation, first, kernel};
   }
+
+  // Elements of the unclipped window of output o.
+  FASTPOOL_HD int64_t taps(int64_t o) const { return adaptive() ? ceil_div((o + 1) * in, out) - o * in / out : kernel; }
 
   // What an average divides by on this axis: the valid elements, or with padding those before in + after.
   FASTPOOL_HD_SCALAR int64_t divisor(int64_t o, bool include_pad) const {
@@ -74,10 +81,11 @@ struct Grid {
   Axis axis[3];
 
   FASTPOOL_HD int64_t bins() const { return axis[0].out * axis[1].out * axis[2].out; }
+  FASTPOOL_HD int64_t taps(const int64_t o[3]) const { return axis[0].taps(o[0]) * axis[1].taps(o[1]) * axis[2].taps(o[2]); }
   FASTPOOL_HD int64_t rows() const { return axis[0].out * axis[1].out; }
 
   FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {
-    const int64_t height = axis[1].window(o[1]).size, width = axis[2].window(o[2]).size;
+    const int64_t height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);
     const int64_t d = axis[0].position(o[0], tap / (height * width));
     const int64_t h = axis[1].position(o[1], tap / width % height);
     return (d * axis[1].in + h) * axis[2].in + axis[2].position(o[2], tap % width);

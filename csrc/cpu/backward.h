@@ -161,7 +161,7 @@ struct RowsBackward {
       for (at.o[1] = h.begin; at.o[1] < h.end; ++at.o[1]) {
         const int64_t tap_d = axis[0].tap_of(at.o[0], i[0]), tap_h = axis[1].tap_of(at.o[1], i[1]);
         if (tap_d < 0 || tap_h < 0) continue;
-        const int64_t row_tap = tap_d * axis[1].window(at.o[1]).size + tap_h;
+        const int64_t row_tap = tap_d * axis[1].taps(at.o[1]) + tap_h;
         at.o[2] = first;
         prepare_row<Gradient, T>(p, moves, level, at, outputs, slots);
         for (int64_t o = 0; o < outputs; ++o) {
@@ -227,7 +227,7 @@ struct ChannelsBackward {
     const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), step = level.output.channel;
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     T g_buffer[L], second_buffer[L], y_buffer[L], moment[2][L], alpha[L];
-    Tap<T> tap[L];
+    Tap<T> tap[L] = {};
     const T* g = moves.lanes<L>(moves.at(p.g, level.output_base + out), step, count, g_buffer);
     const T *second = nullptr, *y = nullptr;
     if constexpr (Gradient::uses_second) second = moves.lanes<L>(moves.at(p.g_second, level.second_base + out), step, count, second_buffer);
@@ -255,34 +255,46 @@ struct ChannelsBackward {
     }
   }
 
-  static FASTPOOL_HD void run(const Problem& p, const Moves& moves, Place place, const int64_t at[3], int count) {
-    int64_t i[3] = {at[0], at[1], 0};
-    T sums[L], buffer[L];
-    for (; i[2] < p.extent[2]; ++i[2]) {
-      const int64_t position = (i[0] * p.extent[1] + i[1]) * p.extent[2] + i[2];
-      const int64_t element = p.input.at(place.n, place.c, position);
-      fill_run(sums, T(0), L);
-      const T* x = Gradient::uses_input ? moves.lanes<L>(moves.at(p.x, element), 1, count, buffer) : nullptr;
-      for (int32_t l = 0; l < p.level_count; ++l) {
-        const Level& level = p.levels[l];
-        if (level.backward == Schedule::direct) {
-          for (int c = 0; c < count; ++c) sums[c] = backward_exact<Gradient, T>(p, level, place.n, place.c + c, i, sums[c]);
-          continue;
+  // One level's terms for the element i of `count` channels from place.c on.
+  static FASTPOOL_HD void add_level(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t i[3],
+                                    const Range (&covers)[3], int count, const T* x, T* sums) {
+    if (level.backward == Schedule::direct) {
+      for (int c = 0; c < count; ++c) sums[c] = backward_exact<Gradient, T>(p, level, place.n, place.c + c, i, sums[c]);
+      return;
+    }
+    const Axis* axis = level.grid.axis;
+    Place out = place;
+    for (out.o[0] = covers[0].begin; out.o[0] < covers[0].end; ++out.o[0])
+      for (out.o[1] = covers[1].begin; out.o[1] < covers[1].end; ++out.o[1]) {
+        const int64_t tap_d = axis[0].tap_of(out.o[0], i[0]), tap_h = axis[1].tap_of(out.o[1], i[1]);
+        if (tap_d < 0 || tap_h < 0) continue;
+        const int64_t row_tap = tap_d * axis[1].taps(out.o[1]) + tap_h;
+        for (out.o[2] = covers[2].begin; out.o[2] < covers[2].end; ++out.o[2]) {
+          const int64_t tap_w = axis[2].tap_of(out.o[2], i[2]);
+          if (tap_w < 0) continue;
+          add_output(p, moves, level, out, Tap<T>(row_tap * axis[2].taps(out.o[2]) + tap_w), count, x, sums);
         }
-        const Axis* axis = level.grid.axis;
-        const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]), w = axis[2].covers(i[2]);
-        Place out = place;
-        for (out.o[0] = d.begin; out.o[0] < d.end; ++out.o[0])
-          for (out.o[1] = h.begin; out.o[1] < h.end; ++out.o[1])
-            for (out.o[2] = w.begin; out.o[2] < w.end; ++out.o[2]) {
-              const int64_t tap_d = axis[0].tap_of(out.o[0], i[0]), tap_h = axis[1].tap_of(out.o[1], i[1]);
-              const int64_t tap_w = axis[2].tap_of(out.o[2], i[2]);
-              if (tap_d < 0 || tap_h < 0 || tap_w < 0) continue;
-              const int64_t height = axis[1].window(out.o[1]).size, width = axis[2].window(out.o[2]).size;
-              add_output(p, moves, level, out, Tap<T>((tap_d * height + tap_h) * width + tap_w), count, x, sums);
-            }
       }
-      moves.narrow(moves.at(p.gx, element), 1, sums, count);
+  }
+
+  // One row of input gradients for `channels` channels from place.c on.
+  static FASTPOOL_HD void run(const Problem& p, const Moves& moves, Place place, const int64_t at[3], int64_t channels) {
+    int64_t i[3] = {at[0], at[1], 0};
+    const int64_t first_channel = place.c;
+    T sums[kMostTiles * L], buffer[kMostTiles * L];
+    for (; i[2] < p.extent[2]; ++i[2]) {
+      const int64_t element = p.input.at(place.n, first_channel, (i[0] * p.extent[1] + i[1]) * p.extent[2] + i[2]);
+      fill_run(sums, T(0), channels);
+      if (Gradient::uses_input) moves.widen(buffer, moves.at(p.x, element), 1, channels);
+      for (int32_t l = 0; l < p.level_count; ++l) {
+        const Axis* axis = p.levels[l].grid.axis;
+        const Range covers[3] = {axis[0].covers(i[0]), axis[1].covers(i[1]), axis[2].covers(i[2])};
+        for (int64_t tile = 0; tile * L < channels; ++tile) {
+          place.c = first_channel + tile * L;
+          add_level(p, moves, p.levels[l], place, i, covers, int(smaller(L, channels - tile * L)), buffer + tile * L, sums + tile * L);
+        }
+      }
+      moves.narrow(moves.at(p.gx, element), 1, sums, channels);
     }
   }
 };
@@ -292,7 +304,9 @@ template <class Gradient, class T>
 struct Backward {
   static constexpr int L = kLanes<T>;
 
-  static FASTPOOL_HD int64_t tiles(const Problem& p) { return p.lanes_are_channels ? ceil_div(p.channels, L) : p.channels; }
+  static FASTPOOL_HD int64_t tiles(const Problem& p) {
+    return p.lanes_are_channels ? ceil_div(p.channels, channels_per_unit<T>(p, p.extent[0] * p.extent[1])) : p.channels;
+  }
   static int64_t units(const Problem& p) { return p.samples * p.extent[0] * p.extent[1] * tiles(p); }
 
   static FASTPOOL_HD void run(const Problem& p, int64_t begin, int64_t end) {
@@ -300,13 +314,15 @@ struct Backward {
     const int64_t values = p.lanes_are_channels ? 0 : RowsBackward<Gradient, T>::scratch_values(p);
     T* buffer = static_cast<T*>(scratch(values * int64_t(sizeof(T))));
     const int64_t tile_count = tiles(p), row_count = p.extent[0] * p.extent[1];
+    const int64_t most_channels = channels_per_unit<T>(p, row_count);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t tile = p.lanes_are_channels ? unit % tile_count : unit / row_count % tile_count;
       const int64_t row = p.lanes_are_channels ? unit / tile_count % row_count : unit % row_count;
       const int64_t at[3] = {row / p.extent[1], row % p.extent[1], 0};
       const int64_t n = unit / (row_count * tile_count);
       if (p.lanes_are_channels)
-        ChannelsBackward<Gradient, T>::run(p, moves, {n, tile * L, {0, 0, 0}}, at, int(smaller(L, p.channels - tile * L)));
+        ChannelsBackward<Gradient, T>::run(p, moves, {n, tile * most_channels, {0, 0, 0}}, at,
+                                           smaller(most_channels, p.channels - tile * most_channels));
       else
         RowsBackward<Gradient, T>::run(p, moves, {n, tile, {0, 0, 0}}, at, buffer);
     }

@@ -141,7 +141,6 @@ struct Rows {
         for (int i = 0; i < L; ++i) state.finish(i, facts.of(i), p);
         store_lanes<Reducer, T>(p, context.moves, level, at, level.output.position, p.saved.position, count, state);
         if (!ordinary)
-#pragma omp simd
           for (int i = 0; i < count; ++i)
             if (!state.ordinary(i)) forward_exact<Reducer, T>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + i}});
       }
@@ -289,41 +288,45 @@ struct Channels {
     }
   };
 
-  static FASTPOOL_HD void run(const Problem& p, const Context& context, const Level& level, Place at, int count) {
+  // One row of bins for `channels` channels from at.c on.
+  static FASTPOOL_HD void run(const Problem& p, const Context& context, const Level& level, Place at, int64_t channels) {
     const Grid& grid = level.grid;
     const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]);
+    const int64_t first_channel = at.c;
     LaneFacts<T, L> facts;
-    float words[4 * kMostUniforms] = {};
+    float words[Reducer::uses_uniform ? kMostTiles : 1][4 * kMostUniforms] = {};
     int64_t block = -1;
     for (at.o[2] = 0; at.o[2] < grid.axis[2].out; ++at.o[2]) {
       const Span w = grid.axis[2].window(at.o[2]);
       const int64_t bin = level.first_bin + level.bin(at.o);
-      if constexpr (Reducer::uses_divisor) fill_run(facts.divisor, divisor_of<T>(p, grid, at.o), L);
-      if constexpr (Reducer::uses_alpha)
-        for (int i = 0; i < L; ++i) facts.alpha[i] = i < count ? alpha_of<T>(p, at.n, at.c + i, bin) : T(0);
-      if constexpr (Reducer::uses_uniform) {
-        // One Philox block serves four neighbouring outputs of a channel.
-        if (bin / 4 != block) {
-          block = bin / 4;
-          uniforms().channels(p, context.seed, at.n, at.c, block, count, words);
-        }
-#pragma omp simd
-        for (int i = 0; i < L; ++i) facts.uniform[i] = T(words[bin % 4 * kMostUniforms + i]);
-      }
-      State state;
       const Tap<T> first = Tap<T>((d.first * h.size + h.first) * w.size + w.first);
+      if constexpr (Reducer::uses_divisor) fill_run(facts.divisor, divisor_of<T>(p, grid, at.o), L);
+      // One Philox block serves four neighbouring outputs of a channel.
+      const bool new_block = bin / 4 != block;
+      block = bin / 4;
+      for (int64_t tile = 0; tile * L < channels; ++tile) {
+        at.c = first_channel + tile * L;
+        const int count = int(smaller(L, channels - tile * L));
+        if constexpr (Reducer::uses_alpha)
+          for (int i = 0; i < L; ++i) facts.alpha[i] = i < count ? alpha_of<T>(p, at.n, at.c + i, bin) : T(0);
+        if constexpr (Reducer::uses_uniform) {
+          if (new_block) uniforms().channels(p, context.seed, at.n, at.c, block, count, words[tile]);
 #pragma omp simd
-      for (int i = 0; i < L; ++i) state.start(i, first, p);
-      Passes passes{p, context.moves, d, h, w, p.input.at(at.n, at.c, 0), count, facts, state};
-      for_each_pass<0, Reducer::passes>(passes);
-      const bool ordinary = all_ordinary<T>(state, count);
+          for (int i = 0; i < L; ++i) facts.uniform[i] = T(words[tile][bin % 4 * kMostUniforms + i]);
+        }
+        State state;
 #pragma omp simd
-      for (int i = 0; i < L; ++i) state.finish(i, facts.of(i), p);
-      store_lanes<Reducer, T>(p, context.moves, level, at, level.output.channel, p.saved.channel, count, state);
-      if (!ordinary)
+        for (int i = 0; i < L; ++i) state.start(i, first, p);
+        Passes passes{p, context.moves, d, h, w, p.input.at(at.n, at.c, 0), count, facts, state};
+        for_each_pass<0, Reducer::passes>(passes);
+        const bool ordinary = all_ordinary<T>(state, count);
 #pragma omp simd
-        for (int i = 0; i < count; ++i)
-          if (!state.ordinary(i)) forward_exact<Reducer, T>(p, level, {at.n, at.c + i, {at.o[0], at.o[1], at.o[2]}});
+        for (int i = 0; i < L; ++i) state.finish(i, facts.of(i), p);
+        store_lanes<Reducer, T>(p, context.moves, level, at, level.output.channel, p.saved.channel, count, state);
+        if (!ordinary)
+          for (int i = 0; i < count; ++i)
+            if (!state.ordinary(i)) forward_exact<Reducer, T>(p, level, {at.n, at.c + i, {at.o[0], at.o[1], at.o[2]}});
+      }
     }
   }
 };
@@ -334,7 +337,9 @@ template <class Reducer, class T>
 struct Forward {
   static constexpr int L = kLanes<T>;
 
-  static FASTPOOL_HD int64_t tiles(const Problem& p) { return p.lanes_are_channels ? ceil_div(p.channels, L) : p.channels; }
+  static FASTPOOL_HD int64_t tiles(const Problem& p) {
+    return p.lanes_are_channels ? ceil_div(p.channels, channels_per_unit<T>(p, p.bin_rows)) : p.channels;
+  }
   static int64_t units(const Problem& p) { return p.samples * p.bin_rows * tiles(p); }
 
   static FASTPOOL_HD const Level& level_of(const Problem& p, int64_t row) {

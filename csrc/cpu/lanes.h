@@ -9,6 +9,14 @@ namespace fastpool::cpu {
 template <class T>
 constexpr int kLanes = 128 / int(sizeof(T));
 
+// Channels of one unit of work, a few tiles of lanes: neighbouring tiles share cache lines and index arithmetic, but
+// few rows need many units to occupy every thread.
+constexpr int kMostTiles = 16;
+template <class T>
+FASTPOOL_HD int64_t channels_per_unit(const Problem& p, int64_t rows) {
+  return kLanes<T> * (p.samples * rows >= 16 ? kMostTiles : 1);
+}
+
 FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 template <class T>
