@@ -11,7 +11,7 @@ import fastpool.functional as F
 X = {
     1: torch.randn(2, 2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
     2: torch.randn(2, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
-    3: torch.randn(1, 2, 3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
+    3: torch.randn(1, 2, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
 }
 ALPHA = torch.tensor([0.3, 0.8], dtype=torch.float64)
 

@@ -281,20 +281,43 @@ def test_fake_tensors(name):
     assert fake == described(PUBLIC[name](x))
 
 
-def test_operations_check_what_memory_safety_needs():
-    """Called past the Python checks, an operation refuses instead of reading elsewhere."""
+TWO = [2, 2, 2, 0, 0, 1] * 2
+
+
+def malformed_calls():
+    """Calls past the Python checks, each of which would read or write elsewhere."""
     x = random(1, 1, 4, 4)
-    bad = {
-        "short window": ([x], MAP[:7], -1, 1),
-        "no inputs": ([], MAP, -1, 1),
-        "window outside": ([x], [9, 3, 2, 0, 0, 1, 2, 2, 2, 0, 0, 1], -1, 1),
-        "stride 0": ([x], [2, 2, 0, 0, 0, 1, 2, 2, 2, 0, 0, 1], -1, 1),
-        "integers": ([x.int()], [2, 2, 2, 0, 0, 1, 2, 2, 2, 0, 0, 1], -1, 1),
-        "taps in too few bytes": ([random(1, 1, 20, 20)], [1, 20, 20, 0, 0, 1] * 2, -1, 1),
-    }
-    for what, args in bad.items():
+    y, taps = OPS.max_pool([x], TWO, -1, 1)
+    geometry = [1, 1, 4, 4], 2, [0], TWO, -1
+    yield "window of seven numbers", lambda: OPS.max_pool([x], TWO[:7], -1, 1)
+    yield "no input", lambda: OPS.max_pool([], TWO, -1, 1)
+    yield "no output", lambda: OPS.max_pool([x], [0, 2, 2, 0, 0, 1] * 2, -1, 1)
+    yield "stride 0", lambda: OPS.max_pool([x], [2, 2, 0, 0, 0, 1] * 2, -1, 1)
+    yield "dilation 0", lambda: OPS.max_pool([x], [2, 2, 2, 0, 0, 0] * 2, -1, 1)
+    yield "padding -1", lambda: OPS.max_pool([x], [2, 2, 2, -1, 0, 1] * 2, -1, 1)
+    yield "huge output", lambda: OPS.max_pool([x], [2**40, 2, 2, 0, 0, 1] * 2, -1, 1)
+    yield "unknown order", lambda: OPS.max_pool([x], TWO, 7, 1)
+    yield "three bytes", lambda: OPS.max_pool([x], TWO, -1, 3)
+    yield "integers", lambda: OPS.max_pool([x.int()], TWO, -1, 1)
+    yield "two channels and one", lambda: OPS.max_pool([x, random(1, 2, 4, 4)], TWO * 2, 0, 1)
+    yield (
+        "seed of no element",
+        lambda: OPS.stochastic_pool([x], torch.empty(0, dtype=torch.int64), 0, [0, 0], 0, 1.0, TWO, -1, 1),
+    )
+    yield "offset of one", lambda: OPS.stochastic_pool([x], None, 0, [0], 0, 1.0, TWO, -1, 1)
+    yield "alpha of two channels", lambda: OPS.mixed_pool([x], torch.ones(2), 0.0, TWO, -1, 1, False)
+    yield "alpha of another region", lambda: OPS.mixed_pool([x], torch.ones(1, 1, 3, 3), 0.0, TWO, -1, 1, False)
+    yield "short taps", lambda: OPS.select([x], taps[:, :, :1], TWO, -1)
+    yield "short gradient", lambda: OPS.select_backward(y[:, :, :1], taps, *geometry)
+    yield "sizes of one axis", lambda: OPS.select_backward(y, taps, [1, 1, 4], 2, [0], TWO, -1)
+    yield "another rank", lambda: OPS.select_backward(y, taps, [1, 1, 4, 4], 3, [0], TWO, -1)
+    yield "another channel", lambda: OPS.avg_pool_backward(y, [1, 5, 4, 4], 2, [0], TWO, -1, True, 0)
+
+
+def test_malformed_calls_are_refused():
+    for what, call in malformed_calls():
         try:
-            OPS.max_pool(*args)
+            call()
         except RuntimeError:
             continue
         raise AssertionError(f"{what} was accepted")

@@ -7,6 +7,10 @@
 
 namespace fastpool::cpu {
 
+// Bytes that channels-last walks ask for in advance: index arithmetic between loads keeps the processor from seeing
+// far enough ahead by itself.
+constexpr int64_t kAhead = 1024;
+
 constexpr int64_t kRowBytes = 128 << 10;  // input rows of one tile stay in the second-level cache
 
 // Calls f<0>, f<1>, … f<passes - 1>.
@@ -280,6 +284,10 @@ struct Channels {
           const Tap<T> tap = Tap<T>(((d.first + i) * h.size + h.first + j) * w.size + w.first);
           for (int64_t k = 0; k < w.count; ++k) {
             const void* from = moves.at(p.x, origin + (row + w.start + k * w.step) * p.input.position);
+            if (pass == 0) {
+              __builtin_prefetch(static_cast<const char*>(from) + kAhead);
+              __builtin_prefetch(static_cast<const char*>(from) + kAhead + 64);
+            }
             const T* lanes = moves.lanes<L>(from, 1, count, buffer);
 #pragma omp simd
             for (int l = 0; l < L; ++l) state.template add<pass>(l, lanes[l], Tap<T>(tap + k));
@@ -364,11 +372,11 @@ struct Forward {
       const int64_t height = level.grid.axis[1].out;
       Place at{unit / (p.bin_rows * tile_count), tile, {(row - level.first_row) / height, (row - level.first_row) % height, 0}};
       if (p.lanes_are_channels) {
-        at.c = tile * L;
-        const int count = int(smaller(L, p.channels - at.c));
+        const int64_t most = channels_per_unit<T>(p, p.bin_rows);
+        at.c = tile * most;
+        const int64_t count = smaller(most, p.channels - at.c);
         if (level.forward == Schedule::direct)
-#pragma omp simd
-          for (int i = 0; i < count; ++i) direct(p, level, {at.n, at.c + i, {at.o[0], at.o[1], 0}});
+          for (int64_t i = 0; i < count; ++i) direct(p, level, {at.n, at.c + i, {at.o[0], at.o[1], 0}});
         else if (level.large)
           Channels<typename LargeWindows<Reducer>::type, T>::run(p, context, level, at, count);
         else
