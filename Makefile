@@ -9,6 +9,9 @@
 #
 # FASTPOOL_CUDA=auto|0|1, TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the build; PYTHON is the interpreter to start from.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+
 PYTHON ?= python3
 FASTPOOL_CUDA ?= auto
 export FASTPOOL_CUDA
@@ -79,5 +82,5 @@ $(VENV)/options: FORCE | $(VENV)/installed
 $(VENV)/built: $(VENV)/installed $(VENV)/options $(SOURCES) $(if $(wildcard fastpool/_C*.so),,FORCE)
 	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler ($(CXX)); on Debian and Ubuntu: apt install g++" >&2; exit 1; }
 	@echo "building fastpool"
-	@$(RUN) setup.py --quiet build_ext --inplace
+	@$(RUN) setup.py --quiet build_ext --inplace 2>&1 | sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 	@touch $@

@@ -163,7 +163,7 @@ def test_peak_memory(name, layout):
 
 
 GIGABYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
-NEEDED = 14
+NEEDED = 12
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,9 @@ def huge():
     """2^31 + 2^17 elements, zero but for a few at the far end"""
     if os.environ.get("FASTPOOL_TEST_HUGE") == "0" or GIGABYTES < NEEDED:
         pytest.skip(f"needs {NEEDED} GB of free memory, there are {GIGABYTES:.0f} (FASTPOOL_TEST_HUGE=0 skips too)")
-    return torch.zeros(1, 1, 2**15 + 2, 2**16, dtype=torch.bfloat16)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # filling 4 GB with NaN takes longer than pooling them
+    yield torch.zeros(1, 1, 2**15 + 2, 2**16, dtype=torch.bfloat16)
+    torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def test_more_than_2_31_elements_in_one_plane(huge):
@@ -206,9 +208,8 @@ def test_more_than_2_31_elements_in_many_planes(huge, layout):
     x = x.permute(0, 3, 1, 2) if layout == "channels last" else x
     y, indices = F.max_pool2d(x, (2**5, 2**3), return_indices=True)
     average = F.global_avg_pool(x)
-    draw = F.stochastic_pool2d(x, (2**5, 2**3), seed=1)
-    assert_bitwise(draw, y, "one positive element is what is drawn")
     if layout == "planes":
+        assert_bitwise(F.stochastic_pool2d(x, (2**5, 2**3), seed=1), y, "the positive element is drawn")
         assert y[0, -1, 0, -1] == 2.0
         assert y[0, -1, 0, (2**10 - 1000) // 8] == 1.0
         assert indices[0, -1, 0, -1] == 2**15 - 1

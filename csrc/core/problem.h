@@ -13,9 +13,9 @@ struct View {
   FASTPOOL_HD int64_t at(int64_t n, int64_t c, int64_t pos) const { return n * sample + c * channel + pos * position; }
 };
 
-// How one level of one input is computed. Lanes run over outputs (rows), over one window (flat) or not at all
-// (direct); over channels when the problem says so.
-enum class Schedule : int32_t { rows, flat, direct };
+// How one level of one input is computed: lanes run over the outputs of a row, over one window, over planes that are
+// transposed first, or not at all. Where channels lie next to each other, lanes run over them unless it is `direct`.
+enum class Schedule : int32_t { rows, flat, planes, direct };
 
 struct Level {
   Grid grid;

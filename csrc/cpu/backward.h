@@ -223,7 +223,7 @@ struct ChannelsBackward {
   static constexpr int L = kLanes<T>;
 
   static FASTPOOL_HD void add_output(const Problem& p, const Moves& moves, const Level& level, const Place& at, Tap<T> here,
-                                     int count, const T* x, T* sums) {
+                                     T divisor, int count, const T* x, T* sums) {
     const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), step = level.output.channel;
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     T g_buffer[L], second_buffer[L], y_buffer[L], moment[2][L], alpha[L];
@@ -239,7 +239,7 @@ struct ChannelsBackward {
     }
     if constexpr (Gradient::uses_alpha)
       for (int l = 0; l < L; ++l) alpha[l] = l < count ? alpha_of<T>(p, at.n, at.c + l, level.first_bin + bin) : T(0);
-    const T divisor = Gradient::uses_divisor ? divisor_of<T>(p, level.grid, at.o) : T(1);
+    __builtin_prefetch(static_cast<const char*>(moves.at(p.g, level.output_base + out)) + kAhead);
 #pragma omp simd
     for (int l = 0; l < L; ++l) {
       OutputFacts<T> output{g[l], T(0), T(0), {T(0), T(0)}};
@@ -255,46 +255,62 @@ struct ChannelsBackward {
     }
   }
 
-  // One level's terms for the element i of `count` channels from place.c on.
-  static FASTPOOL_HD void add_level(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t i[3],
-                                    const Range (&covers)[3], int count, const T* x, T* sums) {
-    if (level.backward == Schedule::direct) {
-      for (int c = 0; c < count; ++c) sums[c] = backward_exact<Gradient, T>(p, level, place.n, place.c + c, i, sums[c]);
-      return;
-    }
+  // One level's terms for `positions` elements from i on and `channels` channels from place.c on.
+  static FASTPOOL_HD void add_level(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t at[3],
+                                    int64_t positions, int64_t channels, const T* x, T* sums) {
     const Axis* axis = level.grid.axis;
-    Place out = place;
-    for (out.o[0] = covers[0].begin; out.o[0] < covers[0].end; ++out.o[0])
-      for (out.o[1] = covers[1].begin; out.o[1] < covers[1].end; ++out.o[1]) {
-        const int64_t tap_d = axis[0].tap_of(out.o[0], i[0]), tap_h = axis[1].tap_of(out.o[1], i[1]);
-        if (tap_d < 0 || tap_h < 0) continue;
-        const int64_t row_tap = tap_d * axis[1].taps(out.o[1]) + tap_h;
-        for (out.o[2] = covers[2].begin; out.o[2] < covers[2].end; ++out.o[2]) {
-          const int64_t tap_w = axis[2].tap_of(out.o[2], i[2]);
-          if (tap_w < 0) continue;
-          add_output(p, moves, level, out, Tap<T>(row_tap * axis[2].taps(out.o[2]) + tap_w), count, x, sums);
+    const Range d = axis[0].covers(at[0]), h = axis[1].covers(at[1]);
+    const bool even = !level.clipped && !axis[0].adaptive() && !axis[1].adaptive() && !axis[2].adaptive();
+    Place out{place.n, place.c, {d.begin, h.begin, 0}};
+    T divisor = Gradient::uses_divisor && even ? divisor_of<T>(p, level.grid, out.o) : T(1);
+    for (int64_t i = 0; i < positions; ++i, x += channels, sums += channels) {
+      const Range w = axis[2].covers(at[2] + i);
+      for (out.o[0] = d.begin; out.o[0] < d.end; ++out.o[0])
+        for (out.o[1] = h.begin; out.o[1] < h.end; ++out.o[1]) {
+          const int64_t tap_d = axis[0].tap_of(out.o[0], at[0]), tap_h = axis[1].tap_of(out.o[1], at[1]);
+          if (tap_d < 0 || tap_h < 0) continue;
+          const int64_t row_tap = tap_d * axis[1].taps(out.o[1]) + tap_h;
+          for (out.o[2] = w.begin; out.o[2] < w.end; ++out.o[2]) {
+            const int64_t tap_w = axis[2].tap_of(out.o[2], at[2] + i);
+            if (tap_w < 0) continue;
+            if (Gradient::uses_divisor && !even) divisor = divisor_of<T>(p, level.grid, out.o);
+            const Tap<T> here = Tap<T>(row_tap * axis[2].taps(out.o[2]) + tap_w);
+            for (int64_t c = 0; c < channels; c += L) {
+              out.c = place.c + c;
+              add_output(p, moves, level, out, here, divisor, int(smaller(L, channels - c)), x + c, sums + c);
+            }
+          }
         }
-      }
+    }
   }
 
-  // One row of input gradients for `channels` channels from place.c on.
-  static FASTPOOL_HD void run(const Problem& p, const Moves& moves, Place place, const int64_t at[3], int64_t channels) {
-    int64_t i[3] = {at[0], at[1], 0};
-    const int64_t first_channel = place.c;
-    T sums[kMostTiles * L], buffer[kMostTiles * L];
-    for (; i[2] < p.extent[2]; ++i[2]) {
-      const int64_t element = p.input.at(place.n, first_channel, (i[0] * p.extent[1] + i[1]) * p.extent[2] + i[2]);
-      fill_run(sums, T(0), channels);
-      if (Gradient::uses_input) moves.widen(buffer, moves.at(p.x, element), 1, channels);
+  static FASTPOOL_HD void add_level_exactly(const Problem& p, const Level& level, const Place& place, const int64_t at[3], int64_t positions,
+                                            int64_t channels, T* sums) {
+    int64_t i[3] = {at[0], at[1], at[2]};
+    for (int64_t k = 0; k < positions * channels; ++k) {
+      i[2] = at[2] + k / channels;
+      sums[k] = backward_exact<Gradient, T>(p, level, place.n, place.c + k % channels, i, sums[k]);
+    }
+  }
+
+  // One row of input gradients for `channels` channels from place.c on, a few positions at a time.
+  static constexpr int kPositions = 16;
+
+  static FASTPOOL_HD void run(const Problem& p, const Moves& moves, const Place& place, const int64_t at[3], int64_t channels) {
+    T sums[kPositions * kMostTiles * L], x[Gradient::uses_input ? kPositions * kMostTiles * L : 1];
+    for (int64_t first = 0; first < p.extent[2]; first += kPositions) {
+      const int64_t i[3] = {at[0], at[1], first}, positions = smaller(kPositions, p.extent[2] - first);
+      const int64_t element = p.input.at(place.n, place.c, (i[0] * p.extent[1] + i[1]) * p.extent[2] + i[2]);
+      fill_run(sums, T(0), positions * channels);
+      if (Gradient::uses_input)
+        for (int64_t k = 0; k < positions; ++k) moves.widen(x + k * channels, moves.at(p.x, element + k * p.input.position), 1, channels);
       for (int32_t l = 0; l < p.level_count; ++l) {
-        const Axis* axis = p.levels[l].grid.axis;
-        const Range covers[3] = {axis[0].covers(i[0]), axis[1].covers(i[1]), axis[2].covers(i[2])};
-        for (int64_t tile = 0; tile * L < channels; ++tile) {
-          place.c = first_channel + tile * L;
-          add_level(p, moves, p.levels[l], place, i, covers, int(smaller(L, channels - tile * L)), buffer + tile * L, sums + tile * L);
-        }
+        if (p.levels[l].backward == Schedule::direct)
+          add_level_exactly(p, p.levels[l], place, i, positions, channels, sums);
+        else
+          add_level(p, moves, p.levels[l], place, i, positions, channels, x, sums);
       }
-      moves.narrow(moves.at(p.gx, element), 1, sums, channels);
+      for (int64_t k = 0; k < positions; ++k) moves.narrow(moves.at(p.gx, element + k * p.input.position), 1, sums + k * channels, channels);
     }
   }
 };

@@ -17,6 +17,10 @@ FASTPOOL_HD int64_t channels_per_unit(const Problem& p, int64_t rows) {
   return kLanes<T> * (p.samples * rows >= 16 ? kMostTiles : 1);
 }
 
+// Bytes that channels-last walks ask for in advance: index arithmetic between loads keeps the processor from seeing
+// far enough ahead by itself.
+constexpr int64_t kAhead = 1024;
+
 FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 template <class T>

@@ -88,8 +88,8 @@ static void choose_schedules(Level& level, bool bins, bool channels_last, Reduce
     level.forward = Schedule::flat;
   else if (sliding && largest <= kMostSequentialTaps)
     level.forward = Schedule::rows;
-  else if (free_order)
-    level.forward = Schedule::flat;
+  else if (largest <= kMostSequentialTaps)
+    level.forward = Schedule::planes;
   const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && axis[2].kernel > 2 * axis[2].out);
   if (channels_last)
     level.backward = Schedule::rows;
