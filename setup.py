@@ -12,14 +12,20 @@ ROOT = Path(__file__).parent
 VERSION = "0.1.0"
 
 
-def find_cuda_home() -> str | None:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    nvcc = Path(home, "bin", "nvcc") if home else shutil.which("nvcc")
-    # nvcc may be a link into the toolkit: headers and libraries lie beside the real file.
-    return str(Path(nvcc).resolve().parents[1]) if nvcc and Path(nvcc).exists() else None
+def find_cuda_home() -> Path | None:
+    """The toolkit folder: nvcc on PATH may be a wrapper that lies outside it."""
+    nvcc = shutil.which("nvcc")
+    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
+    return next((Path(home) for home in named if home and Path(home, "bin", "nvcc").exists() and find_runtime(Path(home))), None)
 
 
-def wants_cuda(cuda_home: str | None) -> bool:
+def find_runtime(cuda_home: Path) -> Path | None:
+    """The folder of the static runtime, which lets one binary load under a torch with or without CUDA."""
+    folders = [cuda_home / "lib64", cuda_home / "lib", *cuda_home.glob("targets/*/lib")]
+    return next((folder for folder in folders if (folder / "libcudart_static.a").exists()), None)
+
+
+def wants_cuda(cuda_home: Path | None) -> bool:
     choice = os.environ.get("FASTPOOL_CUDA", "auto")
     if choice not in ("auto", "0", "1"):
         raise ValueError(f"FASTPOOL_CUDA is {choice!r}; allowed: auto, 0, 1")
@@ -36,23 +42,24 @@ def extension() -> cpp_extension.CppExtension:
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code.
-    cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-fpeel-loops", "--param=vect-max-peeling-for-alignment=0", "-ffp-contract=off", "-fno-math-errno"]
+    cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-ffp-contract=off", "-fno-math-errno"]
+    # Lane loops become straight vector code: unrolled whole, and without scalar steps up to an aligned address.
+    cxx += ["-fpeel-loops", "--param=vect-max-peeling-for-alignment=0"]
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"] + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
     files = sources("cpu", "ops", suffix="*.cpp")
     libraries: list[str] = []
     library_dirs: list[str] = []
-    if wants_cuda(cuda_home):
-        cpp_extension.CUDA_HOME = cuda_home
+    if wants_cuda(cuda_home) and cuda_home:
+        cpp_extension.CUDA_HOME = str(cuda_home)
         files += sources("cuda", suffix="*.cu")
         macros.append(("USE_CUDA", None))
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "native" if torch.cuda.is_available() else "9.0")
         if os.environ["TORCH_CUDA_ARCH_LIST"] == "native":
             os.environ["TORCH_CUDA_ARCH_LIST"] = ".".join(map(str, torch.cuda.get_device_capability()))
         macros.append(("FASTPOOL_CUDA_ARCHITECTURES", f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"'))
-        library_dirs.append(str(Path(cuda_home or "", "lib64")))
-        # The static runtime lets one binary load under a torch with or without CUDA.
+        library_dirs.append(str(find_runtime(cuda_home)))
         libraries += ["cudart_static", "dl", "rt", "pthread"]
     return cpp_extension.CppExtension(
         "fastpool._C",

@@ -263,7 +263,8 @@ struct ChannelsBackward {
     const bool even = !level.clipped && !axis[0].adaptive() && !axis[1].adaptive() && !axis[2].adaptive();
     Place out{place.n, place.c, {d.begin, h.begin, 0}};
     T divisor = Gradient::uses_divisor && even ? divisor_of<T>(p, level.grid, out.o) : T(1);
-    for (int64_t i = 0; i < positions; ++i, x += channels, sums += channels) {
+    const int64_t stride = round_up(channels, L);
+    for (int64_t i = 0; i < positions; ++i, x += stride, sums += stride) {
       const Range w = axis[2].covers(at[2] + i);
       for (out.o[0] = d.begin; out.o[0] < d.end; ++out.o[0])
         for (out.o[1] = h.begin; out.o[1] < h.end; ++out.o[1]) {
@@ -286,10 +287,9 @@ struct ChannelsBackward {
 
   static FASTPOOL_HD void add_level_exactly(const Problem& p, const Level& level, const Place& place, const int64_t at[3], int64_t positions,
                                             int64_t channels, T* sums) {
-    int64_t i[3] = {at[0], at[1], at[2]};
-    for (int64_t k = 0; k < positions * channels; ++k) {
-      i[2] = at[2] + k / channels;
-      sums[k] = backward_exact<Gradient, T>(p, level, place.n, place.c + k % channels, i, sums[k]);
+    for (int64_t k = 0; k < positions; ++k, sums += round_up(channels, L)) {
+      const int64_t i[3] = {at[0], at[1], at[2] + k};
+      for (int64_t c = 0; c < channels; ++c) sums[c] = backward_exact<Gradient, T>(p, level, place.n, place.c + c, i, sums[c]);
     }
   }
 
@@ -297,20 +297,21 @@ struct ChannelsBackward {
   static constexpr int kPositions = 16;
 
   static FASTPOOL_HD void run(const Problem& p, const Moves& moves, const Place& place, const int64_t at[3], int64_t channels) {
+    const int64_t stride = round_up(channels, L);  // whole tiles: lanes beyond the last channel are written too
     T sums[kPositions * kMostTiles * L], x[Gradient::uses_input ? kPositions * kMostTiles * L : 1];
     for (int64_t first = 0; first < p.extent[2]; first += kPositions) {
       const int64_t i[3] = {at[0], at[1], first}, positions = smaller(kPositions, p.extent[2] - first);
       const int64_t element = p.input.at(place.n, place.c, (i[0] * p.extent[1] + i[1]) * p.extent[2] + i[2]);
-      fill_run(sums, T(0), positions * channels);
+      fill_run(sums, T(0), positions * stride);
       if (Gradient::uses_input)
-        for (int64_t k = 0; k < positions; ++k) moves.widen(x + k * channels, moves.at(p.x, element + k * p.input.position), 1, channels);
+        for (int64_t k = 0; k < positions; ++k) moves.widen(x + k * stride, moves.at(p.x, element + k * p.input.position), 1, channels);
       for (int32_t l = 0; l < p.level_count; ++l) {
         if (p.levels[l].backward == Schedule::direct)
           add_level_exactly(p, p.levels[l], place, i, positions, channels, sums);
         else
           add_level(p, moves, p.levels[l], place, i, positions, channels, x, sums);
       }
-      for (int64_t k = 0; k < positions; ++k) moves.narrow(moves.at(p.gx, element + k * p.input.position), 1, sums + k * channels, channels);
+      for (int64_t k = 0; k < positions; ++k) moves.narrow(moves.at(p.gx, element + k * p.input.position), 1, sums + k * stride, channels);
     }
   }
 };

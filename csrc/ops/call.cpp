@@ -29,6 +29,12 @@ Tensor Geometry::taps(const Tensor& like, int64_t tap_bytes) const {
 
 Tensor nothing(const Tensor& like, std::optional<ScalarType> dtype) { return new_result(like, {0}, false, dtype); }
 
+Tensor checked_taps(const Tensor& taps, const Geometry& geometry) {
+  STD_TORCH_CHECK(taps.scalar_type() == ScalarType::Byte || taps.scalar_type() == ScalarType::Int, "fastpool: taps must be uint8 or int32");
+  STD_TORCH_CHECK(taps.numel() == geometry.rows * geometry.channels * geometry.bins, "fastpool: taps have the wrong shape");
+  return in_layout(taps, geometry.channels_last);
+}
+
 static int64_t checked_rank(const Tensors& inputs) {
   STD_TORCH_CHECK(!inputs.empty(), "fastpool: inputs is empty");
   for (const Tensor& x : inputs) {

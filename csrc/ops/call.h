@@ -87,6 +87,9 @@ struct Geometry {
   Tensor taps(const Tensor& like, int64_t tap_bytes) const;
 };
 
+// Taps in the layout that kernels read; wrong ones would send a kernel outside its input.
+Tensor checked_taps(const Tensor& taps, const Geometry& geometry);
+
 Tensor nothing(const Tensor& like, std::optional<torch::headeronly::ScalarType> dtype = std::nullopt);
 
 // A forward call: its inputs in a layout that kernels read, and a plan for each.
@@ -127,7 +130,7 @@ struct BackwardCall {
 
   BackwardCall(const Tensor& grad, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order, ReducerTraits traits);
 
-  Tensor saved_layout(const Tensor& saved) const { return in_layout(saved, geometry.channels_last); }
+  Tensor dense_taps(const Tensor& taps) const { return checked_taps(taps, geometry); }
 
   template <class Each>
   Tensors for_each_input(const std::optional<Tensor>& taps, const Each& each) const {

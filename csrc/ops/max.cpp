@@ -12,14 +12,13 @@ static std::tuple<Tensor, Tensor> max_pool(Tensors inputs, Ints window, int64_t 
 
 static Tensors select_backward(Tensor grad, Tensor taps, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order) {
   const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
-  return call.for_each_input(call.saved_layout(taps), [&](Problem& p, int64_t) { run_backward<SelectGradient>(p, call.grad); });
+  return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t) { run_backward<SelectGradient>(p, call.grad); });
 }
 
 static Tensor select(Tensors inputs, Tensor taps, Ints window, int64_t order) {
   const ForwardCall call(inputs, std::move(window), order, {});
   const Tensor& x = call.inputs[0];
-  Tensor output = call.geometry.output(x), dense_taps = in_layout(taps, call.geometry.channels_last);
-  STD_TORCH_CHECK(taps.numel() == call.geometry.rows * call.geometry.channels * call.geometry.bins, "fastpool: taps have the wrong shape");
+  Tensor output = call.geometry.output(x), dense_taps = checked_taps(taps, call.geometry);
   call.for_each_input(output, dense_taps, int64_t(taps.element_size()), [&](Problem& p, int64_t) {
     if (p.samples) FASTPOOL_ON_DEVICE(x, cpu::select(p), cuda::select(p, stream));
   });
@@ -33,10 +32,9 @@ static Tensor tap_indices(Tensor taps, Ints size, Ints window) {
   shape.insert(shape.end(), size.begin(), size.end());
   const Windows windows(std::move(window), 1, rank, int64_t(Order::map));
   const bool channels_last = is_channels_last(taps);
-  const Tensor dense = in_layout(taps, channels_last);
   const Geometry geometry(windows, shape[0], shape[1], channels_last, false);
+  const Tensor dense = checked_taps(taps, geometry);
   Tensor output = new_result(taps, geometry.map, channels_last, torch::headeronly::ScalarType::Long);
-  STD_TORCH_CHECK(taps.numel() == output.numel(), "fastpool: taps have the wrong shape");
   Plan plan(windows, 0, shape_of(shape.data(), rank), Dtype::float32, channels_last, {});
   plan.p.y = output.mutable_data_ptr();
   plan.p.taps = dense.mutable_data_ptr();

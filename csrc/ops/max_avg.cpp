@@ -22,10 +22,10 @@ static Tensors max_avg_pool_backward(Tensor grad, std::optional<Tensor> grad_ave
   STD_TORCH_CHECK(call.geometry.is_map() == grad_average.has_value(), "fastpool: grad_average goes with maps");
   std::optional<Tensor> average;
   if (grad_average) {
-    STD_TORCH_CHECK(grad_average->numel() == call.grad.numel(), "fastpool: grad_average has the wrong shape");
+    STD_TORCH_CHECK(grad_average->numel() == call.grad.numel() && grad_average->scalar_type() == call.grad.scalar_type(), "fastpool: grad_average has the wrong shape");
     average = in_layout(*grad_average, call.geometry.channels_last);
   }
-  return call.for_each_input(call.saved_layout(taps), [&](Problem& p, int64_t) {
+  return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t) {
     p.g_second = average ? average->data_ptr() : p.g;
     run_backward<MaxAverageGradient>(p, call.grad);
   });
@@ -52,7 +52,7 @@ static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tenso
                                    Ints layouts, Ints window, int64_t order) {
   const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
   const Alpha mixture(alpha, alpha_value, call.grad, call.geometry);
-  return call.for_each_input(call.saved_layout(taps), [&](Problem& p, int64_t row) {
+  return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t row) {
     mixture.give(p, row);
     run_backward<MixedGradient>(p, call.grad);
   });
@@ -67,6 +67,9 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
   for (size_t i = 0; i < layouts.size(); ++i) rows += sizes[i * size_t(rank + 2)];
   const Geometry geometry(windows, rows, sizes[1], channels_last, false);
   const Tensor g = in_layout(grad, geometry.channels_last), saved = in_layout(difference, geometry.channels_last);
+  STD_TORCH_CHECK(g.numel() == rows * geometry.channels * geometry.bins && saved.numel() == g.numel() &&
+                      saved.scalar_type() == accumulation_type(g),
+                  "fastpool: grad and difference must have the result's shape");
   const Alpha mixture(alpha, 0, g, geometry);
   const View view = mixture.view;
   const int64_t elements = (view.channel ? geometry.channels : 1) * (view.position ? geometry.bins : 1);

@@ -67,6 +67,9 @@ static Tensors expectation_pool_backward(Tensor grad, Tensors inputs, Tensor out
   }
   const BackwardCall call(grad, std::move(sizes), forward.windows.rank, std::move(layouts), std::move(window), order, {});
   const Tensor y = in_layout(output, call.geometry.channels_last), saved = in_layout(moments, false);
+  STD_TORCH_CHECK(y.numel() == call.grad.numel() && saved.numel() == 2 * y.numel() && saved.scalar_type() == accumulation_type(y) &&
+                      y.scalar_type() == call.grad.scalar_type() && forward.inputs[0].scalar_type() == y.scalar_type(),
+                  "fastpool: output and moments must be those of the forward call");
   const Distribution weights = checked(distribution);
   size_t item = 0;
   return call.for_each_input(std::nullopt, [&](Problem& p, int64_t row) {
