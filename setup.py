@@ -15,8 +15,15 @@ VERSION = "0.1.0"
 def find_cuda_home() -> Path | None:
     """The toolkit folder: nvcc on PATH may be a wrapper that lies outside it."""
     nvcc = shutil.which("nvcc")
-    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
-    return next((Path(home) for home in named if home and Path(home, "bin", "nvcc").exists() and find_runtime(Path(home))), None)
+    named = [
+        os.environ.get("CUDA_HOME"),
+        os.environ.get("CUDA_PATH"),
+        nvcc and Path(nvcc).resolve().parents[1],
+        "/usr/local/cuda",
+    ]
+    return next(
+        (Path(home) for home in named if home and Path(home, "bin", "nvcc").exists() and find_runtime(Path(home))), None
+    )
 
 
 def find_runtime(cuda_home: Path) -> Path | None:

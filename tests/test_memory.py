@@ -143,8 +143,11 @@ PEAKS = {
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", PEAKS)
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [(name, torch.contiguous_format) for name in PEAKS]
+    + [(name, torch.channels_last) for name in ("max", "stochastic", "pyramid")],
+)
 def test_peak_memory(name, layout):
     """Besides outputs and taps a call takes less than 1 % of its input, forward and backward."""
     x = torch.ones(32, 64, 160, 160).contiguous(memory_format=layout)

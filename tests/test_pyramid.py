@@ -148,7 +148,7 @@ def incoming(case, y, counts, whole):
 def test_gradient(case, name):
     pooling = MODES[name][0]
     counts, windows = case.windows()
-    for dtype in cases.DTYPES:
+    for dtype in cases.DTYPES if name == "max" else cases.some_dtypes(case):
         x = case.values(dtype).requires_grad_()
         x64 = x.detach().double().numpy()
         y = case(x, None, **mode_of(name))

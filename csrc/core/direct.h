@@ -26,8 +26,7 @@ FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, Stat
 }
 
 template <int pass, int passes, class S, class State>
-FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& at, const Facts<Accumulated<S>>& facts,
-                              State& state) {
+FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& at, const Facts<Accumulated<S>>& facts, State& state) {
   if constexpr (pass < passes) {
     if (pass > 0) state.template begin<pass>(0, facts, p);
     visit<pass, S>(p, grid, at, state);
@@ -43,8 +42,7 @@ FASTPOOL_HD void store_saved(const Problem& p, int64_t saved, const State& state
   if (Reducer::saves_taps && p.tap_bytes == 1) static_cast<uint8_t*>(p.taps)[saved] = uint8_t(state.tap(0));
   if (Reducer::saves_taps && p.tap_bytes == 4) static_cast<int32_t*>(p.taps)[saved] = int32_t(state.tap(0));
   if (Reducer::saves_moments && p.moments)
-    for (int which = 0; which < 2; ++which)
-      static_cast<T*>(p.moments)[which * p.moments_size + saved] = state.moment(0, which);
+    for (int which = 0; which < 2; ++which) static_cast<T*>(p.moments)[which * p.moments_size + saved] = state.moment(0, which);
 }
 
 template <class Reducer, class S, class State>
@@ -92,8 +90,7 @@ FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& a
 
 template <class T>
 FASTPOOL_HD Tap<T> saved_tap(const Problem& p, int64_t at) {
-  return p.tap_bytes == 1 ? Tap<T>(static_cast<const uint8_t*>(p.taps)[at])
-                          : Tap<T>(static_cast<const int32_t*>(p.taps)[at]);
+  return p.tap_bytes == 1 ? Tap<T>(static_cast<const uint8_t*>(p.taps)[at]) : Tap<T>(static_cast<const int32_t*>(p.taps)[at]);
 }
 
 // What backward knows of one output.
@@ -107,16 +104,14 @@ FASTPOOL_HD OutputFacts<Accumulated<S>> output_facts(const Problem& p, const Lev
   if (Gradient::uses_input) {
     facts.y = widen(static_cast<const S*>(p.y)[level.output_base + out]);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
-    for (int which = 0; which < 2; ++which)
-      facts.moment[which] = static_cast<const T*>(p.moments)[which * p.moments_size + saved];
+    for (int which = 0; which < 2; ++which) facts.moment[which] = static_cast<const T*>(p.moments)[which * p.moments_size + saved];
   }
   return facts;
 }
 
 // One level's share of the gradient of the input element `i`: the terms of the outputs that see it, row-major.
 template <class Gradient, class S>
-FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3],
-                                        Accumulated<S> sum) {
+FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], Accumulated<S> sum) {
   using T = Accumulated<S>;
   const Axis* axis = level.grid.axis;
   const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]), w = axis[2].covers(i[2]);

@@ -7,7 +7,7 @@ namespace fastpool {
 
 // exp(x) = 2^n * exp(r), |r| <= log(2)/2; the Taylor series of exp(r) ends below half a unit in the last place.
 FASTPOOL_HD float exponential(float x) {
-  const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+  const float shift = 12582912.0f;                  // 1.5 * 2^23: adding it rounds to the nearest integer
   const float bounded = x < -104.0f ? -104.0f : x;  // exp(-104) rounds to 0; NaN passes the comparison
   const float n = (bounded * 1.44269504f + shift) - shift;
   const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;

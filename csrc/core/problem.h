@@ -19,13 +19,13 @@ enum class Schedule : int32_t { rows, flat, planes, direct };
 
 struct Level {
   Grid grid;
-  int64_t first_bin = 0;     // position of the level's first bin among all bins of a channel
-  int64_t first_row = 0;     // likewise for rows of bins
-  View output{};             // where the level's bins lie in the output …
-  int64_t output_base = 0;   // … from here,
-  int64_t second_base = 0;   // and in a second output of the same strides from here
-  bool clipped = false;      // some window loses elements to the padding
-  bool large = false;        // every window has more than 256 taps
+  int64_t first_bin = 0;    // position of the level's first bin among all bins of a channel
+  int64_t first_row = 0;    // likewise for rows of bins
+  View output{};            // where the level's bins lie in the output …
+  int64_t output_base = 0;  // … from here,
+  int64_t second_base = 0;  // and in a second output of the same strides from here
+  bool clipped = false;     // some window loses elements to the padding
+  bool large = false;       // every window has more than 256 taps
   Schedule forward = Schedule::direct;
   Schedule backward = Schedule::direct;
 
@@ -40,7 +40,7 @@ struct Problem {
   int64_t samples = 0, channels = 0;
   int64_t extent[3] = {1, 1, 1};
   View input{};
-  View saved{};               // taps, differences and moments
+  View saved{};  // taps, differences and moments
   const Level* levels = nullptr;
   int32_t level_count = 0;
   int64_t bins = 0, bin_rows = 0;
@@ -48,12 +48,12 @@ struct Problem {
   Dtype dtype = Dtype::float32;
 
   const void* x = nullptr;
-  void* y = nullptr;          // the output; in backward it is read
+  void* y = nullptr;  // the output; in backward it is read
   void* second = nullptr;
   void* taps = nullptr;
   int32_t tap_bytes = 0;
   void* difference = nullptr;
-  void* moments = nullptr;    // two planes of moments_size values
+  void* moments = nullptr;  // two planes of moments_size values
   int64_t moments_size = 0;
   const void* g = nullptr;
   const void* g_second = nullptr;

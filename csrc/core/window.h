@@ -43,7 +43,9 @@ struct Axis {
   }
 
   // Elements of the unclipped window of output o.
-  FASTPOOL_HD int64_t taps(int64_t o) const { return adaptive() ? ceil_div((o + 1) * in, out) - o * in / out : kernel; }
+  FASTPOOL_HD int64_t taps(int64_t o) const {
+    return adaptive() ? ceil_div((o + 1) * in, out) - o * in / out : kernel;
+  }
 
   // What an average divides by on this axis: the valid elements, or with padding those before in + after.
   FASTPOOL_HD_SCALAR int64_t divisor(int64_t o, bool include_pad) const {
@@ -71,9 +73,7 @@ struct Axis {
     return distance % dilation == 0 && distance / dilation < kernel ? distance / dilation : -1;
   }
 
-  FASTPOOL_HD int64_t position(int64_t o, int64_t tap) const {
-    return adaptive() ? o * in / out + tap : o * stride - before + tap * dilation;
-  }
+  FASTPOOL_HD int64_t position(int64_t o, int64_t tap) const { return adaptive() ? o * in / out + tap : o * stride - before + tap * dilation; }
 };
 
 // A rank-3 grid of windows; lower ranks have unit axes in front.
@@ -93,8 +93,7 @@ struct Grid {
 
   // The row-major position of the first element of a window.
   FASTPOOL_HD_SCALAR int64_t first_position(const int64_t o[3]) const {
-    return (axis[0].window(o[0]).start * axis[1].in + axis[1].window(o[1]).start) * axis[2].in +
-           axis[2].window(o[2]).start;
+    return (axis[0].window(o[0]).start * axis[1].in + axis[1].window(o[1]).start) * axis[2].in + axis[2].window(o[2]).start;
   }
 };
 

@@ -56,11 +56,10 @@ FASTPOOL_HD void prepare_row(const Problem& p, const Moves& moves, const Level& 
 // Contiguous gradient: a row of input gradients is summed in scratch, then narrowed into place.
 template <class Gradient, class T>
 struct RowsBackward {
-
   // Sliding windows: lanes are the outputs of a row. Their elements lie a stride apart, so sums and inputs are split
   // by position modulo the stride, in coordinates that start at the first covering output's padded window.
   static FASTPOOL_HD void sliding(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t i[3],
-                                  int64_t columns, T* sums, T* buffer) {
+                            int64_t columns, T* sums, T* buffer) {
     const Axis* axis = level.grid.axis;
     const Axis& w = axis[2];
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
@@ -94,12 +93,12 @@ struct RowsBackward {
     gather_phases(sums, phase_sums, i[2] - origin, columns, w.stride, phases, length);
   }
 
-  static FASTPOOL_HD void add_terms(const Problem& p, Tap<T> here, int64_t count, const Slots<T>& slots, const T* __restrict x, T* __restrict sums) {
-    const T *__restrict a = slots.a, *__restrict b = slots.b, *__restrict c = slots.c;
+  static FASTPOOL_HD void add_terms(const Problem& p, Tap<T> here, int64_t count, const Slots<T>& slots, const T* __restrict x,
+                              T* __restrict sums) {
+    const T* __restrict a = slots.a, * __restrict b = slots.b, * __restrict c = slots.c;
     const Tap<T>* __restrict tap = slots.tap;
 #pragma omp simd
-    for (int64_t j = 0; j < count; ++j)
-      sums[j] += Gradient::term(Gradient::uses_input ? x[j] : T(0), here, a[j], b[j], c[j], tap[j], p);
+    for (int64_t j = 0; j < count; ++j) sums[j] += Gradient::term(Gradient::uses_input ? x[j] : T(0), here, a[j], b[j], c[j], tap[j], p);
   }
 
   static FASTPOOL_HD void load_phase(const Moves& moves, const Axis& w, const char* row, int64_t origin, int64_t count, T* to) {
@@ -111,8 +110,8 @@ struct RowsBackward {
   }
 
   // sums[j] += element `offset + j` of the sums that are split by phase.
-  static FASTPOOL_HD void gather_phases(T* __restrict sums, const T* __restrict phase_sums, int64_t offset, int64_t columns,
-                                        int64_t stride, int64_t phases, int64_t length) {
+  static FASTPOOL_HD void gather_phases(T* __restrict sums, const T* __restrict phase_sums, int64_t offset, int64_t columns, int64_t stride,
+                                  int64_t phases, int64_t length) {
     if (stride == 1) {
       const int64_t count = smaller(columns, length - offset);
 #pragma omp simd
@@ -145,8 +144,8 @@ struct RowsBackward {
   }
 
   // Bins and wide windows: one output at a time, lanes are the elements of the row that it sees.
-  static FASTPOOL_HD void wide(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t i[3],
-                               int64_t columns, T* sums, T* buffer) {
+  static FASTPOOL_HD void wide(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t i[3], int64_t columns,
+                         T* sums, T* buffer) {
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
     const int64_t first = axis[2].covers(i[2]).begin, end = axis[2].covers(i[2] + columns - 1).end;
@@ -222,8 +221,8 @@ template <class Gradient, class T>
 struct ChannelsBackward {
   static constexpr int L = kLanes<T>;
 
-  static FASTPOOL_HD void add_output(const Problem& p, const Moves& moves, const Level& level, const Place& at, Tap<T> here,
-                                     T divisor, int count, const T* x, T* sums) {
+  static FASTPOOL_HD void add_output(const Problem& p, const Moves& moves, const Level& level, const Place& at, Tap<T> here, T divisor, int count,
+                               const T* x, T* sums) {
     const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), step = level.output.channel;
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     T g_buffer[L], second_buffer[L], y_buffer[L], moment[2][L], alpha[L];
@@ -250,14 +249,14 @@ struct ChannelsBackward {
         output.moment[1] = moment[1][l];
       }
       const Slot<T> slot = Gradient::prepare(output, Facts<T>{divisor, Gradient::uses_alpha ? alpha[l] : T(0), T(0)}, p);
-      sums[l] += Gradient::term(Gradient::uses_input ? x[l] : T(0), here, slot.a, slot.b, slot.c,
-                                Gradient::uses_taps ? tap[l] : Tap<T>(0), p);
+      sums[l] +=
+          Gradient::term(Gradient::uses_input ? x[l] : T(0), here, slot.a, slot.b, slot.c, Gradient::uses_taps ? tap[l] : Tap<T>(0), p);
     }
   }
 
   // One level's terms for `positions` elements from i on and `channels` channels from place.c on.
   static FASTPOOL_HD void add_level(const Problem& p, const Moves& moves, const Level& level, const Place& place, const int64_t at[3],
-                                    int64_t positions, int64_t channels, const T* x, T* sums) {
+                              int64_t positions, int64_t channels, const T* x, T* sums) {
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(at[0]), h = axis[1].covers(at[1]);
     const bool even = !level.clipped && !axis[0].adaptive() && !axis[1].adaptive() && !axis[2].adaptive();
@@ -286,7 +285,7 @@ struct ChannelsBackward {
   }
 
   static FASTPOOL_HD void add_level_exactly(const Problem& p, const Level& level, const Place& place, const int64_t at[3], int64_t positions,
-                                            int64_t channels, T* sums) {
+                                      int64_t channels, T* sums) {
     for (int64_t k = 0; k < positions; ++k, sums += round_up(channels, L)) {
       const int64_t i[3] = {at[0], at[1], at[2] + k};
       for (int64_t c = 0; c < channels; ++c) sums[c] = backward_exact<Gradient, T>(p, level, place.n, place.c + c, i, sums[c]);

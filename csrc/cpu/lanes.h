@@ -90,8 +90,8 @@ struct LaneFacts {
 
 // Writes what `count` lanes found; neighbouring lanes lie `step` apart in the output and `saved_step` in what is saved.
 template <class Reducer, class T, class State>
-FASTPOOL_HD void store_lanes(const Problem& p, const Moves& moves, const Level& level, const Place& at, int64_t step,
-                             int64_t saved_step, int count, const State& state) {
+FASTPOOL_HD void store_lanes(const Problem& p, const Moves& moves, const Level& level, const Place& at, int64_t step, int64_t saved_step,
+                        int count, const State& state) {
   constexpr int L = kLanes<T>;
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
@@ -109,7 +109,7 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Moves& moves, const Level& 
   }
   if constexpr (Reducer::saves_taps) {
     if (p.tap_bytes) {
-      Tap<T> taps[L];
+      Tap<T> taps[L] = {};
 #pragma omp simd
       for (int i = 0; i < L; ++i) taps[i] = state.tap(i);
       narrow_taps<T>(p, saved, saved_step, taps, count);
@@ -121,6 +121,15 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Moves& moves, const Level& 
       for (int i = 0; i < L; ++i) values[i] = state.moment(i, which);
       scatter(static_cast<T*>(p.moments) + which * p.moments_size + saved, saved_step, values, count);
     }
+  }
+}
+
+// Calls f<0>, f<1>, … f<passes - 1>.
+template <int pass, int passes, class Step>
+FASTPOOL_HD void for_each_pass(Step& step) {
+  if constexpr (pass < passes) {
+    step.template run<pass>();
+    for_each_pass<pass + 1, passes>(step);
   }
 }
 

@@ -71,27 +71,27 @@ struct UniformChannels {
 };
 
 // One wrapper per capability around the bodies above; a template cannot carry the attribute as a parameter.
-#define FASTPOOL_WRAPPERS(name, target)                                                                                      \
-  template <class S>                                                                                                         \
-  target static void widen_##name(void* to, const void* from, int64_t stride, int64_t count) {                               \
-    Widen::run<S>(to, from, stride, count);                                                                                  \
-  }                                                                                                                          \
-  template <class S>                                                                                                         \
-  target static void narrow_##name(void* to, int64_t stride, const void* from, int64_t count) {                              \
-    NarrowRun::run<S>(to, stride, from, count);                                                                              \
-  }                                                                                                                          \
-  target static void row_##name(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t bin, int64_t k, float* to) {  \
-    UniformRow::run(p, seed, n, c, bin, k, to);                                                                              \
-  }                                                                                                                          \
+#define FASTPOOL_WRAPPERS(name, target)                                                                                        \
+  template <class S>                                                                                                           \
+  target static void widen_##name(void* to, const void* from, int64_t stride, int64_t count) {                                 \
+    Widen::run<S>(to, from, stride, count);                                                                                    \
+  }                                                                                                                            \
+  template <class S>                                                                                                           \
+  target static void narrow_##name(void* to, int64_t stride, const void* from, int64_t count) {                                \
+    NarrowRun::run<S>(to, stride, from, count);                                                                                \
+  }                                                                                                                            \
+  target static void row_##name(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t bin, int64_t k, float* to) {    \
+    UniformRow::run(p, seed, n, c, bin, k, to);                                                                                \
+  }                                                                                                                            \
   target static void channels_##name(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t b, int64_t k, float* to) { \
-    UniformChannels::run(p, seed, n, c, b, k, to);                                                                           \
-  }                                                                                                                          \
-  static const Moves moves_##name[] = {                                                                                      \
-      {widen_##name<Half>, narrow_##name<Half>, 2, false},                                                                   \
-      {widen_##name<BFloat16>, narrow_##name<BFloat16>, 2, false},                                                           \
-      {widen_##name<float>, narrow_##name<float>, 4, true},                                                                  \
-      {widen_##name<double>, narrow_##name<double>, 8, true},                                                                \
-  };                                                                                                                         \
+    UniformChannels::run(p, seed, n, c, b, k, to);                                                                             \
+  }                                                                                                                            \
+  static const Moves moves_##name[] = {                                                                                        \
+      {widen_##name<Half>, narrow_##name<Half>, 2, false},                                                                     \
+      {widen_##name<BFloat16>, narrow_##name<BFloat16>, 2, false},                                                             \
+      {widen_##name<float>, narrow_##name<float>, 4, true},                                                                    \
+      {widen_##name<double>, narrow_##name<double>, 8, true},                                                                  \
+  };                                                                                                                           \
   static const Uniforms uniforms_##name{row_##name, channels_##name};
 
 #define FASTPOOL_NO_TARGET

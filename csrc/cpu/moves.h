@@ -10,7 +10,7 @@ struct Moves {
   void (*widen)(void* to, const void* from, int64_t stride, int64_t count);
   void (*narrow)(void* to, int64_t stride, const void* from, int64_t count);
   int64_t bytes;  // of one stored element
-  bool same;      // stored as it is accumulated: full runs can be read in place
+  bool same;  // stored as it is accumulated: full runs can be read in place
 
   FASTPOOL_HD const char* at(const void* base, int64_t element) const { return static_cast<const char*>(base) + element * bytes; }
   FASTPOOL_HD char* at(void* base, int64_t element) const { return static_cast<char*>(base) + element * bytes; }

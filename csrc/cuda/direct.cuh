@@ -35,16 +35,13 @@ struct Backward {
 
 template <class Reducer>
 void forward(const Problem& p, void* stream) {
-  with_storage(p.dtype, [&](auto s) {
-    launch(Forward<Reducer, decltype(s)>{DeviceProblem(p)}, p.samples * p.channels * p.bins, stream);
-  });
+  with_storage(p.dtype, [&](auto s) { launch(Forward<Reducer, decltype(s)>{DeviceProblem(p)}, p.samples * p.channels * p.bins, stream); });
 }
 
 template <class Gradient>
 void backward(const Problem& p, void* stream) {
-  with_storage(p.dtype, [&](auto s) {
-    launch(Backward<Gradient, decltype(s)>{DeviceProblem(p)}, p.samples * p.channels * p.positions(), stream);
-  });
+  with_storage(p.dtype,
+               [&](auto s) { launch(Backward<Gradient, decltype(s)>{DeviceProblem(p)}, p.samples * p.channels * p.positions(), stream); });
 }
 
 }  // namespace fastpool::cuda

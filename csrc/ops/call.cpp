@@ -67,13 +67,15 @@ ForwardCall::ForwardCall(const Tensors& given, Ints window, int64_t order, Reduc
       traits(traits) {}
 
 static int64_t rows_of(const Ints& sizes, int64_t rank, size_t inputs) {
-  STD_TORCH_CHECK(rank >= 1 && rank <= 3 && sizes.size() == inputs * size_t(rank + 2) && inputs > 0, "fastpool: sizes must hold every input's shape");
+  STD_TORCH_CHECK(rank >= 1 && rank <= 3 && sizes.size() == inputs * size_t(rank + 2) && inputs > 0,
+                  "fastpool: sizes must hold every input's shape");
   int64_t rows = 0;
   for (size_t i = 0; i < inputs; ++i) rows += sizes[i * size_t(rank + 2)];
   return rows;
 }
 
-BackwardCall::BackwardCall(const Tensor& given, Ints all_sizes, int64_t rank, Ints all_layouts, Ints window, int64_t order, ReducerTraits traits)
+BackwardCall::BackwardCall(const Tensor& given, Ints all_sizes, int64_t rank, Ints all_layouts, Ints window, int64_t order,
+                           ReducerTraits traits)
     : sizes(std::move(all_sizes)),
       layouts(std::move(all_layouts)),
       windows(std::move(window), int64_t(layouts.size()), rank, order),
@@ -115,8 +117,7 @@ Alpha::Alpha(const std::optional<Tensor>& alpha, double value, const Tensor& lik
 void Alpha::give(Problem& p, int64_t row) const {
   p.alpha_value = value;
   p.alpha_view = view;
-  if (values)
-    p.alpha = static_cast<const char*>(values->data_ptr()) + row * view.sample * int64_t(values->element_size());
+  if (values) p.alpha = static_cast<const char*>(values->data_ptr()) + row * view.sample * int64_t(values->element_size());
 }
 
 }  // namespace fastpool

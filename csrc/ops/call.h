@@ -17,14 +17,14 @@ extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_inde
 
 // Registers the implementations that follow for every device there is a kernel for.
 #ifdef USE_CUDA
-#define FASTPOOL_IMPLEMENT(m)                                              \
-  static void implement(torch::stable::detail::StableLibrary&);           \
+#define FASTPOOL_IMPLEMENT(m)                                                \
+  static void implement(torch::stable::detail::StableLibrary&);              \
   STABLE_TORCH_LIBRARY_IMPL(fastpool, CPU, library) { implement(library); }  \
   STABLE_TORCH_LIBRARY_IMPL(fastpool, CUDA, library) { implement(library); } \
   static void implement(torch::stable::detail::StableLibrary& m)
 #else
-#define FASTPOOL_IMPLEMENT(m)                                             \
-  static void implement(torch::stable::detail::StableLibrary&);          \
+#define FASTPOOL_IMPLEMENT(m)                                               \
+  static void implement(torch::stable::detail::StableLibrary&);             \
   STABLE_TORCH_LIBRARY_IMPL(fastpool, CPU, library) { implement(library); } \
   static void implement(torch::stable::detail::StableLibrary& m)
 #endif
@@ -56,8 +56,7 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnCuda& on_cuda)
 }
 
 #ifdef USE_CUDA
-#define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_cuda) \
-  on_device(tensor, [&] { call_cpu; }, [&](void* stream) { call_cuda; })
+#define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_cuda) on_device(tensor, [&] { call_cpu; }, [&](void* stream) { call_cuda; })
 #else
 #define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_cuda) on_device(tensor, [&] { call_cpu; }, [&](void*) {})
 #endif

@@ -22,7 +22,8 @@ static Tensors max_avg_pool_backward(Tensor grad, std::optional<Tensor> grad_ave
   STD_TORCH_CHECK(call.geometry.is_map() == grad_average.has_value(), "fastpool: grad_average goes with maps");
   std::optional<Tensor> average;
   if (grad_average) {
-    STD_TORCH_CHECK(grad_average->numel() == call.grad.numel() && grad_average->scalar_type() == call.grad.scalar_type(), "fastpool: grad_average has the wrong shape");
+    STD_TORCH_CHECK(grad_average->numel() == call.grad.numel() && grad_average->scalar_type() == call.grad.scalar_type(),
+                    "fastpool: grad_average has the wrong shape");
     average = in_layout(*grad_average, call.geometry.channels_last);
   }
   return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t) {
@@ -67,9 +68,9 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
   for (size_t i = 0; i < layouts.size(); ++i) rows += sizes[i * size_t(rank + 2)];
   const Geometry geometry(windows, rows, sizes[1], channels_last, false);
   const Tensor g = in_layout(grad, geometry.channels_last), saved = in_layout(difference, geometry.channels_last);
-  STD_TORCH_CHECK(g.numel() == rows * geometry.channels * geometry.bins && saved.numel() == g.numel() &&
-                      saved.scalar_type() == accumulation_type(g),
-                  "fastpool: grad and difference must have the result's shape");
+  STD_TORCH_CHECK(
+      g.numel() == rows * geometry.channels * geometry.bins && saved.numel() == g.numel() && saved.scalar_type() == accumulation_type(g),
+      "fastpool: grad and difference must have the result's shape");
   const Alpha mixture(alpha, 0, g, geometry);
   const View view = mixture.view;
   const int64_t elements = (view.channel ? geometry.channels : 1) * (view.position ? geometry.bins : 1);
@@ -83,8 +84,7 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
     plan.p.difference = data<char>(saved) + first * int64_t(saved.element_size());
     plan.p.alpha_view = view;
     double* to = data<double>(partial) + row * elements;
-    if (shape.samples)
-      FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), cuda::alpha_gradient(plan.p, to, stream));
+    if (shape.samples) FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), cuda::alpha_gradient(plan.p, to, stream));
     row += shape.samples;
   }
   // What is left are sums over whole axes: samples, and spatial axes along which alpha was spread out.
@@ -114,7 +114,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastpool, m) {
   m.def(
       "mixed_pool_backward(Tensor grad, Tensor taps, Tensor? alpha, float alpha_value, SymInt[] sizes, int rank, int[] layouts, "
       "SymInt[] window, int order) -> Tensor[]");
-  m.def("mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, SymInt[] window, SymInt[] sizes, int rank, int order) -> Tensor");
+  m.def(
+      "mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, SymInt[] window, SymInt[] sizes, int rank, int order) -> Tensor");
 }
 
 FASTPOOL_IMPLEMENT(m) {

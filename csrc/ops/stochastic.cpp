@@ -9,8 +9,8 @@ static Distribution checked(int64_t distribution) {
   return Distribution(distribution);
 }
 
-static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<Tensor> seed, int64_t seed_value, Ints offset, int64_t distribution,
-                                                  double temperature, Ints window, int64_t order, int64_t tap_bytes) {
+static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<Tensor> seed, int64_t seed_value, Ints offset,
+                                                  int64_t distribution, double temperature, Ints window, int64_t order, int64_t tap_bytes) {
   const ForwardCall call(inputs, std::move(window), order, {.draws = true});
   const Tensor& x = call.inputs[0];
   STD_TORCH_CHECK(offset.size() == 2, "fastpool: offset must be (sample, channel)");
@@ -57,8 +57,8 @@ static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distr
   return {output, moments};
 }
 
-static Tensors expectation_pool_backward(Tensor grad, Tensors inputs, Tensor output, Tensor moments, int64_t distribution, double temperature,
-                                         Ints window, int64_t order) {
+static Tensors expectation_pool_backward(Tensor grad, Tensors inputs, Tensor output, Tensor moments, int64_t distribution,
+                                         double temperature, Ints window, int64_t order) {
   const ForwardCall forward(inputs, Ints(window), order, {});
   Ints sizes, layouts;
   for (const Tensor& x : forward.inputs) {

@@ -70,7 +70,9 @@ struct Expectation : Reducer {
       weights = weighted = T(0);
     }
     // 2^-32: sums of up to 2^31 values of either sign stay finite. Relu values are scaled by the largest instead.
-    FASTPOOL_HD T down(T x) const { return Weights::needs_max ? x * T(0x1p-32) : x / largest; }
+    FASTPOOL_HD T down(T x) const {
+      return Weights::needs_max ? x * T(0x1p-32) : x / largest;
+    }
     FASTPOOL_HD T up(T x) const { return Weights::needs_max ? x * T(0x1p32) : x * largest; }
 
     template <int pass>
@@ -109,7 +111,7 @@ struct ExpectationGradient : Gradient {
       return w == T(0) ? T(0) : a * w * (T(1) + (x - y) / T(p.temperature));
     } else {
       const T slope = a * (T(2) * ((x - T(0.5) * y) / m));  // x + x could overflow
-      return x <= T(0) ? T(0) : slope;                       // NaN passes
+      return x <= T(0) ? T(0) : slope;                      // NaN passes
     }
   }
 };

@@ -41,7 +41,9 @@ struct Max : Reducer {
         for (int i = 0; i < half; ++i) merge(i, i + half);
     }
     // With nothing above -inf the answer is the window's first element, which only the exact path knows.
-    FASTPOOL_HD bool ordinary(int i) const { return !(best[i] == -Limits<T>::infinity()); }
+    FASTPOOL_HD bool ordinary(int i) const {
+      return !(best[i] == -Limits<T>::infinity());
+    }
     FASTPOOL_HD void finish(int, const Facts<T>&, const Problem&) {}
     FASTPOOL_HD T y(int i) const { return best[i]; }
     FASTPOOL_HD Tap<T> tap(int i) const { return at[i]; }

@@ -34,7 +34,9 @@ struct MaxAverage : Reducer {
       mean.template fold<pass>(facts, p);
     }
     // Padding of -inf is invisible to the maximum but spoils the sum: such windows take the exact path.
-    FASTPOOL_HD bool ordinary(int i) const { return mean.sum[i] > -Limits<T>::infinity(); }
+    FASTPOOL_HD bool ordinary(int i) const {
+      return mean.sum[i] > -Limits<T>::infinity();
+    }
     FASTPOOL_HD void finish(int i, const Facts<T>& facts, const Problem& p) { mean.finish(i, facts, p); }
     FASTPOOL_HD T y(int i) const { return largest.y(i); }
     FASTPOOL_HD T second(int i) const { return mean.y(i); }
@@ -63,11 +65,12 @@ struct MaxAverageGradient : SelectGradient {
   static constexpr bool uses_second = true, uses_divisor = true;
   template <class T>
   static FASTPOOL_HD Slot<T> prepare(const OutputFacts<T>& out, const Facts<T>& facts, const Problem&) {
-    return {out.g, out.g_second / facts.divisor, T(0)};
+    const T share = out.g_second / facts.divisor;
+    return {out.g + share, share, T(0)};
   }
   template <class T>
   static FASTPOOL_HD T term(T, Tap<T> here, T a, T b, T, Tap<T> tap, const Problem&) {
-    return (tap == here ? a : T(0)) + b;
+    return tap == here ? a : b;
   }
 };
 
@@ -75,7 +78,8 @@ struct MixedGradient : MaxAverageGradient {
   static constexpr bool uses_second = false, uses_alpha = true;
   template <class T>
   static FASTPOOL_HD Slot<T> prepare(const OutputFacts<T>& out, const Facts<T>& facts, const Problem&) {
-    return {facts.alpha * out.g, (T(1) - facts.alpha) * out.g / facts.divisor, T(0)};
+    const T share = (T(1) - facts.alpha) * out.g / facts.divisor;
+    return {facts.alpha * out.g + share, share, T(0)};
   }
 };
 
