@@ -16,8 +16,13 @@ void set_capability(Capability capability);
 using Chunk = void (*)(const Problem&, int64_t begin, int64_t end);
 
 #if defined(__x86_64__)
-#define FASTPOOL_AVX2 __attribute__((target("avx2,f16c")))
-#define FASTPOOL_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd,f16c,prefer-vector-width=512")))
+#define FASTPOOL_AVX2 __attribute__((target("avx2")))
+#if defined(__clang__)
+#define FASTPOOL_WIDTH  // clang knows no such attribute
+#else
+#define FASTPOOL_WIDTH ",prefer-vector-width=512"
+#endif
+#define FASTPOOL_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512cd" FASTPOOL_WIDTH)))
 #else
 #define FASTPOOL_AVX2
 #define FASTPOOL_AVX512

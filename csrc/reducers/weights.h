@@ -32,7 +32,7 @@ struct SoftmaxWeights {
 // A running maximum that NaN enters and never leaves.
 template <class T>
 FASTPOOL_HD T max_with_nan(T a, T b) {
-  return (b > a) | (b != b) ? b : a;
+  return ((b > a) | (b != b)) ? b : a;
 }
 
 // Gives every lane the largest value of all lanes.
