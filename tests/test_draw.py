@@ -103,12 +103,27 @@ def test_small_table_by_hand():
     assert indices.tolist() == [[[1, 5]]]
 
 
+@pytest.mark.parametrize("size", [2, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_every_bit_of_u_counts(dtype, size):
+    """The total is 2**24, so the second window's threshold is its word's upper 24 bits: a sum must exceed it."""
+    threshold = 0xE169C58D >> 8
+    for first, tap in ((threshold, size - 1), (threshold + 1, 0)):
+        x = torch.zeros(1, 1, 2 * size, dtype=dtype)
+        x[..., size], x[..., -1] = first, 2**24 - first
+        _, indices = F.stochastic_pool1d(x, size, seed=0, return_indices=True)
+        assert indices[0, 0, 1] == size + tap
+
+
 @pytest.mark.parametrize("size", [4, 300])
-def test_overflow_of_the_running_sum_draws_the_last_positive_tap(size):
-    x = torch.full((1, 1, size), 3e38)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_overflow_of_the_running_sum_draws_the_last_positive_tap(dtype, size):
+    x = torch.full((1, 1, size), 3e38, dtype=dtype)
     x[..., -1] = -1.0
     _, indices = F.stochastic_pool1d(x, size, seed=0, return_indices=True)
     assert indices.item() == size - 2
+    case = cases.sliding("overflow", x.shape, size)
+    check_draw(case, x, *draw(case, x, return_indices=True), expected_draw(case, x, "relu", 1.0), "overflow")
 
 
 @pytest.mark.parametrize("distribution", ["relu", "softmax"])

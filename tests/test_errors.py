@@ -293,6 +293,7 @@ def test_refused_without_gradient_mode_too(bad):
         F.max_pool2d(X, bad)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_script_is_refused_with_advice():
     with pytest.raises((RuntimeError, TypeError)) as caught:
         torch.jit.script(nn.MaxPool2d(2))

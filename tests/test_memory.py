@@ -42,7 +42,7 @@ ONE_TAP = {
 }
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("name", ONE_TAP)
 def test_one_byte_per_output(name, layout):
     saved, y = saved_by(ONE_TAP[name], X.contiguous(memory_format=layout))
@@ -147,6 +147,7 @@ PEAKS = {
     ("name", "layout"),
     [(name, torch.contiguous_format) for name in PEAKS]
     + [(name, torch.channels_last) for name in ("max", "stochastic", "pyramid")],
+    ids=str,
 )
 def test_peak_memory(name, layout):
     """Besides outputs and taps a call takes less than 1 % of its input, forward and backward."""

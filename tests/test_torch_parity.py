@@ -173,7 +173,7 @@ def test_adaptive(rank, kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_dtypes_and_layouts(dtype, layout):
     x = (
         torch.randn(2, 20, 15, 17, generator=torch.Generator().manual_seed(0))
@@ -191,6 +191,7 @@ def test_dtypes_and_layouts(dtype, layout):
     assert average.stride() == theirs.stride()
 
 
+@pytest.mark.filterwarnings("ignore:max_unpooling")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_indices_feed_max_unpool(rank):
     size = (9, 8, 7)[:rank]
