@@ -64,9 +64,9 @@ $(VENV)/installed: constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; name one with PYTHON=..." >&2; exit 1; }
 	@test -x $(RUN) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing torch $(TORCH) for the CPU and the other pinned packages"
-# PyPI's torch brings gigabytes of CUDA on Linux; the CPU build is in torch's own index unless pip already knows one.
+# The CPU build where pip knows one by that name.
 	@$(PIP) torch==$(TORCH)+cpu 2>/dev/null \
-	  || $(PIP) torch==$(TORCH) --extra-index-url https://download.pytorch.org/whl/cpu
+	  || $(PIP) torch==$(TORCH)
 	@$(PIP) $(PACKAGES)
 	@touch $@
 
