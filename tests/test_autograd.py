@@ -4,7 +4,7 @@ import cases
 import pytest
 import torch
 from comparison import assert_bitwise, assert_close
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import fastpool.functional as F
 
@@ -174,3 +174,12 @@ def test_only_what_is_needed_gets_a_gradient():
     assert gradient.shape == alpha.shape
     (gradient,) = torch.autograd.grad(F.mixed_pool2d(x.requires_grad_(), 2, alpha=alpha.detach()).sum(), x)
     assert gradient.shape == x.shape
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, in make_dual
+@pytest.mark.parametrize("name", [*LINEAR, *CURVED])
+def test_forward_mode_is_refused_rather_than_lost(name):
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(X[2], torch.ones_like(X[2]))
+        with pytest.raises(NotImplementedError, match="reverse mode"):
+            {**LINEAR, **CURVED}[name](2)(x)

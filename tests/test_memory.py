@@ -95,6 +95,19 @@ def test_width_of_taps(kind, size, dtype):
     assert [t.dtype for t in saved if t.numel() > 1] == [dtype]
 
 
+@pytest.mark.parametrize(("length", "dtype"), [(764, torch.uint8), (767, torch.int32)])
+def test_width_of_taps_follows_the_largest_bin(length, dtype):
+    """Of three uneven bins the middle one is two longer than a third: 256 and 257 elements."""
+    x = torch.zeros(1, 2, length)
+    middle = slice(length // 3, -(-2 * length // 3))
+    x[..., middle.stop - 1] = 1.0
+    saved, _ = saved_by(lambda x: F.adaptive_max_pool1d(x, 3), x)
+    assert [t.dtype for t in saved] == [dtype]
+    assert middle.stop - middle.start == (256 if dtype == torch.uint8 else 257)
+    _, indices = F.adaptive_max_pool1d(x, 3, return_indices=True)
+    assert (indices[..., 1] == middle.stop - 1).all()
+
+
 def test_learned_alpha_keeps_no_input():
     alpha = torch.tensor(0.5, requires_grad=True)
     saved, y = saved_by(lambda x: F.mixed_pool2d(x, 2, alpha=alpha), X)
