@@ -1,6 +1,7 @@
 """Builds fastpool._C: the CPU kernels always, the CUDA kernels when FASTPOOL_CUDA asks for them."""
 
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -45,17 +46,34 @@ def sources(*folders: str, suffix: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / "csrc" / folder).glob(suffix))
 
 
+def kernels() -> list[str]:
+    """One source for every file in csrc/cpu/kernels and every capability: the same code for another register width."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    capabilities = {"baseline": 16, "avx2": 32, "avx512": 64} if x86 else {"baseline": 16}
+    folder = ROOT / "build" / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for source in sorted((ROOT / "csrc" / "cpu" / "kernels").glob("*.cpp")):
+        for name, width in capabilities.items():
+            text = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
+            text += f'#include "cpu/kernels/{source.name}"\n'
+            text += "#if defined(FASTPOOL_TARGET) && defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
+            file = folder / f"{source.stem}_{name}.cpp"
+            if not file.exists() or file.read_text() != text:
+                file.write_text(text)
+            files.append(str(file.relative_to(ROOT)))
+    return files
+
+
 def extension() -> cpp_extension.CppExtension:
     debug = os.environ.get("DEBUG", "0") not in ("", "0")
     macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code.
     cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-ffp-contract=off", "-fno-math-errno"]
-    # Lane loops become straight vector code: unrolled whole, and without scalar steps up to an aligned address.
-    cxx += ["-fpeel-loops", "--param=vect-max-peeling-for-alignment=0"]
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"] + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    files = sources("cpu", "ops", suffix="*.cpp")
+    files = sources("cpu", "ops", suffix="*.cpp") + kernels()
     libraries: list[str] = []
     library_dirs: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:

@@ -6,11 +6,7 @@
 
 namespace fastpool {
 
-struct Place {
-  int64_t n, c, o[3];
-};
-
-// Calls state.add<pass>(lane, x, tap) for every element of one window.
+// Calls state.add<pass>(x, tap) for every element of one window.
 template <int pass, class S, class State>
 FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, State& state) {
   using T = Accumulated<S>;
@@ -21,14 +17,14 @@ FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, Stat
       const int64_t row = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
       const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
       for (int64_t k = 0; k < w.count; ++k)
-        state.template add<pass>(0, T(widen(x[(row + w.start + k * w.step) * p.input.position])), Tap<T>(tap + k));
+        state.template add<pass>(T(widen(x[(row + w.start + k * w.step) * p.input.position])), Tap<T>(tap + k));
     }
 }
 
 template <int pass, int passes, class S, class State>
 FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& at, const Facts<Accumulated<S>>& facts, State& state) {
   if constexpr (pass < passes) {
-    if (pass > 0) state.template begin<pass>(0, facts, p);
+    if (pass > 0) state.template begin<pass>(facts, p);
     visit<pass, S>(p, grid, at, state);
     visit_passes<pass + 1, passes, S>(p, grid, at, facts, state);
   }
@@ -37,21 +33,21 @@ FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& a
 // What backward will need of one output.
 template <class Reducer, class State>
 FASTPOOL_HD void store_saved(const Problem& p, int64_t saved, const State& state) {
-  using T = decltype(state.y(0));
-  if (Reducer::second_is_difference && p.difference) static_cast<T*>(p.difference)[saved] = state.second(0);
-  if (Reducer::saves_taps && p.tap_bytes == 1) static_cast<uint8_t*>(p.taps)[saved] = uint8_t(state.tap(0));
-  if (Reducer::saves_taps && p.tap_bytes == 4) static_cast<int32_t*>(p.taps)[saved] = int32_t(state.tap(0));
+  using T = decltype(state.y());
+  if (Reducer::second_is_difference && p.difference) static_cast<T*>(p.difference)[saved] = state.second();
+  if (Reducer::saves_taps && p.tap_bytes == 1) static_cast<uint8_t*>(p.taps)[saved] = uint8_t(state.tap());
+  if (Reducer::saves_taps && p.tap_bytes == 4) static_cast<int32_t*>(p.taps)[saved] = int32_t(state.tap());
   if (Reducer::saves_moments && p.moments)
-    for (int which = 0; which < 2; ++which) static_cast<T*>(p.moments)[which * p.moments_size + saved] = state.moment(0, which);
+    for (int which = 0; which < 2; ++which) static_cast<T*>(p.moments)[which * p.moments_size + saved] = state.moment(which);
 }
 
 template <class Reducer, class S, class State>
 FASTPOOL_HD void store_one(const Problem& p, const Level& level, const Place& at, const State& state) {
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
-  static_cast<S*>(p.y)[level.output_base + out] = Narrow<S>::from(state.y(0));
+  static_cast<S*>(p.y)[level.output_base + out] = Narrow<S>::from(state.y());
   if (Reducer::has_second && !Reducer::second_is_difference)
-    static_cast<S*>(p.second)[level.second_base + out] = Narrow<S>::from(state.second(0));
+    static_cast<S*>(p.second)[level.second_base + out] = Narrow<S>::from(state.second());
   store_saved<Reducer>(p, saved, state);
 }
 
@@ -62,20 +58,20 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
   const Facts<T> facts = facts_of<Reducer, T>(p, level, at.n, at.c, at.o);
   const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]), w = grid.axis[2].window(at.o[2]);
   const Tap<T> first = Tap<T>((d.first * h.size + h.first) * w.size + w.first);
-  typename Reducer::template State<T, 1> state;
-  state.start(0, first, p);
+  typename Reducer::template State<T> state;
+  state.start(first, p);
   visit_passes<0, Reducer::passes, S>(p, grid, at, facts, state);
   if constexpr (Reducer::careful_passes > 0) {
-    if (!state.ordinary(0)) {
+    if (!state.ordinary()) {
       typename Reducer::template Careful<T> careful;
-      careful.start(0, first, p);
+      careful.start(first, p);
       visit_passes<0, Reducer::careful_passes, S>(p, grid, at, facts, careful);
-      careful.finish(0, facts, p);
+      careful.finish(facts);
       store_one<Reducer, S>(p, level, at, careful);
       return;
     }
   }
-  state.finish(0, facts, p);
+  state.finish(facts);
   store_one<Reducer, S>(p, level, at, state);
 }
 
@@ -126,10 +122,10 @@ FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, in
         const int64_t tap_w = axis[2].tap_of(at.o[2], i[2]), width = axis[2].taps(at.o[2]);
         if (tap_d < 0 || tap_h < 0 || tap_w < 0) continue;
         const Facts<T> facts = facts_of<Gradient, T>(p, level, n, c, at.o);
-        const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S>(p, level, at), facts, p);
+        const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S>(p, level, at), facts);
         const int64_t saved = p.saved.at(n, c, level.first_bin + level.bin(at.o));
         const Tap<T> tap = Gradient::uses_taps ? saved_tap<T>(p, saved) : Tap<T>(0);
-        sum += Gradient::term(x, Tap<T>((tap_d * height + tap_h) * width + tap_w), slot.a, slot.b, slot.c, tap, p);
+        sum += Gradient::term(x, Tap<T>((tap_d * height + tap_h) * width + tap_w), slot, tap, p);
       }
     }
   }

@@ -1,51 +1,57 @@
 // exp of x <= 0 or NaN, with the same bits on every processor: no library call, no fused multiply-add.
 #pragma once
 
-#include "core/types.h"
+#include "core/values.h"
 
 namespace fastpool {
 
-// exp(x) = 2^n * exp(r), |r| <= log(2)/2; the Taylor series of exp(r) ends below half a unit in the last place.
-FASTPOOL_HD float exponential(float x) {
-  const float shift = 12582912.0f;                  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const float bounded = x < -104.0f ? -104.0f : x;  // exp(-104) rounds to 0; NaN passes the comparison
-  const float n = (bounded * 1.44269504f + shift) - shift;
-  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-  float sum = 1.0f / 5040.0f;
-  sum = sum * r + 1.0f / 720.0f;
-  sum = sum * r + 1.0f / 120.0f;
-  sum = sum * r + 1.0f / 24.0f;
-  sum = sum * r + 1.0f / 6.0f;
-  sum = sum * r + 0.5f;
-  sum = sum * (r * r) + r + 1.0f;
-  // Two factors, since 2^n alone may be subnormal.
-  const int32_t half = int32_t(n) >> 1, rest = int32_t(n) - half;
-  return sum * bit_cast<float>((half + 127) << 23) * bit_cast<float>((rest + 127) << 23);
-}
+template <class T>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+  static constexpr float lowest = -104.0f, shift = 12582912.0f, log2e = 1.44269504f, ln2 = 0.693359375f, ln2_rest = -2.12194440e-4f;
+  static constexpr uint32_t bias = 127, mantissa = 23;
+};
+template <>
+struct ExpConstants<double> {
+  static constexpr double lowest = -746.0, shift = 6755399441055744.0, log2e = 1.4426950408889634;
+  static constexpr double ln2 = 0.693147180369123816490, ln2_rest = 1.90821492927058770002e-10;
+  static constexpr uint64_t bias = 1023, mantissa = 52;
+};
 
-FASTPOOL_HD double exponential(double x) {
-  const double shift = 6755399441055744.0;  // 1.5 * 2^52
-  const double bounded = x < -746.0 ? -746.0 : x;
-  const double shifted = bounded * 1.4426950408889634 + shift;
-  const double n = shifted - shift;
-  const double r = (bounded - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-  double sum = 1.0 / 6227020800.0;
-  sum = sum * r + 1.0 / 479001600.0;
-  sum = sum * r + 1.0 / 39916800.0;
-  sum = sum * r + 1.0 / 3628800.0;
-  sum = sum * r + 1.0 / 362880.0;
-  sum = sum * r + 1.0 / 40320.0;
-  sum = sum * r + 1.0 / 5040.0;
-  sum = sum * r + 1.0 / 720.0;
-  sum = sum * r + 1.0 / 120.0;
-  sum = sum * r + 1.0 / 24.0;
-  sum = sum * r + 1.0 / 6.0;
-  sum = sum * r + 0.5;
-  sum = sum * (r * r) + r + 1.0;
-  // The integer stands in the low bits of the shifted sum: no conversion, which only AVX-512 vectorises.
-  const int64_t power = bit_cast<int64_t>(shifted) - bit_cast<int64_t>(shift);
-  const int64_t half = power / 2, rest = power - half;
-  return sum * bit_cast<double>((half + 1023) << 52) * bit_cast<double>((rest + 1023) << 52);
+// exp(x) = 2^n * exp(r), |r| <= log(2)/2; the Taylor series of exp(r) ends below half a unit in the last place.
+template <class V>
+FASTPOOL_HD V exponential(V x) {
+  using T = Scalar<V>;
+  using C = ExpConstants<T>;
+  const V bounded = select(x < V(C::lowest), V(C::lowest), x);  // below it exp rounds to 0; NaN passes
+  const V shifted = bounded * V(C::log2e) + V(C::shift);        // 1.5 * 2^mantissa: adding it rounds to an integer
+  const V n = shifted - V(C::shift);
+  const V r = (bounded - n * V(C::ln2)) - n * V(C::ln2_rest);
+  V sum(T(1) / T(5040));
+  if constexpr (sizeof(T) == 8) {
+    sum = V(T(1) / T(6227020800.0));
+    sum = sum * r + V(T(1) / T(479001600));
+    sum = sum * r + V(T(1) / T(39916800));
+    sum = sum * r + V(T(1) / T(3628800));
+    sum = sum * r + V(T(1) / T(362880));
+    sum = sum * r + V(T(1) / T(40320));
+    sum = sum * r + V(T(1) / T(5040));
+  }
+  sum = sum * r + V(T(1) / T(720));
+  sum = sum * r + V(T(1) / T(120));
+  sum = sum * r + V(T(1) / T(24));
+  sum = sum * r + V(T(1) / T(6));
+  sum = sum * r + V(T(0.5));
+  sum = sum * (r * r) + r + V(T(1));
+  // n stands in the low bits of the shifted sum. Two factors, since 2^n alone may be subnormal.
+  using B = Bits<V>;
+  using Word = decltype(bits_of(T(0)));
+  constexpr Word even = 2048;  // keeps the shift unsigned
+  const B power = bits_of(shifted) - B(bits_of(T(C::shift))) + B(even);
+  const B half = power >> 1, rest = power - half;
+  const B to_exponent(Word(C::bias - even / 2));
+  return sum * from_bits((half + to_exponent) << int(C::mantissa)) * from_bits((rest + to_exponent) << int(C::mantissa));
 }
 
 }  // namespace fastpool

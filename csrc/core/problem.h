@@ -13,6 +13,11 @@ struct View {
   FASTPOOL_HD int64_t at(int64_t n, int64_t c, int64_t pos) const { return n * sample + c * channel + pos * position; }
 };
 
+// An output: its sample, channel and index on each axis.
+struct Place {
+  int64_t n, c, o[3];
+};
+
 // How one level of one input is computed: lanes run over the outputs of a row, over one window, over planes that are
 // transposed first, or not at all. Where channels lie next to each other, lanes run over them unless it is `direct`.
 enum class Schedule : int32_t { rows, flat, planes, direct };

@@ -52,18 +52,6 @@ struct AccumulateIn<double> {
 template <class Storage>
 using Accumulated = typename AccumulateIn<Storage>::type;
 
-// Taps as wide as the value beside them: mixed widths keep a loop from vectorising.
-template <class T>
-struct TapBeside {
-  using type = int32_t;
-};
-template <>
-struct TapBeside<double> {
-  using type = int64_t;
-};
-template <class T>
-using Tap = typename TapBeside<T>::type;
-
 template <class T>
 struct Limits {
   static FASTPOOL_HD T infinity() { return bit_cast<T>(0x7f800000u); }
@@ -72,7 +60,6 @@ template <>
 struct Limits<double> {
   static FASTPOOL_HD double infinity() { return bit_cast<double>(0x7ff0000000000000ull); }
 };
-
 FASTPOOL_HD float widen(float x) { return x; }
 FASTPOOL_HD double widen(double x) { return x; }
 FASTPOOL_HD float widen(BFloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }

@@ -10,7 +10,7 @@ Capability best_capability() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
     return Capability::avx512;
-  if (__builtin_cpu_supports("avx2")) return Capability::avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return Capability::avx2;
 #endif
   return Capability::baseline;
 }

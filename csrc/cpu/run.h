@@ -1,11 +1,28 @@
-// From a problem to threads: the only place where work is divided.
+// From a problem to threads: the kernels of the processor at hand, over the units of work.
 #pragma once
 
 #include "core/kernels.h"
-#include "cpu/backward.h"
-#include "cpu/forward.h"
+#include "cpu/capability.h"
+#include "cpu/work.h"
 
 namespace fastpool::cpu {
+
+using Chunk = void (*)(const Problem&, int64_t begin, int64_t end);
+
+// Defined in csrc/cpu/kernels, which is compiled once for each capability.
+#define FASTPOOL_KERNELS(capability)                           \
+  namespace capability {                                       \
+  template <class Reducer>                                     \
+  void forward(const Problem& p, int64_t begin, int64_t end);  \
+  template <class Gradient>                                    \
+  void backward(const Problem& p, int64_t begin, int64_t end); \
+  }
+FASTPOOL_KERNELS(baseline)
+#if defined(__x86_64__)
+FASTPOOL_KERNELS(avx2)
+FASTPOOL_KERNELS(avx512)
+#endif
+#undef FASTPOOL_KERNELS
 
 // Runs chunk(p, begin, end) over [0, units) on the threads of the host framework.
 void parallel(const Problem& p, int64_t units, int64_t grain, Chunk chunk);
@@ -19,23 +36,24 @@ inline void divide(const Problem& p, int64_t units, Chunk chunk) {
   parallel(p, units, larger(kGrainElements / larger(per_unit, 1), 1), chunk);
 }
 
-// Half types are accumulated in float, and so share its kernels.
-template <template <class, class> class Body, class Pooling>
-void run(const Problem& p) {
-  if (p.dtype == Dtype::float64)
-    divide(p, Body<Pooling, double>::units(p), Versions<Body<Pooling, double>>::choose());
-  else
-    divide(p, Body<Pooling, float>::units(p), Versions<Body<Pooling, float>>::choose());
-}
-
 template <class Reducer>
 void forward(const Problem& p) {
-  run<Forward, Reducer>(p);
+  Chunk chunk = baseline::forward<Reducer>;
+#if defined(__x86_64__)
+  if (capability() == Capability::avx2) chunk = avx2::forward<Reducer>;
+  if (capability() == Capability::avx512) chunk = avx512::forward<Reducer>;
+#endif
+  divide(p, forward_units(p).count(), chunk);
 }
 
 template <class Gradient>
 void backward(const Problem& p) {
-  run<Backward, Gradient>(p);
+  Chunk chunk = baseline::backward<Gradient>;
+#if defined(__x86_64__)
+  if (capability() == Capability::avx2) chunk = avx2::backward<Gradient>;
+  if (capability() == Capability::avx512) chunk = avx512::backward<Gradient>;
+#endif
+  divide(p, backward_units(p).count(), chunk);
 }
 
 }  // namespace fastpool::cpu

@@ -8,6 +8,7 @@
 
 #include <tuple>
 
+#include "cpu/run.h"
 #include "ops/plan.h"
 
 #ifdef USE_CUDA

@@ -15,7 +15,7 @@ static Tensors select_backward(Tensor grad, Tensor taps, Ints sizes, int64_t ran
   return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t) { run_backward<SelectGradient>(p, call.grad); });
 }
 
-static Tensor select(Tensors inputs, Tensor taps, Ints window, int64_t order) {
+static Tensor select_taps(Tensors inputs, Tensor taps, Ints window, int64_t order) {
   const ForwardCall call(inputs, std::move(window), order, {});
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), dense_taps = checked_taps(taps, call.geometry);
@@ -52,7 +52,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastpool, m) {
 
 FASTPOOL_IMPLEMENT(m) {
   m.impl("max_pool", TORCH_BOX(&max_pool));
-  m.impl("select", TORCH_BOX(&select));
+  m.impl("select", TORCH_BOX(&select_taps));
   m.impl("select_backward", TORCH_BOX(&select_backward));
   m.impl("tap_indices", TORCH_BOX(&tap_indices));
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 
-#include "cpu/lanes.h"
 #include "cpu/run.h"
 
 namespace fastpool::cpu {

@@ -60,13 +60,18 @@ static bool clips(const Axis& axis) {
   return !axis.adaptive() && (axis.before > 0 || (axis.out - 1) * axis.stride - axis.before + axis.extent() > axis.in);
 }
 
-// Lanes over one window pay from about one step of all lanes on.
-constexpr int64_t kFlatTaps = 32;
+// Lanes over one window pay from about two steps of all lanes on, and rows of half a step: 7x7 costs 0.5 ns an element
+// transposed and 2.1 in lanes of its own, 14x14 0.85 and 0.6; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
+constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
+// Transposing planes pays when there are a few, and rows are short: 28 outputs cost 0.9 ns an element as rows of
+// their own and 0.8 transposed, 14 cost 2.8 and 0.6, 4 cost 6 and 0.6 (AVX-512, k2 s2, float32, one thread).
+constexpr int64_t kFewPlanes = 8, kNarrowOutput = 32, kNarrowInput = 64, kNarrowBin = 16;
 
-static void choose_schedules(Level& level, bool bins, bool channels_last, ReducerTraits traits) {
+static void choose_schedules(Level& level, bool bins, bool channels_last, int64_t channels, ReducerTraits traits) {
   const Axis* axis = level.grid.axis;
   int64_t smallest = 1, largest = 1;
   bool sliding = true;
+  const int64_t smallest_width = window_sizes(axis[2]).smallest;
   for (int a = 0; a < 3; ++a) {
     const WindowSizes sizes = window_sizes(axis[a]);
     smallest *= sizes.smallest;
@@ -78,21 +83,24 @@ static void choose_schedules(Level& level, bool bins, bool channels_last, Reduce
   level.forward = level.backward = Schedule::direct;
   if (schedule_choice == ScheduleChoice::direct) return;
   // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
+  const bool planes = channels >= kFewPlanes;
   const bool one_order = !traits.draws || level.large || largest <= kMostSequentialTaps;
   const bool free_order = bins && !traits.draws;
   if (!one_order)
     level.forward = Schedule::direct;
   else if (channels_last)
     level.forward = Schedule::rows;
-  else if (level.large || (free_order && smallest >= kFlatTaps && !(sliding && axis[2].stride <= 4)))
+  else if (level.large || (free_order && smallest >= kFlatTaps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
-  else if (sliding && largest <= kMostSequentialTaps)
+  else if (sliding && largest <= kMostSequentialTaps && !(planes && axis[2].out < kNarrowOutput))
     level.forward = Schedule::rows;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;
   const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && axis[2].kernel > 2 * axis[2].out);
   if (channels_last)
     level.backward = Schedule::rows;
+  else if (planes && (axis[2].in < kNarrowInput || (!sliding && smallest_width < kNarrowBin)))
+    level.backward = Schedule::planes;
   else if (wide || !sliding)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;
   else
@@ -118,7 +126,7 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
       if (axis.adaptive() && axis.in % axis.out == 0) axis.kernel = axis.stride = axis.in / axis.out;  // even bins slide
     }
     if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
-    choose_schedules(level, bins, channels_last, traits);
+    choose_schedules(level, bins, channels_last, shape.channels, traits);
     level.first_bin = p.bins;
     level.first_row = p.bin_rows;
     const int64_t level_bins = level.grid.bins();
@@ -201,7 +209,7 @@ static void ask_for_huge_pages(const Tensor& tensor) {
 #if defined(__linux__)
   constexpr uintptr_t page = uintptr_t(2) << 20;
   const uintptr_t bytes = uintptr_t(tensor.numel()) * tensor.element_size();
-  if (bytes < 16 * page || !tensor.is_cpu()) return;
+  if (bytes < 2 * page || !tensor.is_cpu()) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
   const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
   if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);

@@ -12,34 +12,34 @@ struct Average : Reducer {
     return T(0);
   }
 
-  template <class T, int L>
-  struct State : LaneDefaults<T> {
-    T sum[L];
+  template <class V>
+  struct State : StateDefaults<V> {
+    V sum;
 
-    FASTPOOL_HD void start(int i, Tap<T>, const Problem&) { sum[i] = T(0); }
+    FASTPOOL_HD void start(Tap<V>, const Problem&) { sum = V(Scalar<V>(0)); }
     template <int pass>
-    FASTPOOL_HD void add(int i, T x, Tap<T>) {
-      sum[i] += x;
+    FASTPOOL_HD void add(V x, Tap<V>) {
+      sum = sum + x;
     }
-    template <int pass>
-    FASTPOOL_HD void fold(const Facts<T>&, const Problem&) {
-      for (int half = L / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
+    template <int pass, class Team>
+    FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+      sum = team.sum(sum);
     }
-    FASTPOOL_HD void finish(int i, const Facts<T>& facts, const Problem&) { sum[i] /= facts.divisor; }
-    FASTPOOL_HD T y(int i) const { return sum[i]; }
+    FASTPOOL_HD void finish(const Facts<V>& facts) { sum = sum / facts.divisor; }
+    FASTPOOL_HD V y() const { return sum; }
   };
 };
 
 struct AverageGradient : Gradient {
   static constexpr bool uses_divisor = true;
-  template <class T>
-  static FASTPOOL_HD Slot<T> prepare(const OutputFacts<T>& out, const Facts<T>& facts, const Problem&) {
-    return {out.g / facts.divisor, T(0), T(0)};
+  template <class V>
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
+    const V share = out.g / facts.divisor;
+    return {share, share, share};
   }
-  template <class T>
-  static FASTPOOL_HD T term(T, Tap<T>, T a, T, T, Tap<T>, const Problem&) {
-    return a;
+  template <class V>
+  static FASTPOOL_HD V term(V, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem&) {
+    return slot.a;
   }
 };
 

@@ -16,55 +16,53 @@ struct Expectation : Reducer {
     return -Limits<T>::infinity();
   }
 
-  template <class T, int L>
-  struct State : LaneDefaults<T> {
-    T temperature, largest[L], weights[L], weighted[L], result[L];
+  template <class V>
+  struct State : StateDefaults<V> {
+    using T = Scalar<V>;
+    V temperature, largest, weights, weighted, result;
 
-    FASTPOOL_HD void start(int i, Tap<T>, const Problem& p) {
-      temperature = T(p.temperature);
-      largest[i] = -Limits<T>::infinity();
-      weights[i] = weighted[i] = T(0);
+    FASTPOOL_HD void start(Tap<V>, const Problem& p) {
+      temperature = V(T(p.temperature));
+      largest = -infinity<V>();
+      weights = weighted = V(T(0));
     }
     template <int pass>
-    FASTPOOL_HD void add(int i, T x, Tap<T>) {
+    FASTPOOL_HD void add(V x, Tap<V>) {
       if constexpr (pass + 1 < passes) {
-        largest[i] = max_with_nan(largest[i], x);
+        largest = max_with_nan(largest, x);
       } else {
-        const T w = Weights::weight(x, largest[i], temperature);
-        weights[i] += w;
-        weighted[i] += w == T(0) ? T(0) : w * x;  // 0 * -inf contributes nothing
+        const V w = Weights::weight(x, largest, temperature);
+        weights = weights + w;
+        weighted = weighted + select(w == V(T(0)), V(T(0)), w * x);  // 0 * -inf contributes nothing
       }
     }
-    template <int pass>
-    FASTPOOL_HD void fold(const Facts<T>&, const Problem&) {
-      if constexpr (pass + 1 < passes) share_max(largest);
-      if constexpr (pass + 1 == passes)
-        for (int half = L / 2; half > 0; half /= 2)
-          for (int i = 0; i < half; ++i) {
-            weights[i] += weights[i + half];
-            weighted[i] += weighted[i + half];
-          }
+    template <int pass, class Team>
+    FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+      if constexpr (pass + 1 < passes) {
+        largest = team.max(largest);
+      } else {
+        weights = team.sum(weights);
+        weighted = team.sum(weighted);
+      }
     }
     // Squares of tiny relu weights lose bits long before the result does.
-    FASTPOOL_HD bool ordinary(int i) const {
-      const T size = weighted[i] < T(0) ? -weighted[i] : weighted[i];
-      const bool finite = size < Limits<T>::infinity();
-      return Weights::needs_max ? finite : (finite & (size > smallest())) | (weights[i] == T(0));
+    FASTPOOL_HD Mask<V> ordinary() const {
+      const V size = select(weighted < V(T(0)), -weighted, weighted);
+      const Mask<V> finite = size < infinity<V>();
+      if constexpr (Weights::needs_max) return finite;
+      return (finite & (size > V(sizeof(T) == 4 ? T(1e-28) : T(1e-280)))) | (weights == V(T(0)));
     }
-    static FASTPOOL_HD T smallest() { return sizeof(T) == 4 ? T(1e-28) : T(1e-280); }
-    FASTPOOL_HD void finish(int i, const Facts<T>&, const Problem&) {
-      result[i] = weights[i] == T(0) ? Weights::template nothing<T>() : weighted[i] / weights[i];
-    }
-    FASTPOOL_HD T y(int i) const { return result[i]; }
-    FASTPOOL_HD T moment(int i, int which) const { return which ? weights[i] : Weights::needs_max ? largest[i] : T(1); }
+    FASTPOOL_HD void finish(const Facts<V>&) { result = select(weights == V(T(0)), Weights::template nothing<V>(), weighted / weights); }
+    FASTPOOL_HD V y() const { return result; }
+    FASTPOOL_HD V moment(int which) const { return which ? weights : Weights::needs_max ? largest : V(T(1)); }
   };
 
   // Follows the infinities, and scales where a sum or a square would overflow or underflow.
   template <class T>
-  struct Careful : LaneDefaults<T> {
+  struct Careful : StateDefaults<T> {
     T temperature, largest, weights, weighted, result;
 
-    FASTPOOL_HD void start(int, Tap<T>, const Problem& p) {
+    FASTPOOL_HD void start(Tap<T>, const Problem& p) {
       temperature = T(p.temperature);
       largest = -Limits<T>::infinity();
       weights = weighted = T(0);
@@ -76,7 +74,7 @@ struct Expectation : Reducer {
     FASTPOOL_HD T up(T x) const { return Weights::needs_max ? x * T(0x1p32) : x * largest; }
 
     template <int pass>
-    FASTPOOL_HD void add(int, T x, Tap<T>) {
+    FASTPOOL_HD void add(T x, Tap<T>) {
       if constexpr (pass == 0) {
         largest = max_with_nan(largest, x);
       } else {
@@ -86,32 +84,35 @@ struct Expectation : Reducer {
         weighted += w == T(0) ? T(0) : w * down(x);
       }
     }
-    FASTPOOL_HD void finish(int, const Facts<T>&, const Problem&) {
+    FASTPOOL_HD void finish(const Facts<T>&) {
       const T empty = Weights::template nothing<T>();
       result = up(weighted / weights);
       if (largest == Limits<T>::infinity()) result = largest;
       if (largest <= empty) result = empty;
     }
-    FASTPOOL_HD T y(int) const { return result; }
-    FASTPOOL_HD T moment(int, int which) const { return which ? weights : largest; }
+    FASTPOOL_HD T y() const { return result; }
+    FASTPOOL_HD T moment(int which) const { return which ? weights : largest; }
   };
 };
 
 template <class Weights>
 struct ExpectationGradient : Gradient {
+  static constexpr int slots = 3;
   static constexpr bool uses_input = true;
-  template <class T>
-  static FASTPOOL_HD Slot<T> prepare(const OutputFacts<T>& out, const Facts<T>&, const Problem&) {
+  template <class V>
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&) {
     return {out.g / out.moment[1], out.y, out.moment[0]};
   }
-  template <class T>
-  static FASTPOOL_HD T term(T x, Tap<T>, T a, T y, T m, Tap<T>, const Problem& p) {
+  template <class V>
+  static FASTPOOL_HD V term(V x, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem& p) {
+    using T = Scalar<V>;
+    const V zero(T(0)), one(T(1)), temperature(T(p.temperature));
     if constexpr (Weights::needs_max) {
-      const T w = exponential((x - m) / T(p.temperature));
-      return w == T(0) ? T(0) : a * w * (T(1) + (x - y) / T(p.temperature));
+      const V w = exponential((x - slot.c) / temperature);
+      return select(w == zero, zero, slot.a * w * (one + (x - slot.b) / temperature));
     } else {
-      const T slope = a * (T(2) * ((x - T(0.5) * y) / m));  // x + x could overflow
-      return x <= T(0) ? T(0) : slope;                      // NaN passes
+      const V slope = slot.a * (V(T(2)) * ((x - V(T(0.5)) * slot.b) / slot.c));  // x + x could overflow
+      return select(x <= zero, zero, slope);                                     // NaN passes
     }
   }
 };

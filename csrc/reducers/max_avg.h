@@ -14,72 +14,73 @@ struct MaxAverage : Reducer {
     return Max::padding<T>();
   }
 
-  template <class T, int L>
-  struct State : LaneDefaults<T> {
-    Max::State<T, L> largest;
-    Average::State<T, L> mean;
+  template <class V>
+  struct State : StateDefaults<V> {
+    Max::State<V> largest;
+    Average::State<V> mean;
 
-    FASTPOOL_HD void start(int i, Tap<T> first, const Problem& p) {
-      largest.start(i, first, p);
-      mean.start(i, first, p);
+    FASTPOOL_HD void start(Tap<V> first, const Problem& p) {
+      largest.start(first, p);
+      mean.start(first, p);
     }
     template <int pass>
-    FASTPOOL_HD void add(int i, T x, Tap<T> tap) {
-      largest.template add<pass>(i, x, tap);
-      mean.template add<pass>(i, x, tap);
+    FASTPOOL_HD void add(V x, Tap<V> tap) {
+      largest.template add<pass>(x, tap);
+      mean.template add<pass>(x, tap);
     }
-    template <int pass>
-    FASTPOOL_HD void fold(const Facts<T>& facts, const Problem& p) {
-      largest.template fold<pass>(facts, p);
-      mean.template fold<pass>(facts, p);
+    template <int pass, class Team>
+    FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
+      largest.template share<pass>(team, facts);
+      mean.template share<pass>(team, facts);
     }
     // Padding of -inf is invisible to the maximum but spoils the sum: such windows take the exact path.
-    FASTPOOL_HD bool ordinary(int i) const {
-      return mean.sum[i] > -Limits<T>::infinity();
+    FASTPOOL_HD Mask<V> ordinary() const {
+      return mean.sum > -infinity<V>();
     }
-    FASTPOOL_HD void finish(int i, const Facts<T>& facts, const Problem& p) { mean.finish(i, facts, p); }
-    FASTPOOL_HD T y(int i) const { return largest.y(i); }
-    FASTPOOL_HD T second(int i) const { return mean.y(i); }
-    FASTPOOL_HD Tap<T> tap(int i) const { return largest.tap(i); }
+    FASTPOOL_HD void finish(const Facts<V>& facts) { mean.finish(facts); }
+    FASTPOOL_HD V y() const { return largest.y(); }
+    FASTPOOL_HD V second() const { return mean.y(); }
+    FASTPOOL_HD Tap<V> tap() const { return largest.tap(); }
   };
 };
 
 struct Mixed : MaxAverage {
   static constexpr bool second_is_difference = true, uses_alpha = true;
 
-  template <class T, int L>
-  struct State : MaxAverage::State<T, L> {
-    using Both = MaxAverage::State<T, L>;
-    T mixture[L];
+  template <class V>
+  struct State : MaxAverage::State<V> {
+    using Both = MaxAverage::State<V>;
+    V mixture;
 
-    FASTPOOL_HD void finish(int i, const Facts<T>& facts, const Problem& p) {
-      Both::finish(i, facts, p);
-      mixture[i] = facts.alpha * Both::y(i) + (T(1) - facts.alpha) * Both::second(i);
+    FASTPOOL_HD void finish(const Facts<V>& facts) {
+      Both::finish(facts);
+      mixture = facts.alpha * Both::y() + (V(Scalar<V>(1)) - facts.alpha) * Both::second();
     }
-    FASTPOOL_HD T y(int i) const { return mixture[i]; }
-    FASTPOOL_HD T second(int i) const { return Both::y(i) - Both::second(i); }
+    FASTPOOL_HD V y() const { return mixture; }
+    FASTPOOL_HD V second() const { return Both::y() - Both::second(); }
   };
 };
 
 struct MaxAverageGradient : SelectGradient {
+  static constexpr int slots = 2;
   static constexpr bool uses_second = true, uses_divisor = true;
-  template <class T>
-  static FASTPOOL_HD Slot<T> prepare(const OutputFacts<T>& out, const Facts<T>& facts, const Problem&) {
-    const T share = out.g_second / facts.divisor;
-    return {out.g + share, share, T(0)};
+  template <class V>
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
+    const V share = out.g_second / facts.divisor;
+    return {out.g + share, share, share};
   }
-  template <class T>
-  static FASTPOOL_HD T term(T, Tap<T> here, T a, T b, T, Tap<T> tap, const Problem&) {
-    return tap == here ? a : b;
+  template <class V>
+  static FASTPOOL_HD V term(V, Tap<V> here, const Slot<V>& slot, Tap<V> tap, const Problem&) {
+    return select(tap == here, slot.a, slot.b);
   }
 };
 
 struct MixedGradient : MaxAverageGradient {
   static constexpr bool uses_second = false, uses_alpha = true;
-  template <class T>
-  static FASTPOOL_HD Slot<T> prepare(const OutputFacts<T>& out, const Facts<T>& facts, const Problem&) {
-    const T share = (T(1) - facts.alpha) * out.g / facts.divisor;
-    return {facts.alpha * out.g + share, share, T(0)};
+  template <class V>
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
+    const V share = (V(Scalar<V>(1)) - facts.alpha) * out.g / facts.divisor;
+    return {facts.alpha * out.g + share, share, share};
   }
 };
 

@@ -1,13 +1,17 @@
-// What every pooling provides. A reducer names what it uses and saves, and has a State of L independent lanes:
+// What every pooling provides. A reducer names what it uses and saves, and has a State<V>, where V is one value or a
+// vector of lanes with a window each:
 //
-//   start(lane, first_tap, p)        before the first element
-//   begin<pass>(lane, facts, p)      before each further pass over the window
-//   add<pass>(lane, x, tap)          one element; taps arrive in increasing order
-//   fold<pass>(facts, p)             only where lanes share one window: lane = tap mod L; combine what pass gathered
-//   ordinary(lane)                   whether the fast arithmetic holds; otherwise Careful recomputes the output
-//   finish(lane, facts, p)           then y(lane), second(lane), tap(lane), moment(lane, 0 or 1)
+//   start(first_tap, p)       before the first element
+//   begin<pass>(facts, p)     before each further pass over the window
+//   add<pass>(x, tap)         one element; taps arrive in increasing order
+//   share<pass>(team, facts)  after each pass, instead of begin, where lanes share one window, lane = tap mod 32
+//   ordinary()                where the fast arithmetic holds; elsewhere Careful recomputes the output
+//   finish(facts)             then y(), second(), tap(), moment(0 or 1)
 //
 // `padding()` is the value that stands outside the input and changes no result.
+//
+// A team is what lanes that share a window ask of each other: sum(x), max(x) (NaN wins), first(tap), last(tap),
+// from(mask, x) (x of a lane where mask holds), lane() and spread(x)[r] (x of lane r).
 #pragma once
 
 #include "core/exp.h"
@@ -29,33 +33,32 @@ struct LargeWindows {
 };
 
 // State members that most reducers leave as they are.
-template <class T>
-struct LaneDefaults {
+template <class V>
+struct StateDefaults {
   template <int pass>
-  FASTPOOL_HD void begin(int, const Facts<T>&, const Problem&) {}
-  template <int pass>
-  FASTPOOL_HD void fold(const Facts<T>&, const Problem&) {}
-  FASTPOOL_HD bool ordinary(int) const { return true; }
-  FASTPOOL_HD T second(int) const { return T(0); }
-  FASTPOOL_HD Tap<T> tap(int) const { return 0; }
-  FASTPOOL_HD T moment(int, int) const { return T(0); }
+  FASTPOOL_HD void begin(const Facts<V>&, const Problem&) {}
+  FASTPOOL_HD Mask<V> ordinary() const { return Mask<V>(true); }
+  FASTPOOL_HD V second() const { return V(Scalar<V>(0)); }
+  FASTPOOL_HD Tap<V> tap() const { return Tap<V>(0); }
+  FASTPOOL_HD V moment(int) const { return V(Scalar<V>(0)); }
 };
 
 // The gradient side: one term for every pair of an input element and an output that sees it.
 // `prepare` turns what is known of an output into a Slot once; `term` is evaluated for each element.
 struct Gradient {
+  static constexpr int slots = 1;  // members of Slot that are used
   static constexpr bool uses_taps = false, uses_second = false, uses_input = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
 };
 
-template <class T>
+template <class V>
 struct Slot {
-  T a, b, c;
+  V a, b, c;
 };
 
-template <class T>
+template <class V>
 struct OutputFacts {
-  T g, g_second, y, moment[2];
+  V g, g_second, y, moment[2];
 };
 
 }  // namespace fastpool

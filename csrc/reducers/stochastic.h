@@ -18,115 +18,125 @@ struct Stochastic : Reducer {
     return -Limits<T>::infinity();
   }
 
-  template <class T, int L>
-  struct State : LaneDefaults<T> {
-    T temperature, largest[L], sum[sums][L], total[L], threshold[L], running[L], value[L];
-    Tap<T> at[L], chosen[L];
+  template <class V>
+  struct State : StateDefaults<V> {
+    using T = Scalar<V>;
+    V temperature, largest, sum[sums], total, threshold, running, value;
+    Tap<V> at, chosen;
 
-    FASTPOOL_HD void start(int i, Tap<T>, const Problem& p) {
-      temperature = T(p.temperature);
-      largest[i] = -Limits<T>::infinity();
-      for (int r = 0; r < sums; ++r) sum[r][i] = T(0);
-      running[i] = T(0);
-      value[i] = Weights::template nothing<T>();
-      at[i] = -1;
+    FASTPOOL_HD void start(Tap<V>, const Problem& p) {
+      temperature = V(T(p.temperature));
+      largest = -infinity<V>();
+      for (int r = 0; r < sums; ++r) sum[r] = V(T(0));
+      running = V(T(0));
+      value = Weights::template nothing<V>();
+      at = Tap<V>(-1);
     }
     template <int pass>
-    FASTPOOL_HD void add(int i, T x, Tap<T> tap) {
+    FASTPOOL_HD void add(V x, Tap<V> tap) {
       if constexpr (pass < total_pass) {
-        largest[i] = max_with_nan(largest[i], x);
+        largest = max_with_nan(largest, x);
       } else if constexpr (pass == total_pass) {
-        sum[tap % sums][i] += weight(i, x);
+        V& mine = sum[classes ? int(first_lane(tap) % sums) : 0];
+        mine = mine + weight(x);
       } else {
-        const bool mine = classes ? (chosen[i] < 0) | (chosen[i] == tap % sums) : true;
-        const T w = weight(i, x);
-        const bool take = mine & (w > T(0)) & !(running[i] > threshold[i]);
-        value[i] = take ? x : value[i];
-        at[i] = take ? tap : at[i];
-        running[i] += mine ? w : T(0);
+        const V w = weight(x);
+        Mask<V> take = (w > V(T(0))) & !(running > threshold);
+        if constexpr (classes) {
+          const Mask<V> mine = (chosen < Tap<V>(0)) | (chosen == Tap<V>(first_lane(tap) % sums));
+          take = take & mine;
+          running = running + select(mine, w, V(T(0)));
+        } else {
+          running = running + w;
+        }
+        value = select(take, x, value);
+        at = select(take, tap, at);
       }
     }
-    FASTPOOL_HD T weight(int i, T x) const { return Weights::weight(x, largest[i], temperature); }
+    FASTPOOL_HD V weight(V x) const { return Weights::weight(x, largest, temperature); }
 
     template <int pass>
-    FASTPOOL_HD void begin(int i, const Facts<T>& facts, const Problem&) {
+    FASTPOOL_HD void begin(const Facts<V>& facts, const Problem&) {
       if constexpr (pass == walk_pass) {
-        total[i] = sum[0][i];
-        for (int r = 1; r < sums; ++r) total[i] += sum[r][i];
-        threshold[i] = facts.uniform * total[i];
-        chosen[i] = -1;
-        T before = T(0);
-        for (int r = 0; r < (classes ? sums : 0); ++r) {
-          const T after = before + sum[r][i];
-          const bool take = (chosen[i] < 0) & (after > threshold[i]);
-          chosen[i] = take ? r : chosen[i];
-          running[i] = take ? before : running[i];
-          before = after;
+        total = sum[0];
+        for (int r = 1; r < sums; ++r) total = total + sum[r];
+        threshold = facts.uniform * total;
+        if constexpr (classes) {
+          chosen = Tap<V>(-1);
+          V before(T(0));
+          for (int r = 0; r < sums; ++r) {
+            const V after = before + sum[r];
+            const Mask<V> take = (chosen < Tap<V>(0)) & (after > threshold);
+            chosen = select(take, Tap<V>(r), chosen);
+            running = select(take, before, running);
+            before = after;
+          }
+          // No class exceeds the threshold: every tap with weight is passed, so the last one stays.
+          threshold = select(chosen < Tap<V>(0), infinity<V>(), threshold);
         }
-        // No class exceeds the threshold: every tap with weight is passed, so the last one stays.
-        if (classes) threshold[i] = chosen[i] < 0 ? Limits<T>::infinity() : threshold[i];
       }
     }
 
     // Lanes that share one window are its classes.
-    template <int pass>
-    FASTPOOL_HD void fold(const Facts<T>& facts, const Problem&) {
-      if constexpr (pass < total_pass) share_max(largest);
+    template <int pass, class Team>
+    FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
+      if constexpr (pass < total_pass) largest = team.max(largest);
       if constexpr (pass == total_pass) {
-        T all = T(0), before = T(0);
-        for (int r = 0; r < L; ++r) all += sum[0][r];
+        const auto sums_of = team.spread(sum[0]);
+        T all(0), before(0), passed(0);
+        for (int r = 0; r < kClasses; ++r) all += sums_of[r];
+        const T limit = first_lane(facts.uniform) * all;
         int found = -1;
-        for (int r = 0; r < L; ++r) {
-          const T after = before + sum[0][r];
-          if (found < 0 && after > facts.uniform * all) found = r;
-          // Any lane but the chosen one starts above the threshold and so takes nothing.
-          running[r] = found == r ? before : Limits<T>::infinity();
-          threshold[r] = facts.uniform * all;
+        for (int r = 0; r < kClasses; ++r) {
+          const T after = before + sums_of[r];
+          if (found < 0 && after > limit) {
+            found = r;
+            passed = before;
+          }
           before = after;
         }
-        for (int r = 0; r < L; ++r) {
-          total[r] = all;
-          if (found < 0) threshold[r] = Limits<T>::infinity();
-        }
+        sum[0] = total = V(all);
+        threshold = V(found < 0 ? Limits<T>::infinity() : limit);
+        // Any lane but the chosen one starts above the threshold and so takes nothing.
+        running = select(team.lane() == Tap<V>(found), V(passed), infinity<V>());
       }
-      if constexpr (pass == walk_pass)
-        for (int r = 1; r < L; ++r)
-          if (at[r] > at[0]) {
-            at[0] = at[r];
-            value[0] = value[r];
-          }
+      if constexpr (pass == walk_pass) {
+        const Tap<V> last = team.last(at);
+        value = team.from(at == last, value);
+        at = last;
+      }
     }
-    FASTPOOL_HD bool ordinary(int i) const { return total[i] < Limits<T>::infinity(); }
-    FASTPOOL_HD void finish(int, const Facts<T>&, const Problem&) {}
-    FASTPOOL_HD T y(int i) const { return value[i]; }
-    FASTPOOL_HD Tap<T> tap(int i) const { return at[i]; }
+    FASTPOOL_HD Mask<V> ordinary() const { return total < infinity<V>(); }
+    FASTPOOL_HD void finish(const Facts<V>&) {}
+    FASTPOOL_HD V y() const { return value; }
+    FASTPOOL_HD Tap<V> tap() const { return at; }
   };
 
   // NaN is chosen as in max pooling, otherwise the first +inf; a softmax over -inf alone gives its first element.
   template <class T>
-  struct Careful : State<T, 1> {
-    using Draw = State<T, 1>;
+  struct Careful : State<T> {
+    using Draw = State<T>;
     T odd;
     Tap<T> odd_at, first;
 
-    FASTPOOL_HD void start(int i, Tap<T> first_tap, const Problem& p) {
-      Draw::start(i, first_tap, p);
+    FASTPOOL_HD void start(Tap<T> first_tap, const Problem& p) {
+      Draw::start(first_tap, p);
       first = first_tap;
       odd = T(0);
       odd_at = -1;
     }
     template <int pass>
-    FASTPOOL_HD void add(int i, T x, Tap<T> tap) {
-      Draw::template add<pass>(i, x, tap);
+    FASTPOOL_HD void add(T x, Tap<T> tap) {
+      Draw::template add<pass>(x, tap);
       if (pass == 0 && (x != x || (x == Limits<T>::infinity() && odd_at < 0))) {
         odd = x;
         odd_at = tap;
       }
     }
-    FASTPOOL_HD T y(int i) const { return odd_at >= 0 ? odd : Draw::y(i); }
-    FASTPOOL_HD Tap<T> tap(int i) const {
+    FASTPOOL_HD T y() const { return odd_at >= 0 ? odd : Draw::y(); }
+    FASTPOOL_HD Tap<T> tap() const {
       if (odd_at >= 0) return odd_at;
-      return Weights::needs_max && Draw::tap(i) < 0 ? first : Draw::tap(i);
+      return Weights::needs_max && Draw::tap() < 0 ? first : Draw::tap();
     }
   };
 };

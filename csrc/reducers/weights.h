@@ -7,40 +7,33 @@ namespace fastpool {
 
 struct ReluWeights {
   static constexpr bool needs_max = false;
-  template <class T>
-  static FASTPOOL_HD T weight(T x, T, T) {
-    return x < T(0) ? T(0) : x;  // NaN stays NaN
+  template <class V>
+  static FASTPOOL_HD V weight(V x, V, V) {
+    const V zero(Scalar<V>(0));
+    return select(x < zero, zero, x);  // NaN stays NaN
   }
-  template <class T>
-  static FASTPOOL_HD T nothing() {
-    return T(0);  // what a window without any weight pools to
+  template <class V>
+  static FASTPOOL_HD V nothing() {
+    return V(Scalar<V>(0));  // what a window without any weight pools to
   }
 };
 
 struct SoftmaxWeights {
   static constexpr bool needs_max = true;
-  template <class T>
-  static FASTPOOL_HD T weight(T x, T largest, T temperature) {
+  template <class V>
+  static FASTPOOL_HD V weight(V x, V largest, V temperature) {
     return exponential((x - largest) / temperature);
   }
-  template <class T>
-  static FASTPOOL_HD T nothing() {
-    return -Limits<T>::infinity();
+  template <class V>
+  static FASTPOOL_HD V nothing() {
+    return -infinity<V>();
   }
 };
 
 // A running maximum that NaN enters and never leaves.
-template <class T>
-FASTPOOL_HD T max_with_nan(T a, T b) {
-  return ((b > a) | (b != b)) ? b : a;
-}
-
-// Gives every lane the largest value of all lanes.
-template <class T, int L>
-FASTPOOL_HD void share_max(T (&largest)[L]) {
-  T all = largest[0];
-  for (int i = 1; i < L; ++i) all = max_with_nan(all, largest[i]);
-  for (int i = 0; i < L; ++i) largest[i] = all;
+template <class V>
+FASTPOOL_HD V max_with_nan(V a, V b) {
+  return select((b > a) | (b != b), b, a);
 }
 
 }  // namespace fastpool

@@ -1,0 +1,41 @@
+#include "core/direct.h"
+#include "core/kernels.h"
+#include "cpu/work.h"
+
+namespace fastpool::cpu {
+
+template <class Reducer>
+void forward_exact(const Problem& p, const Level& level, const Place& at) {
+  with_storage(p.dtype, [&](auto s) { forward_at<Reducer, decltype(s)>(p, level, at); });
+}
+
+template <class Gradient>
+double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], double sum) {
+  with_storage(p.dtype, [&](auto s) {
+    using S = decltype(s);
+    sum = backward_one<Gradient, S>(p, level, n, c, i, Accumulated<S>(sum));
+  });
+  return sum;
+}
+
+#define FASTPOOL_FORWARD(...) template void forward_exact<__VA_ARGS__>(const Problem&, const Level&, const Place&);
+#define FASTPOOL_BACKWARD(...) \
+  template double backward_exact<__VA_ARGS__>(const Problem&, const Level&, int64_t, int64_t, const int64_t[3], double);
+FASTPOOL_FORWARD(Max)
+FASTPOOL_FORWARD(Average)
+FASTPOOL_FORWARD(MaxAverage)
+FASTPOOL_FORWARD(Mixed)
+FASTPOOL_FORWARD(Stochastic<ReluWeights, false>)
+FASTPOOL_FORWARD(Stochastic<SoftmaxWeights, false>)
+FASTPOOL_FORWARD(Stochastic<ReluWeights, true>)
+FASTPOOL_FORWARD(Stochastic<SoftmaxWeights, true>)
+FASTPOOL_FORWARD(Expectation<ReluWeights>)
+FASTPOOL_FORWARD(Expectation<SoftmaxWeights>)
+FASTPOOL_BACKWARD(SelectGradient)
+FASTPOOL_BACKWARD(AverageGradient)
+FASTPOOL_BACKWARD(MaxAverageGradient)
+FASTPOOL_BACKWARD(MixedGradient)
+FASTPOOL_BACKWARD(ExpectationGradient<ReluWeights>)
+FASTPOOL_BACKWARD(ExpectationGradient<SoftmaxWeights>)
+
+}  // namespace fastpool::cpu

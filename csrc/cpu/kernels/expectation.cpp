@@ -1,0 +1,6 @@
+#include "cpu/kernels/instantiate.h"
+
+FASTPOOL_FORWARD(Expectation<ReluWeights>)
+FASTPOOL_BACKWARD(ExpectationGradient<ReluWeights>)
+FASTPOOL_FORWARD(Expectation<SoftmaxWeights>)
+FASTPOOL_BACKWARD(ExpectationGradient<SoftmaxWeights>)

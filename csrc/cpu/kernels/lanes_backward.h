@@ -1,0 +1,201 @@
+// Backward whose lanes are channels: of channels-last input, and of contiguous planes that are transposed.
+#pragma once
+
+#include <new>
+
+#include "cpu/kernels/slots.h"
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+// Rows of outputs of one level for all channels of a unit, and the terms that they give.
+template <class Gradient, class T>
+class LaneTerms {
+ public:
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+
+  // An output row that sees the row at hand, and the first tap of that row in its windows.
+  struct Row {
+    int64_t at, tap;
+  };
+  Row* over;
+  int64_t count;
+
+  // Adds the terms of those rows for the L channels from c on of column i.
+  FASTPOOL_HD V add(V sum, V x, int64_t i, int64_t c) const {
+    const Axis& w = level.grid.axis[2];
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t o = covers[i].begin; o < covers[i].end; ++o) {
+        int64_t tap = i + w.before - o * w.stride, size = w.kernel;
+        if (w.adaptive() || w.dilation != 1) {
+          tap = w.tap_of(o, i);
+          if (tap < 0) continue;
+          size = w.taps(o);
+        }
+        sum = sum + slots.term(p, x, Tap<V>(Tap<T>(over[r].tap * size + tap)), over[r].at + o * stride + c);
+      }
+    return sum;
+  }
+
+ protected:
+  const Problem& p;
+  const Level& level;
+  OutputRows rows;
+  int64_t stride;
+  SlotArrays<Gradient, T> slots;
+  Range* covers;
+
+  LaneTerms(const Problem& p, const Level& level, int64_t channels, Arena& arena)
+      : p(p), level(level), rows(level.grid), stride(round_up(channels, L)), slots(arena, rows.count() * level.grid.axis[2].out * stride) {
+    const Axis& w = level.grid.axis[2];
+    over = arena.take<Row>(rows.count());
+    covers = arena.take<Range>(w.in);
+    for (int64_t i = 0; i < w.in; ++i) covers[i] = w.covers(i);
+  }
+};
+
+// The same, prepared as they are needed.
+template <class Gradient, class S>
+class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
+ public:
+  using T = Accumulated<S>;
+  using Terms = LaneTerms<Gradient, T>;
+  using Terms::L, Terms::over, Terms::count, Terms::p, Terms::level, Terms::rows, Terms::stride, Terms::slots;
+  using typename Terms::V;
+
+  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t channels) {
+    const int64_t rows = OutputRows(grid).count();
+    return SlotArrays<Gradient, T>::bytes(rows * grid.axis[2].out * round_up(channels, L)) + rows * 8 +
+           (grid.axis[2].out + 2 * grid.axis[2].in + 2 * rows) * 8 + kSlack;
+  }
+  PreparedLanes(const Problem& p, const Level& level, const Units::Unit& unit, Arena& arena)
+      : Terms(p, level, unit.channels, arena), unit(unit), held(arena.take<int64_t>(rows.count())) {
+    divisors.columns = arena.take<T>(level.grid.axis[2].out);
+    if (Gradient::uses_divisor) divisors.prepare(p, level);
+    for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
+  }
+
+  int64_t row(int64_t d, int64_t h) {
+    const int64_t slot = rows.slot(d, h), id = d * level.grid.axis[1].out + h, at = slot * level.grid.axis[2].out * stride;
+    if (held[slot] != id) prepare(at, {unit.n, unit.c, {d, h, 0}});
+    held[slot] = id;
+    return at;
+  }
+
+  void move_to(const int64_t i[2]) {
+    const Axis* axis = level.grid.axis;
+    const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
+    count = 0;
+    for (int64_t o = d.begin; o < d.end; ++o)
+      for (int64_t q = h.begin; q < h.end; ++q) {
+        const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
+        if (tap_d >= 0 && tap_h >= 0) over[count++] = {row(o, q), tap_d * axis[1].taps(q) + tap_h};
+      }
+  }
+
+ private:
+  const Units::Unit& unit;
+  int64_t* held;
+  Divisors<T> divisors;
+
+  void prepare(int64_t to, Place at) {
+    if (Gradient::uses_divisor) divisors.set_row(p, level, at.o);
+    for (at.o[2] = 0; at.o[2] < level.grid.axis[2].out; ++at.o[2]) {
+      const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
+      const V divisor(Gradient::uses_divisor ? divisors.rows * divisors.columns[at.o[2]] : T(1));
+      for (int64_t tile = 0; tile < unit.channels; tile += L) {
+        const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
+        Preparation<Gradient, S>{p, level}.run(slots, to + at.o[2] * stride + c, out + c * level.output.channel, level.output.channel,
+                                               saved + c * p.saved.channel, p.saved.channel, count, divisor,
+                                               [&](int64_t i) { return alpha_of<T>(p, at.n, at.c + c + i, level.first_bin + bin); });
+      }
+    }
+  }
+};
+
+// One row of input gradients; its columns lie `step` apart.
+template <class Gradient, class T, class From, class To>
+void sum_row(const LaneTerms<Gradient, T>* const* levels, int32_t level_count, int64_t columns, const From* x, To* gx, int64_t step,
+             int64_t channels) {
+  constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+  for (int64_t k = 0; k < columns; ++k)
+    for (int64_t tile = 0; tile < channels; tile += L) {
+      const int64_t c = smaller(tile, larger(channels - L, 0)), count = smaller(L, channels - c);
+      V here(T(0)), sum(T(0));
+      if (Gradient::uses_input) here = load_apart<T, L>(x + k * step + c, 1, count);
+      for (int32_t l = 0; l < level_count; ++l) sum = levels[l]->add(sum, here, k, c);
+      store_part(gx + k * step + c, 1, sum, count);
+    }
+}
+
+template <class Gradient, class S>
+class LanesBackward {
+ public:
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+  using Prepared = PreparedLanes<Gradient, S>;
+
+  // Rows of transposed planes that are held at once.
+  static int64_t held_rows(const Problem& p) { return larger(kSmallPlane / p.extent[2], 1); }
+
+  static int64_t scratch_bytes(const Problem& p, int64_t channels) {
+    int64_t bytes = 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
+    for (int32_t l = 0; l < p.level_count; ++l)
+      bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128;
+    return bytes;
+  }
+
+  // Row by row of the input gradient, for the channels of one unit.
+  static void run(const Problem& p, const Units::Unit& unit) {
+    Arena arena(scratch_bytes(p, unit.channels));
+    LanesBackward backward(p, unit, arena);
+    if (p.lanes_are_channels) {
+      const int64_t element = p.input.at(unit.n, unit.c, 0);
+      for (int64_t row = unit.first_row; row < unit.last_row; ++row)
+        backward.run_row(row, static_cast<const S*>(p.x) + element + row * p.extent[2] * p.input.position,
+                         static_cast<S*>(p.gx) + element + row * p.extent[2] * p.input.position, p.input.position, unit.channels);
+    } else {
+      backward.run_planes();
+    }
+  }
+
+ private:
+  const Problem& p;
+  const Units::Unit& unit;
+  int64_t stride;
+  Prepared* levels;
+  const LaneTerms<Gradient, T>** terms;
+  T *turned, *turned_x;
+
+  LanesBackward(const Problem& p, const Units::Unit& unit, Arena& arena) : p(p), unit(unit), stride(round_up(unit.channels, L)) {
+    levels = arena.take<Prepared>(p.level_count);
+    terms = arena.take<const LaneTerms<Gradient, T>*>(p.level_count);
+    for (int32_t l = 0; l < p.level_count; ++l) terms[l] = new (levels + l) Prepared(p, p.levels[l], unit, arena);
+    turned = arena.take<T>(held_rows(p) * p.extent[2] * stride);
+    turned_x = arena.take<T>(held_rows(p) * p.extent[2] * stride);
+  }
+
+  template <class From, class To>
+  void run_row(int64_t row, const From* x, To* gx, int64_t step, int64_t channels) {
+    const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
+    for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(i);
+    sum_row(terms, p.level_count, p.extent[2], x, gx, step, channels);
+  }
+
+  // The same in scratch, for planes that are transposed on the way.
+  void run_planes() {
+    for (int64_t first = unit.first_row; first < unit.last_row; first += held_rows(p)) {
+      const int64_t rows = smaller(held_rows(p), unit.last_row - first), positions = rows * p.extent[2];
+      const int64_t element = p.input.at(unit.n, unit.c, first * p.extent[2]);
+      if (Gradient::uses_input)
+        transpose(turned_x, stride, static_cast<const S*>(p.x) + element, p.input.channel, unit.channels, positions);
+      for (int64_t r = 0; r < rows; ++r)
+        run_row(first + r, turned_x + r * p.extent[2] * stride, turned + r * p.extent[2] * stride, stride, stride);
+      transpose(static_cast<S*>(p.gx) + element, p.input.channel, turned, stride, positions, unit.channels);
+    }
+  }
+};
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

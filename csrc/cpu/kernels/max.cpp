@@ -1,0 +1,4 @@
+#include "cpu/kernels/instantiate.h"
+
+FASTPOOL_FORWARD(Max)
+FASTPOOL_BACKWARD(SelectGradient)

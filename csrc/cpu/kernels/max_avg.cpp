@@ -1,0 +1,6 @@
+#include "cpu/kernels/instantiate.h"
+
+FASTPOOL_FORWARD(MaxAverage)
+FASTPOOL_BACKWARD(MaxAverageGradient)
+FASTPOOL_FORWARD(Mixed)
+FASTPOOL_BACKWARD(MixedGradient)

@@ -1,0 +1,201 @@
+// Lanes to and from memory, converted on the way; and what lanes that share one window ask of each other.
+#pragma once
+
+#include "core/problem.h"
+#include "cpu/kernels/lanes.h"
+#if defined(__x86_64__) && FASTPOOL_VECTOR_BYTES > 16
+#include <immintrin.h>
+#endif
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+template <class To, int L>
+FASTPOOL_HD void load_raw(To& to, const void* from) {
+  memcpy(&to, from, sizeof(to));
+}
+
+// L elements of storage type S as lanes of T.
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load(const S* from) {
+  if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
+    return Lanes<T, L>(load<T, L / 2>(from), load<T, L / 2>(from + L / 2));
+  } else if constexpr (std::is_same_v<S, T>) {
+    Lanes<T, L> lanes;
+    memcpy(&lanes.v, from, sizeof(lanes.v));
+    return lanes;
+  } else if constexpr (std::is_same_v<S, BFloat16>) {
+    typename Register<uint16_t, L>::type stored;
+    memcpy(&stored, from, sizeof(stored));
+    return from_bits(Lanes<uint32_t, L>::of(__builtin_convertvector(stored, typename Register<uint32_t, L>::type)) << 16);
+  } else if constexpr (std::is_same_v<S, Half>) {
+#if FASTPOOL_VECTOR_BYTES == 64
+    return Lanes<T, L>::of((typename Lanes<T, L>::Raw)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif FASTPOOL_VECTOR_BYTES == 32
+    return Lanes<T, L>::of((typename Lanes<T, L>::Raw)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+    T values[L];
+    for (int i = 0; i < L; ++i) values[i] = widen(from[i]);
+    return load<T, L>(values);
+#endif
+  } else {  // taps
+    typename Register<S, L>::type stored;
+    memcpy(&stored, from, sizeof(stored));
+    return Lanes<T, L>::of(__builtin_convertvector(stored, typename Register<T, L>::type));
+  }
+}
+
+template <class S, class T, int L>
+FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
+  if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
+    store(to, lanes.lo);
+    store(to + L / 2, lanes.hi);
+  } else if constexpr (std::is_same_v<S, T>) {
+    memcpy(to, &lanes.v, sizeof(lanes.v));
+  } else if constexpr (std::is_same_v<S, BFloat16>) {
+    const auto bits = bits_of(lanes);
+    const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
+    const auto stored =
+        __builtin_convertvector(select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded).v, typename Register<uint16_t, L>::type);
+    memcpy(to, &stored, sizeof(stored));
+  } else if constexpr (std::is_same_v<S, Half>) {
+#if FASTPOOL_VECTOR_BYTES == 64
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)lanes.v, _MM_FROUND_TO_NEAREST_INT));
+#elif FASTPOOL_VECTOR_BYTES == 32
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)lanes.v, _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < L; ++i) to[i] = Narrow<S>::from(lanes.v[i]);
+#endif
+  } else {  // taps
+    const auto stored = __builtin_convertvector(lanes.v, typename Register<S, L>::type);
+    memcpy(to, &stored, sizeof(stored));
+  }
+}
+
+// The first `count` lanes; the others are `rest`.
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_part(const S* from, int64_t count, T rest = T(0)) {
+  T values[L];
+  for (int64_t i = 0; i < L; ++i) {
+    if constexpr (std::is_integral_v<S>)
+      values[i] = i < count ? T(from[i]) : rest;
+    else
+      values[i] = i < count ? T(widen(from[i])) : rest;
+  }
+  return load<T, L>(values);
+}
+
+// Neighbouring lanes go `step` apart.
+template <class S, class T, int L>
+FASTPOOL_HD void store_part(S* to, int64_t step, Lanes<T, L> lanes, int64_t count) {
+  if (step == 1 && count == L) return store(to, lanes);
+  S values[L];
+  store(values, lanes);
+  for (int64_t i = 0; i < count; ++i) to[i * step] = values[i];
+}
+
+template <class T, int L>
+FASTPOOL_HD bool any(Lanes<T, L> mask) {
+  if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
+    return any(mask.lo | mask.hi);
+  } else {
+    uint64_t words[L * sizeof(T) / 8], all = 0;
+    memcpy(words, &mask.v, sizeof(words));
+    for (uint64_t word : words) all |= word;
+    return all != 0;
+  }
+}
+
+template <class T>
+FASTPOOL_HD void fill_run(T* to, T value, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = value;
+}
+
+// to[c * to_step + r] = from[r * from_step + c], a square of registers at a time where there is room for one.
+template <class T, int n>
+FASTPOOL_HD void transpose_square(Lanes<T, n> (&x)[n]) {
+  // A perfect shuffle of all elements, log2(n) times.
+  FASTPOOL_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    Lanes<T, n> y[n];
+    FASTPOOL_UNROLL
+    for (int i = 0; i < n / 2; ++i) Lanes<T, n>::zip(x[i], x[i + n / 2], y[2 * i], y[2 * i + 1]);
+    FASTPOOL_UNROLL
+    for (int i = 0; i < n; ++i) x[i] = y[i];
+  }
+}
+
+template <class To, class From>
+void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int64_t rows, int64_t columns) {
+  using T = Accumulated<std::conditional_t<sizeof(To) < sizeof(From), To, From>>;
+  constexpr int n = kRegisterBytes / int(sizeof(T));
+  if (rows < n || columns < n) {
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c) to[c * to_step + r] = Narrow<To>::from(T(widen(from[r * from_step + c])));
+    return;
+  }
+  // The last squares overlap those before them.
+  for (int64_t r = 0;; r += n) {
+    r = smaller(r, rows - n);
+    for (int64_t c = 0;; c += n) {
+      c = smaller(c, columns - n);
+      Lanes<T, n> x[n];
+      FASTPOOL_UNROLL
+      for (int i = 0; i < n; ++i) x[i] = load<T, n>(from + (r + i) * from_step + c);
+      transpose_square<T, n>(x);
+      FASTPOOL_UNROLL
+      for (int i = 0; i < n; ++i) store(to + (c + i) * to_step + r, x[i]);
+      if (c == columns - n) break;
+    }
+    if (r == rows - n) break;
+  }
+}
+
+// All lanes combined as x[i] op x[i + half], down to one; every lane gets the result.
+template <class T, int L, class Op>
+FASTPOOL_HD Lanes<T, L> combine(Lanes<T, L> x, const Op& op) {
+  if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
+    const Lanes<T, L / 2> half = combine(op(x.lo, x.hi), op);
+    return Lanes<T, L>(half, half);
+  } else {
+    if constexpr (L >= 16) x = op(x, x.template rotated<8>());
+    if constexpr (L >= 8) x = op(x, x.template rotated<4>());
+    if constexpr (L >= 4) x = op(x, x.template rotated<2>());
+    return op(x, x.template rotated<1>());
+  }
+}
+
+template <class T>
+struct Team {
+  using V = Lanes<T, kClasses>;
+  using TapV = Tap<V>;
+  struct Spread {
+    T lane[kClasses];
+    FASTPOOL_HD T operator[](int r) const { return lane[r]; }
+  };
+
+  FASTPOOL_HD V sum(V x) const {
+    return combine(x, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+  }
+  FASTPOOL_HD V max(V x) const {
+    return combine(x, [](auto a, auto b) __attribute__((always_inline)) { return select((b > a) | (b != b), b, a); });
+  }
+  FASTPOOL_HD TapV first(TapV tap) const {
+    return combine(tap, [](auto a, auto b) __attribute__((always_inline)) { return select(b < a, b, a); });
+  }
+  FASTPOOL_HD TapV last(TapV tap) const {
+    return combine(tap, [](auto a, auto b) __attribute__((always_inline)) { return select(b > a, b, a); });
+  }
+  // Where several lanes hold, they agree.
+  FASTPOOL_HD V from(Mask<V> mask, V x) const {
+    const Bits<V> mine = bits_of(x) & mask.template as<typename V::Unsigned>();
+    return from_bits(combine(mine, [](auto a, auto b) __attribute__((always_inline)) { return a | b; }));
+  }
+  FASTPOOL_HD TapV lane() const { return TapV::iota(); }
+  FASTPOOL_HD Spread spread(V x) const {
+    Spread all;
+    store(all.lane, x);
+    return all;
+  }
+};
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

@@ -1,0 +1,234 @@
+// Forward schedule of contiguous input and small sliding windows: lanes are neighbouring outputs of a row. Input rows
+// go through scratch, converted, padded and split by position modulo the stride, so that every tap is a plain load;
+// rows that several output rows share stay there.
+#pragma once
+
+#include "cpu/kernels/tile.h"
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+// A run of columns of one axis, split by position modulo the stride: element j of phase f is column
+// (first + j) * stride + f - before. Columns outside the input stay as they were filled.
+template <class T>
+struct Phases {
+  const Axis& w;
+  int64_t first, length, count, pitch;
+
+  FASTPOOL_HD Phases(const Axis& w, int64_t first, int64_t length)
+      : w(w), first(first), length(length), count(smaller(w.stride, w.extent())), pitch(round_up(length, kLanes<T>) + kLanes<T>) {}
+
+  FASTPOOL_HD int64_t of_tap(int64_t k) const { return k * w.dilation % w.stride * pitch + k * w.dilation / w.stride; }
+  FASTPOOL_HD int64_t begin(int64_t f) const {
+    const int64_t origin = first * w.stride + f - w.before;
+    return smaller(origin < 0 ? ceil_div(-origin, w.stride) : 0, length);
+  }
+  FASTPOOL_HD int64_t end(int64_t f) const {
+    const int64_t origin = first * w.stride + f - w.before;
+    return larger(smaller(origin < w.in ? ceil_div(w.in - origin, w.stride) : 0, length), begin(f));
+  }
+};
+
+// Fills the phases of one row after another, with the bounds of the commonest strides at hand.
+template <class S>
+struct Splitter {
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  Phases<T> phases;
+  int64_t begin[2], end[2];
+
+  FASTPOOL_HD explicit Splitter(const Phases<T>& phases) : phases(phases) {
+    for (int f = 0; f < 2; ++f) {
+      begin[f] = phases.begin(f);
+      end[f] = phases.end(f);
+    }
+  }
+
+  void split(const S* row, T* to) const {
+    const int64_t stride = phases.w.stride, origin = phases.first * stride - phases.w.before;
+    if (stride == 1 && end[0] - begin[0] >= L) {
+      for (int64_t j = begin[0];; j += L) {
+        j = smaller(j, end[0] - L);
+        store(to + j, load<T, L>(row + origin + j));
+        if (j == end[0] - L) break;
+      }
+    } else if (stride == 2 && phases.count == 2 && smaller(end[0], end[1]) - larger(begin[0], begin[1]) >= L) {
+      const int64_t pairs_begin = larger(begin[0], begin[1]), pairs_end = smaller(end[0], end[1]);
+      for (int64_t j = pairs_begin;; j += L) {
+        j = smaller(j, pairs_end - L);
+        const S* from = row + origin + 2 * j;
+        Lanes<T, L> even, odd;
+        Lanes<T, L>::unzip(load<T, L>(from), load<T, L>(from + L), even, odd);
+        store(to + j, even);
+        store(to + phases.pitch + j, odd);
+        if (j == pairs_end - L) break;
+      }
+      for (int f = 0; f < 2; ++f) {
+        if (begin[f] < pairs_begin) to[f * phases.pitch + begin[f]] = widen(row[origin + 2 * begin[f] + f]);
+        if (end[f] > pairs_end) to[f * phases.pitch + pairs_end] = widen(row[origin + 2 * pairs_end + f]);
+      }
+    } else {
+      for (int64_t f = 0; f < phases.count; ++f) {
+        const int64_t stop = phases.end(f);
+        for (int64_t j = phases.begin(f); j < stop; ++j) to[f * phases.pitch + j] = T(widen(row[origin + j * stride + f]));
+      }
+    }
+  }
+};
+
+template <class Reducer, class S>
+class Rows {
+ public:
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+  using State = typename Reducer::template State<V>;
+
+  static constexpr int64_t kScratchBytes = 96 << 10;  // input rows of one tile stay in the second-level cache
+
+  // Output columns of one tile.
+  static FASTPOOL_HD int64_t columns_of(const Grid& grid) {
+    const Axis& w = grid.axis[2];
+    const int64_t phases = smaller(w.stride, w.extent()), slack = (w.extent() - 1) / w.stride + 2 * L;
+    const int64_t affordable = kScratchBytes / int64_t(sizeof(T)) / (slots_of(grid) * phases) - slack;
+    return smaller(w.out, larger(affordable, 4 * L));
+  }
+  // Rows in scratch: those of one window. The next window finds its own among them by their index modulo the kernel.
+  static FASTPOOL_HD int64_t slots_of(const Grid& grid) { return grid.axis[0].kernel * grid.axis[1].kernel; }
+  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid) {
+    const Axis& w = grid.axis[2];
+    const Phases<T> phases(w, 0, columns_of(grid) + (w.extent() - 1) / w.stride);
+    const int64_t values = slots_of(grid) * phases.count * phases.pitch + w.out + columns_of(grid) + 16 * kBlocks + 2 * L;
+    return values * int64_t(sizeof(T)) + slots_of(grid) * 24 + kMostSequentialTaps * 8 + kSlack;
+  }
+
+  Rows(const Problem& p, const Level& level, uint64_t seed, Arena arena)
+      : p(p), level(level), seed(seed), columns(columns_of(level.grid)), slots(slots_of(level.grid)) {
+    for (int a = 0; a < 2; ++a) shares |= level.grid.axis[a].stride < level.grid.axis[a].extent();
+    const Axis& w = level.grid.axis[2];
+    const Phases<T> phases(w, 0, columns + (w.extent() - 1) / w.stride);
+    slot_values = phases.count * phases.pitch;
+    values = arena.take<T>(slots * slot_values);
+    held = arena.take<int64_t>(slots);
+    rows = arena.take<const T*>(slots);
+    row_taps = arena.take<int64_t>(slots);
+    offsets = arena.take<int64_t>(w.kernel);
+    for (int64_t k = 0; k < w.kernel; ++k) offsets[k] = phases.of_tap(k);
+    divisors.columns = arena.take<T>(w.out);
+    if (Reducer::uses_divisor) divisors.prepare(p, level);
+    drawn = arena.take<T>(columns + 8 * kBlocks + L);
+  }
+
+  // The rows of bins begin … end - 1 of one plane.
+  void run(int64_t n, int64_t c, int64_t begin, int64_t end) {
+    const Axis& w = level.grid.axis[2];
+    for (int64_t first = 0; first < w.out; first += columns) {
+      const int64_t outputs = smaller(columns, w.out - first);
+      const Splitter<S> splitter(Phases<T>(w, first, columns + (w.extent() - 1) / w.stride));
+      if (first == 0 ? !filled : true) {
+        fill_run(values, Reducer::template padding<T>(), slots * slot_values);
+        filled = columns == w.out;
+      }
+      for (int64_t s = 0; s < slots; ++s) held[s] = -1;
+      for (int64_t row = begin; row < end; ++row)
+        run_row({n, c, {row / level.grid.axis[1].out, row % level.grid.axis[1].out, first}}, splitter, outputs);
+    }
+  }
+
+ private:
+  const Problem& p;
+  const Level& level;
+  uint64_t seed;
+  int64_t columns, slots, slot_values, row_count = 0;
+  T *values, *drawn;
+  int64_t *held, *offsets, *row_taps;
+  const T** rows;
+  Divisors<T> divisors;
+  bool filled = false, shares = false;
+
+  void gather_rows(const Place& at, const Splitter<S>& splitter) {
+    const Axis* axis = level.grid.axis;
+    const Span d = axis[0].window(at.o[0]), h = axis[1].window(at.o[1]);
+    const S* plane = static_cast<const S*>(p.x) + p.input.at(at.n, at.c, 0);
+    row_count = 0;
+    for (int64_t i = 0; i < d.count; ++i)
+      for (int64_t j = 0; j < h.count; ++j) {
+        const int64_t depth = d.start + i * d.step, line = h.start + j * h.step, row = depth * p.extent[1] + line;
+        const int64_t slot = shares ? uint32_t(depth) / uint32_t(d.step) % uint32_t(axis[0].kernel) * axis[1].kernel +
+                                          uint32_t(line) / uint32_t(h.step) % uint32_t(axis[1].kernel)
+                                    : row_count;
+        T* to = values + slot * slot_values;
+        if (!shares || held[slot] != row) splitter.split(plane + row * p.extent[2], to);
+        held[slot] = row;
+        rows[row_count] = to;
+        row_taps[row_count++] = ((d.first + i) * h.size + h.first + j) * axis[2].kernel;
+      }
+  }
+
+  struct Passes {
+    const Rows& self;
+    int64_t lane0;
+    const Facts<V>& facts;
+    State& state;
+
+    template <int pass>
+    FASTPOOL_HD void run() const {
+      if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
+      const int64_t kernel = self.level.grid.axis[2].kernel;
+      for (int64_t r = 0; r < self.row_count; ++r) {
+        const T* row = self.rows[r] + lane0;
+        for (int64_t k = 0; k < kernel; ++k)
+          state.template add<pass>(load<T, L>(row + self.offsets[k]), Tap<V>(Tap<T>(self.row_taps[r] + k)));
+      }
+    }
+  };
+
+  FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t lane0, int64_t count) {
+    Facts<V> facts;
+    if constexpr (Reducer::uses_divisor) {
+      const T* column = divisors.columns + at.o[2] + lane0;
+      const V counts = count == L ? load<T, L>(column) : load_part<T, L>(column, count, T(1));
+      facts.divisor = counts * V(divisors.rows);
+    }
+    if constexpr (Reducer::uses_alpha) {
+      if (!p.alpha) {
+        facts.alpha = V(T(p.alpha_value));
+      } else {
+        T alpha[L];
+        const int64_t bin = level.first_bin + level.bin(at.o) + lane0;
+        for (int64_t i = 0; i < L; ++i) alpha[i] = i < count ? alpha_of<T>(p, at.n, at.c, bin + i) : T(0);
+        facts.alpha = load<T, L>(alpha);
+      }
+    }
+    if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + lane0);
+    return facts;
+  }
+
+  void run_row(const Place& at, const Splitter<S>& splitter, int64_t outputs) {
+    gather_rows(at, splitter);
+    if constexpr (Reducer::uses_divisor) divisors.set_row(p, level, at.o);
+    const int64_t bin = level.bin(at.o);
+    if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, outputs, drawn);
+    const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
+    // The last lanes of a row are computed a second time rather than left empty.
+    for (int64_t lane0 = 0;; lane0 += L) {
+      lane0 = smaller(lane0, larger(outputs - L, 0));
+      const int64_t count = smaller(L, outputs - lane0);
+      const Facts<V> facts = facts_at(at, lane0, count);
+      State state;
+      state.start(Tap<V>(Tap<T>(0)), p);
+      for_each_pass<0, Reducer::passes>(Passes{*this, lane0, facts, state});
+      state.finish(facts);
+      store_lanes<Reducer, S>(p, level, out + lane0, 1, saved + lane0, 1, count, state);
+      if (!all_ordinary(state, count, V()))
+        for (int64_t i = 0; i < count; ++i) repair(at, lane0 + i, state, i);
+      if (lane0 + count == outputs) break;
+    }
+  }
+  void repair(const Place& at, int64_t lane, const State& state, int64_t i) const {
+    typename V::Signed ordinary[L];
+    store(ordinary, state.ordinary());
+    if (!ordinary[i]) forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + lane}});
+  }
+};
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

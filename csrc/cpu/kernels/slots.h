@@ -1,0 +1,116 @@
+// Backward: what is known of an output, prepared once and then read for every element that it sees. Every input
+// gradient is gathered from the outputs that see it, in their row-major order, and written once.
+#pragma once
+
+#include "cpu/kernels/rows.h"
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+// Slots and taps of many outputs, one array each.
+template <class Gradient, class T>
+struct SlotArrays {
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+  static constexpr bool marks = Gradient::uses_taps || Gradient::uses_input;  // taps, or 0 where there is an output
+  T* values[Gradient::slots];
+  Tap<T>* taps;
+
+  static FASTPOOL_HD int64_t bytes(int64_t count) { return (Gradient::slots + 1) * round_up(count * int64_t(sizeof(T)), 64); }
+  FASTPOOL_HD SlotArrays(Arena& arena, int64_t count) {
+    for (T*& value : values) value = arena.take<T>(count);
+    taps = arena.take<Tap<T>>(count);
+  }
+  // Outputs that do not exist: they give nothing to anyone.
+  FASTPOOL_HD void clear(int64_t from, int64_t count) const {
+    for (T* value : values) fill_run(value + from, T(0), count);
+    fill_run(taps + from, Tap<T>(-1), count);
+  }
+  FASTPOOL_HD void set(int64_t at, const Slot<V>& slot, Tap<V> tap, int64_t count) const {
+    store_part(values[0] + at, 1, slot.a, count);
+    if constexpr (Gradient::slots > 1) store_part(values[1] + at, 1, slot.b, count);
+    if constexpr (Gradient::slots > 2) store_part(values[2] + at, 1, slot.c, count);
+    if constexpr (marks) store_part(taps + at, 1, tap, count);
+  }
+  FASTPOOL_HD V term(const Problem& p, V x, Tap<V> here, int64_t at) const {
+    const V zero(T(0));
+    Slot<V> slot{load<T, L>(values[0] + at), zero, zero};
+    if constexpr (Gradient::slots > 1) slot.b = load<T, L>(values[1] + at);
+    if constexpr (Gradient::slots > 2) slot.c = load<T, L>(values[2] + at);
+    Tap<V> tap(Tap<T>(0));
+    if constexpr (marks) tap = load<Tap<T>, L>(taps + at);
+    const V term = Gradient::term(x, here, slot, tap, p);
+    if constexpr (Gradient::uses_input) return select(tap < Tap<V>(Tap<T>(0)), zero, term);
+    return term;
+  }
+};
+
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_apart(const S* from, int64_t step, int64_t count) {
+  if (step == 1) return count == L ? load<T, L>(from) : load_part<T, L>(from, count);
+  T values[L];
+  for (int64_t i = 0; i < L; ++i) {
+    if constexpr (std::is_integral_v<S>)
+      values[i] = i < count ? T(from[i * step]) : T(0);
+    else
+      values[i] = i < count ? T(widen(from[i * step])) : T(0);
+  }
+  return load<T, L>(values);
+}
+
+// Prepares `count` <= L outputs, neighbours of which lie `step` apart: channels of one bin, or bins of one row.
+template <class Gradient, class S>
+struct Preparation {
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+  const Problem& p;
+  const Level& level;
+
+  template <class AlphaOf>
+  FASTPOOL_HD void run(const SlotArrays<Gradient, T>& slots, int64_t to, int64_t out, int64_t step, int64_t saved, int64_t saved_step,
+                  int64_t count, V divisor, const AlphaOf& alpha) const {
+    OutputFacts<V> output;
+    output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
+    if constexpr (Gradient::uses_second)
+      output.g_second = load_apart<T, L>(static_cast<const S*>(p.g_second) + level.second_base + out, step, count);
+    Tap<V> tap(Tap<T>(0));
+    if constexpr (Gradient::uses_taps)
+      tap = p.tap_bytes == 1 ? load_apart<Tap<T>, L>(static_cast<const uint8_t*>(p.taps) + saved, saved_step, count)
+                             : load_apart<Tap<T>, L>(static_cast<const int32_t*>(p.taps) + saved, saved_step, count);
+    if constexpr (Gradient::uses_input) {
+      output.y = load_apart<T, L>(static_cast<const S*>(p.y) + level.output_base + out, step, count);
+      for (int which = 0; which < 2; ++which)
+        output.moment[which] = load_apart<T, L>(static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, count);
+    }
+    Facts<V> facts;
+    if constexpr (Gradient::uses_divisor) facts.divisor = divisor;
+    if constexpr (Gradient::uses_alpha) {
+      if (!p.alpha) {
+        facts.alpha = V(T(p.alpha_value));
+      } else {
+        T values[L];
+        for (int64_t i = 0; i < L; ++i) values[i] = i < count ? alpha(i) : T(0);
+        facts.alpha = load<T, L>(values);
+      }
+    }
+    slots.set(to, Gradient::prepare(output, facts), tap, count);
+  }
+};
+
+// Consecutive rows of outputs are found again by their index modulo `count`.
+struct OutputRows {
+  int64_t depth, height;
+
+  FASTPOOL_HD explicit OutputRows(const Grid& grid) : depth(covering(grid.axis[0])), height(covering(grid.axis[1])) {}
+  // The most outputs whose windows cover one element.
+  static FASTPOOL_HD int64_t covering(const Axis& axis) {
+    return smaller(axis.out, axis.adaptive() ? ceil_div(axis.out, axis.in) + 1 : ceil_div(axis.extent(), axis.stride));
+  }
+  FASTPOOL_HD int64_t count() const { return depth * height; }
+  FASTPOOL_HD int64_t slot(int64_t d, int64_t h) const {
+    if (count() == 1) return 0;
+    return int64_t(uint32_t(d) % uint32_t(depth)) * height + uint32_t(h) % uint32_t(height);
+  }
+};
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

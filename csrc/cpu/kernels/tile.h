@@ -1,0 +1,83 @@
+// What the forward schedules share: a chunk of work, the facts of neighbouring outputs, and where results go.
+#pragma once
+
+#include "core/direct.h"
+#include "cpu/kernels/draw.h"
+#include "cpu/work.h"
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Planes of up to so many positions are transposed whole: 128 KB of scratch for 32 of them.
+constexpr int64_t kSmallPlane = 1024;
+
+// Scratch memory of one chunk, handed out piece by piece.
+class Arena {
+ public:
+  template <class T>
+  FASTPOOL_HD T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += round_up(count * int64_t(sizeof(T)), 64);
+    return piece;
+  }
+  FASTPOOL_HD explicit Arena(int64_t bytes) : next_(static_cast<char*>(scratch(bytes))) {}
+
+ private:
+  char* next_;
+};
+constexpr int64_t kSlack = 4096;  // bytes that the roundings of an arena's pieces may add
+
+// What an average divides by, for the outputs of one row: the product of the axes' counts.
+template <class T>
+struct Divisors {
+  T* columns;
+  T rows;
+
+  FASTPOOL_HD void prepare(const Problem& p, const Level& level) {
+    const Axis& w = level.grid.axis[2];
+    for (int64_t o = 0; o < w.out; ++o) columns[o] = p.divisor_override ? T(p.divisor_override) : T(w.divisor(o, p.include_pad));
+  }
+  FASTPOOL_HD void set_row(const Problem& p, const Level& level, const int64_t o[3]) {
+    const Axis* axis = level.grid.axis;
+    rows = p.divisor_override ? T(1) : T(axis[0].divisor(o[0], p.include_pad) * axis[1].divisor(o[1], p.include_pad));
+  }
+};
+
+// Lanes whose results lie `step` apart in the output and `saved_step` in what is saved.
+template <class Reducer, class S, class State>
+FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, int64_t step, int64_t saved, int64_t saved_step, int64_t count,
+                        const State& state) {
+  using T = Accumulated<S>;
+  store_part(static_cast<S*>(p.y) + level.output_base + out, step, state.y(), count);
+  if constexpr (Reducer::has_second) {
+    if (!Reducer::second_is_difference)
+      store_part(static_cast<S*>(p.second) + level.second_base + out, step, state.second(), count);
+    else if (p.difference)
+      store_part(static_cast<T*>(p.difference) + saved, saved_step, state.second(), count);
+  }
+  if constexpr (Reducer::saves_taps) {
+    if (p.tap_bytes == 1) store_part(static_cast<uint8_t*>(p.taps) + saved, saved_step, state.tap(), count);
+    if (p.tap_bytes == 4) store_part(static_cast<int32_t*>(p.taps) + saved, saved_step, state.tap(), count);
+  }
+  if constexpr (Reducer::saves_moments)
+    for (int which = 0; which < (p.moments ? 2 : 0); ++which)
+      store_part(static_cast<T*>(p.moments) + which * p.moments_size + saved, saved_step, state.moment(which), count);
+}
+
+// The lanes i < count where the fast arithmetic does not hold; all lanes beyond them are false.
+template <class State, class V>
+FASTPOOL_HD bool all_ordinary(const State& state, int64_t count, V) {
+  using M = Mask<V>;
+  return !any((!state.ordinary()) & (M::iota() < M(typename V::Signed(count))));
+}
+
+template <int pass, int passes, class Step>
+FASTPOOL_HD void for_each_pass(const Step& step) {
+  if constexpr (pass < passes) {
+    step.template run<pass>();
+    for_each_pass<pass + 1, passes>(step);
+  }
+}
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

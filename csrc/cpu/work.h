@@ -1,0 +1,63 @@
+// What kernels and the code around them have in common: scratch memory, the exact path, how work is divided.
+#pragma once
+
+#include "core/problem.h"
+
+namespace fastpool::cpu {
+
+// Scratch memory of the calling thread, kept between calls; its contents are undefined.
+void* scratch(int64_t bytes);
+
+// The exact path, for what the schedules leave out.
+template <class Reducer>
+void forward_exact(const Problem& p, const Level& level, const Place& at);
+template <class Gradient>
+double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], double sum);
+
+// One call's units of work: every sample is cut into blocks of channels, and each block's rows into parts.
+struct Units {
+  int64_t samples, channels, rows, block, blocks, parts;
+
+  // Enough units to occupy many threads, as long as a block keeps its lanes and a part is worth its preparations.
+  // Channels are divided last: a narrow block reads a part of every cache line that lies next to another's.
+  static constexpr int64_t kWanted = 256, kFew = 16, kPartElements = 8192;
+  // Channels whose prepared outputs of a row stay in the second-level cache.
+  static constexpr int64_t kMostChannels = 512;
+  Units(const Problem& p, int64_t rows, int64_t lanes, bool planes) : samples(p.samples), channels(p.channels), rows(rows) {
+    block = planes ? lanes : 1;
+    if (p.lanes_are_channels) {
+      const int64_t wanted = larger(smaller(channels / lanes, ceil_div(kFew, samples * rows)), 1);
+      block = channels / larger(wanted, channels / kMostChannels);
+    }
+    // The last channels-last block takes the rest, so that it is never narrower than its lanes.
+    blocks = p.lanes_are_channels ? channels / block : ceil_div(channels, block);
+    const int64_t worth = larger(block * p.positions() / kPartElements, 1);
+    parts = smaller(smaller(rows, worth), ceil_div(kWanted, samples * blocks));
+  }
+  int64_t count() const { return samples * blocks * parts; }
+
+  struct Unit {
+    int64_t n, c, channels, first_row, last_row;
+  };
+  Unit at(int64_t unit) const {
+    const int64_t part = unit % parts, tile = unit / parts % blocks;
+    const int64_t c = tile * block, last = tile + 1 == blocks ? channels : c + block;
+    return {unit / (parts * blocks), c, last - c, rows * part / parts, rows * (part + 1) / parts};
+  }
+};
+
+// The most lanes of one tile. Work is divided alike on every processor.
+inline int64_t lanes_of(Dtype dtype) { return dtype == Dtype::float64 ? 16 : 32; }
+
+inline Units forward_units(const Problem& p) {
+  bool planes = false;
+  for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == Schedule::planes;
+  return Units(p, p.bin_rows, lanes_of(p.dtype), planes);
+}
+inline Units backward_units(const Problem& p) {
+  bool planes = false;
+  for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].backward == Schedule::planes;
+  return Units(p, p.extent[0] * p.extent[1], lanes_of(p.dtype), planes);
+}
+
+}  // namespace fastpool::cpu
