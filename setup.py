@@ -73,7 +73,8 @@ def extension() -> cpp_extension.CppExtension:
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"] + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    files = sources("cpu", "ops", suffix="*.cpp") + kernels()
+    # The emulation comes last: it is compiled for little time, and the linker keeps the first copy of what it shares.
+    files = sources("cpu", "ops", suffix="*.cpp") + sources("cuda", suffix="*.cpp")
     libraries: list[str] = []
     library_dirs: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:

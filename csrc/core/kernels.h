@@ -18,6 +18,18 @@ void tap_indices(const Problem& p);
 void alpha_gradient(const Problem& p, double* partial);
 }  // namespace cpu
 
+// The CUDA schedules run on the CPU, for tests.
+namespace emulated {
+template <class Reducer>
+void forward(const Problem& p);
+template <class Gradient>
+void backward(const Problem& p);
+void select(const Problem& p);
+void tap_indices(const Problem& p);
+void alpha_gradient(const Problem& p, int64_t splits, double* partial);
+void set_small_grid(bool small);
+}  // namespace emulated
+
 #ifdef USE_CUDA
 namespace cuda {
 template <class Reducer>
@@ -26,7 +38,7 @@ template <class Gradient>
 void backward(const Problem& p, void* stream);
 void select(const Problem& p, void* stream);
 void tap_indices(const Problem& p, void* stream);
-void alpha_gradient(const Problem& p, double* partial, void* stream);
+void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream);
 }  // namespace cuda
 #endif
 

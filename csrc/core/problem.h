@@ -31,6 +31,7 @@ struct Level {
   int64_t second_base = 0;  // and in a second output of the same strides from here
   bool clipped = false;     // some window loses elements to the padding
   bool large = false;       // every window has more than 256 taps
+  bool free_order = false;  // bins: their sums may run in any order
   Schedule forward = Schedule::direct;
   Schedule backward = Schedule::direct;
 

@@ -1,4 +1,4 @@
-#include "cuda/direct.cuh"
+#include "cuda/launch.cuh"
 
 namespace fastpool::cuda {
 template void forward<Average>(const Problem&, void*);

@@ -40,10 +40,10 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// Runs on the tensor's device: launch(cpu) or launch(cuda, stream).
-template <class OnCpu, class OnCuda>
-void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnCuda& on_cuda) {
-  if (tensor.is_cpu()) return on_cpu();
+// Runs on the tensor's device: on_cpu(), on_cuda(stream), or where tests ask for it on_emulated().
+template <class OnCpu, class OnEmulated, class OnCuda>
+void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_emulated, const OnCuda& on_cuda) {
+  if (tensor.is_cpu()) return emulates_cuda() ? on_emulated() : on_cpu();
 #ifdef USE_CUDA
   STD_TORCH_CHECK(tensor.is_cuda(), "fastpool: tensors must be on the CPU or a CUDA device");
   const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
@@ -57,21 +57,23 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnCuda& on_cuda)
 }
 
 #ifdef USE_CUDA
-#define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_cuda) on_device(tensor, [&] { call_cpu; }, [&](void* stream) { call_cuda; })
+#define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_emulated, call_cuda) \
+  on_device(tensor, [&] { call_cpu; }, [&] { call_emulated; }, [&](void* stream) { call_cuda; })
 #else
-#define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_cuda) on_device(tensor, [&] { call_cpu; }, [&](void*) {})
+#define FASTPOOL_ON_DEVICE(tensor, call_cpu, call_emulated, call_cuda) \
+  on_device(tensor, [&] { call_cpu; }, [&] { call_emulated; }, [&](void*) {})
 #endif
 
 template <class Reducer>
 void run_forward(const Problem& p, const Tensor& x) {
   if (p.samples == 0) return;
-  FASTPOOL_ON_DEVICE(x, cpu::forward<Reducer>(p), cuda::forward<Reducer>(p, stream));
+  FASTPOOL_ON_DEVICE(x, cpu::forward<Reducer>(p), emulated::forward<Reducer>(p), cuda::forward<Reducer>(p, stream));
 }
 
 template <class Gradient>
 void run_backward(const Problem& p, const Tensor& g) {
   if (p.samples == 0) return;
-  FASTPOOL_ON_DEVICE(g, cpu::backward<Gradient>(p), cuda::backward<Gradient>(p, stream));
+  FASTPOOL_ON_DEVICE(g, cpu::backward<Gradient>(p), emulated::backward<Gradient>(p), cuda::backward<Gradient>(p, stream));
 }
 
 // Shapes and layout of what a call returns.

@@ -1,3 +1,4 @@
+#include "cuda/split.h"
 #include "ops/call.h"
 
 namespace fastpool {
@@ -59,7 +60,7 @@ static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tenso
   });
 }
 
-// Sums of one sample first, then over samples, in an order that no thread count changes.
+// Sums of parts of one sample first, then over parts and samples, in an order that only shapes decide.
 static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, Ints window, Ints sizes, int64_t rank, int64_t order) {
   const Ints layouts(sizes.size() / size_t(rank + 2), 0);
   const bool channels_last = is_channels_last(difference);
@@ -74,7 +75,9 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
   const Alpha mixture(alpha, 0, g, geometry);
   const View view = mixture.view;
   const int64_t elements = (view.channel ? geometry.channels : 1) * (view.position ? geometry.bins : 1);
-  Tensor partial = new_result(g, {rows, elements}, false, ScalarType::Double);
+  const int64_t splits =
+      g.is_cpu() && !emulates_cuda() ? 1 : cuda::alpha_splits(rows * elements, geometry.channels * geometry.bins / elements);
+  Tensor partial = new_result(g, {rows, splits, elements}, false, ScalarType::Double);
   int64_t row = 0;
   for (size_t i = 0; i < layouts.size(); ++i) {
     const Shape shape = shape_of(&sizes[i * size_t(rank + 2)], rank);
@@ -83,19 +86,22 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
     plan.p.g = data<char>(g) + first * int64_t(g.element_size());
     plan.p.difference = data<char>(saved) + first * int64_t(saved.element_size());
     plan.p.alpha_view = view;
-    double* to = data<double>(partial) + row * elements;
-    if (shape.samples) FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), cuda::alpha_gradient(plan.p, to, stream));
+    double* to = data<double>(partial) + row * splits * elements;
+    if (shape.samples) 
+      FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), emulated::alpha_gradient(plan.p, splits, to),
+                         cuda::alpha_gradient(plan.p, splits, to, stream));
     row += shape.samples;
   }
-  // What is left are sums over whole axes: samples, and spatial axes along which alpha was spread out.
+  // What is left are sums over whole axes: samples, their parts, and spatial axes along which alpha was spread out.
   Tensor result = partial;
-  Ints shape{rows, view.channel ? geometry.channels : 1};
+  Ints shape{rows, splits, view.channel ? geometry.channels : 1};
   for (size_t a = 2; a < geometry.map.size(); ++a) shape.push_back(view.position ? geometry.map[a] : 1);
   if (!geometry.is_map()) shape.push_back(1);
   result = torch::stable::view(result, {shape.data(), shape.size()});
   Ints summed;
   for (size_t a = 0; a < shape.size(); ++a) {
-    const bool kept = alpha.dim() <= 1 ? a == 1 : alpha.size(int64_t(a)) == shape[a] && shape[a] != 1;
+    const int64_t axis = a == 0 ? 0 : int64_t(a) - 1;  // of alpha
+    const bool kept = a != 1 && (alpha.dim() <= 1 ? axis == 1 : alpha.size(axis) == shape[a] && shape[a] != 1);
     if (!kept) summed.push_back(int64_t(a));
   }
   if (!summed.empty()) result = torch::stable::sum(result, torch::headeronly::IntHeaderOnlyArrayRef(summed.data(), summed.size()), true);

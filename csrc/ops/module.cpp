@@ -15,7 +15,7 @@ namespace py = pybind11;
 namespace fastpool {
 
 static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
-static const char* const kChoices[] = {"tiled", "direct"};
+static const char* const kChoices[] = {"tiled", "direct", "cuda", "cuda small grid"};
 
 static py::dict build_info() {
   py::dict info;
@@ -67,5 +67,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_cpu_capability", &fastpool::set_cpu_capability, py::arg("name") = py::none(),
         "Force a CPU capability (None: the best); returns the previous one. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
-        "Force the direct schedule (None: by shape); returns the previous choice. For tests.");
+        "Force the direct schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
 }

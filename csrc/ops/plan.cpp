@@ -14,7 +14,12 @@ using torch::headeronly::ScalarType;
 
 static std::atomic<ScheduleChoice> schedule_choice{ScheduleChoice::tiled};
 
-ScheduleChoice set_schedule_choice(ScheduleChoice choice) { return schedule_choice.exchange(choice); }
+ScheduleChoice set_schedule_choice(ScheduleChoice choice) {
+  emulated::set_small_grid(choice == ScheduleChoice::cuda_small_grid);
+  return schedule_choice.exchange(choice);
+}
+
+bool emulates_cuda() { return schedule_choice >= ScheduleChoice::cuda; }
 
 Windows::Windows(std::vector<int64_t> all, int64_t inputs, int64_t rank, int64_t order)
     : numbers(std::move(all)), inputs(inputs), rank(rank), levels(0), order(Order(order)) {
@@ -126,7 +131,8 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
       if (axis.adaptive() && axis.in % axis.out == 0) axis.kernel = axis.stride = axis.in / axis.out;  // even bins slide
     }
     if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
-    choose_schedules(level, bins, channels_last, shape.channels, traits);
+    level.free_order = bins;
+    choose_schedules(level, bins, channels_last, traits);
     level.first_bin = p.bins;
     level.first_row = p.bin_rows;
     const int64_t level_bins = level.grid.bins();

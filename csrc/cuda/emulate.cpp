@@ -1,0 +1,122 @@
+// Runs the CUDA schedules on the CPU, grids and blocks included, so that their tests need no device.
+#pragma GCC optimize("O0")  // ten thousand lines of kernels: a minute of compilation otherwise
+#if defined(__linux__)
+#include "cuda/fibers.h"
+#endif
+
+#include "cuda/launch.h"
+#include "cuda/schedule.h"
+
+namespace fastpool::emulated {
+
+using cuda::kBlockThreads;
+using cuda::kWarp;
+
+static cuda::Limits limits;
+
+// Small grids make every test exceed them: bodies must then stride over the grid, and large work take several launches.
+void set_small_grid(bool small) { limits = small ? cuda::Limits{200, 3} : cuda::Limits{}; }
+
+// A thread that needs no other.
+struct LoneThread {
+  uint32_t block, blocks;
+  int index;
+};
+
+#if defined(__linux__)
+template <int count>
+struct SharedBlock {
+  uint64_t exchanged[count], slots[count];
+  Meeting all, warps[count / kWarp];
+};
+
+template <int count>
+struct FiberThread {
+  SharedBlock<count>* shared;
+  Fibers* fibers;
+  uint32_t block, blocks;
+  int index;
+
+  template <class X>
+  X shuffle(X x, int from) const {
+    Meeting& warp = shared->warps[index / kWarp];
+    memcpy(&shared->exchanged[index], &x, sizeof(X));
+    fibers->meet(warp);
+    memcpy(&x, &shared->exchanged[index / kWarp * kWarp + from], sizeof(X));
+    fibers->meet(warp);
+    return x;
+  }
+  void barrier() const { fibers->meet(shared->all); }
+  template <class X>
+  X* slots() const {
+    return reinterpret_cast<X*>(shared->slots);
+  }
+};
+
+template <class Body>
+struct BlockOf {
+  const Body& body;
+  uint32_t units, block, blocks;
+  SharedBlock<kBlockThreads<Body>> shared;
+
+  static void run(const void* self, Fibers& fibers, int thread) {
+    BlockOf& block = *static_cast<BlockOf*>(const_cast<void*>(self));
+    each_unit(block.body, FiberThread<kBlockThreads<Body>>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
+  }
+};
+#endif
+
+struct Launcher {
+  template <class Body>
+  void operator()(const Body& body) const {
+    for_each_launch(body, limits, [&](const Body& part, uint32_t units, uint32_t blocks) {
+      for (uint32_t block = 0; block < blocks; ++block) run(part, units, block, blocks);
+    });
+  }
+  template <class Body>
+  static void run(const Body& body, uint32_t units, uint32_t block, uint32_t blocks) {
+    constexpr int count = kBlockThreads<Body>;
+    if constexpr (Body::threads == 1) {
+      for (int thread = 0; thread < count; ++thread) each_unit(body, LoneThread{block, blocks, thread}, units);
+    } else {
+#if defined(__linux__)
+      static thread_local Fibers fibers(count);
+      BlockOf<Body> all{body, units, block, blocks, {}};
+      all.shared.all.size = count;
+      for (Meeting& warp : all.shared.warps) warp.size = kWarp;
+      fibers.run(&BlockOf<Body>::run, &all);
+#else
+      throw std::runtime_error("fastpool: threads that share a window are emulated on Linux only");
+#endif
+    }
+  }
+};
+
+template <class Reducer>
+void forward(const Problem& p) {
+  cuda::forward<Reducer>(p, Launcher{});
+}
+template <class Gradient>
+void backward(const Problem& p) {
+  cuda::backward<Gradient>(p, Launcher{});
+}
+void select(const Problem& p) { cuda::select(p, Launcher{}); }
+void tap_indices(const Problem& p) { cuda::tap_indices(p, Launcher{}); }
+void alpha_gradient(const Problem& p, int64_t splits, double* partial) { cuda::alpha_gradient(p, splits, partial, Launcher{}); }
+
+template void forward<Max>(const Problem&);
+template void forward<Average>(const Problem&);
+template void forward<MaxAverage>(const Problem&);
+template void forward<Mixed>(const Problem&);
+template void forward<Stochastic<ReluWeights, false>>(const Problem&);
+template void forward<Stochastic<SoftmaxWeights, false>>(const Problem&);
+template void forward<Expectation<ReluWeights>>(const Problem&);
+template void forward<Expectation<SoftmaxWeights>>(const Problem&);
+template void backward<SelectGradient>(const Problem&);
+template void backward<AverageGradient>(const Problem&);
+template void backward<MaxAverageGradient>(const Problem&);
+template void backward<MixedGradient>(const Problem&);
+template void backward<ExpectationGradient<ReluWeights>>(const Problem&);
+template void backward<ExpectationGradient<SoftmaxWeights>>(const Problem&);
+
+}  // namespace fastpool::emulated

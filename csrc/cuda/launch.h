@@ -1,0 +1,39 @@
+// From a body to blocks and threads, on the device and in its emulation alike: the only grid-stride loop.
+#pragma once
+
+#include "core/window.h"
+#include "cuda/index.h"
+
+namespace fastpool::cuda {
+
+// 256 threads: enough warps to hide latency at the register counts of these bodies; not measured.
+template <class Body>
+constexpr int kBlockThreads = Body::threads > 256 ? Body::threads : 256;
+template <class Body>
+constexpr int kUnitsPerBlock = kBlockThreads<Body> / Body::threads;
+template <class Body>
+constexpr int kSlots = Body::threads > 32 ? kBlockThreads<Body> : 1;  // of 8 bytes, shared by a block
+
+struct Limits {
+  int64_t units = kMostIndex, blocks = int64_t(1) << 20;
+};
+
+// Calls run(body, units, blocks) as often as the work needs launches: once, below 2^30 units.
+template <class Body, class Run>
+void for_each_launch(Body body, const Limits& limits, const Run& run) {
+  const int64_t total = body.total(), step = body.step(), most = larger(limits.units / step * step, step);
+  for (int64_t first = 0; first < total; first += most) {
+    body.begin_at(first);
+    const int64_t count = smaller(most, total - first);
+    run(body, uint32_t(count), uint32_t(smaller(ceil_div(count, kUnitsPerBlock<Body>), limits.blocks)));
+  }
+}
+
+template <class Body, class Thread>
+FASTPOOL_HD void each_unit(const Body& body, const Thread& thread, uint32_t count) {
+  const uint32_t stride = thread.blocks * kUnitsPerBlock<Body>;
+  for (uint32_t unit = thread.block * kUnitsPerBlock<Body> + thread.index / Body::threads; unit < count; unit += stride)
+    body(thread, unit);
+}
+
+}  // namespace fastpool::cuda

@@ -1,0 +1,149 @@
+// Which body computes what, by shape. None of these constants has been measured: each says what it is derived from.
+#pragma once
+
+#include "core/kernels.h"
+#include "cuda/backward.h"
+#include "cuda/lookup.h"
+
+namespace fastpool::cuda {
+
+struct Policy {
+  // A warp pays about 150 instructions of merging and indexing per window, a lone thread about 10 per tap and some
+  // latency: they meet near 32 taps of every lane's own, and far later where neighbouring windows share cache lines.
+  static constexpr int64_t team_taps = 32;
+  static constexpr int64_t shared_stride = 4;
+  // Fewer warps than an H200 holds (132 multiprocessors, 64 each) leave it idle: windows then get a block each, if
+  // there is work for its threads.
+  static constexpr int64_t few_windows = 132 * 64, block_taps = 2048;
+  // Alpha's gradient: from how many terms on merging pays for a warp, or a block.
+  static constexpr int64_t warp_terms = 8, block_terms = 1024;
+};
+
+enum class Path { thread, warp, block, columns };
+
+inline int64_t most_taps(const Axis& axis) {
+  if (!axis.adaptive()) return axis.kernel;
+  const int64_t whole = axis.in / axis.out, rest = axis.in % axis.out;
+  return rest == 0 ? whole : axis.out % rest == 0 ? whole + 1 : whole + 2;
+}
+
+inline int64_t most_taps(const Grid& grid) { return most_taps(grid.axis[0]) * most_taps(grid.axis[1]) * most_taps(grid.axis[2]); }
+
+// How a window of a level that may be split over threads is.
+inline Path team_path(const Problem& p, int64_t mean_taps, bool draws) {
+  if (p.lanes_are_channels) return Path::columns;
+  const bool few = p.samples * p.channels * p.bins < Policy::few_windows;
+  return few && mean_taps >= Policy::block_taps && !draws ? Path::block : Path::warp;
+}
+
+// All levels take one path, in one launch, except draws: up to 256 taps they sum in order, and beyond in classes.
+inline Path choose(const Problem& p, const Level& level, bool draws) {
+  if (draws) return most_taps(level.grid) <= kMostSequentialTaps ? Path::thread : team_path(p, 0, true);
+  int64_t taps = 0, largest = 0;
+  bool free_order = true, lines_shared = true;
+  for (int l = 0; l < p.level_count; ++l) {
+    const Level& other = p.levels[l];
+    const int64_t most = most_taps(other.grid);
+    taps += most * other.grid.bins();
+    largest = larger(largest, most);
+    // Sums over sliding windows of up to 256 taps run in row-major order.
+    free_order &= other.free_order || most > kMostSequentialTaps;
+    lines_shared &= !other.grid.axis[2].adaptive() && other.grid.axis[2].stride <= Policy::shared_stride;
+  }
+  if (!free_order) return Path::thread;
+  const int64_t mean = taps / p.bins;
+  if (largest <= kMostSequentialTaps && (mean < Policy::team_taps || lines_shared)) return Path::thread;
+  return team_path(p, mean, false);
+}
+
+inline bool fits(const Problem& p) {
+  bool all = p.channels < kMostIndex && p.positions() < kMostIndex && p.bins < kMostIndex;
+  for (int l = 0; l < p.level_count; ++l) all &= FastLevel::fits(p.levels[l].grid);
+  return all;
+}
+
+template <class X>
+bool aligned(const X* pointer, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % uintptr_t(bytes) == 0;
+}
+
+// Whether `kItems` neighbouring channels can be moved by one access everywhere.
+template <class S>
+bool side_by_side(const Problem& p) {
+  constexpr int64_t items = kItems<S>, wide = sizeof(Accumulated<S>);
+  const int64_t bytes = items * int64_t(sizeof(S));
+  return p.lanes_are_channels && p.channels % items == 0 && p.moments_size % items == 0 && aligned(p.x, bytes) && aligned(p.y, bytes) &&
+         aligned(p.second, bytes) && aligned(p.g, bytes) && aligned(p.g_second, bytes) && aligned(p.gx, bytes) &&
+         aligned(p.taps, items * p.tap_bytes + !p.tap_bytes) && aligned(p.difference, items * wide) && aligned(p.moments, items * wide);
+}
+
+template <class Body, class Launcher>
+void launch_levels(Body body, const Launcher& launcher, Path path, bool draws) {
+  const Problem& p = body.p;
+  for (int l = 0; l < p.level_count; ++l)
+    if (choose(p, p.levels[l], draws) == path) body.take(p.levels[l]);
+  if (body.level_count == 0) return;
+  body.finish();
+  launcher(body);
+}
+
+template <class Body, class Launcher>
+void launch_all(Body body, const Launcher& launcher) {
+  for (int l = 0; l < body.p.level_count; ++l) body.take(body.p.levels[l]);
+  launcher(body);
+}
+
+template <class Reducer, class Launcher>
+void forward(const Problem& p, const Launcher& launcher) {
+  with_storage(p.dtype, [&](auto s) {
+    using S = decltype(s);
+    constexpr bool draws = Reducer::uses_uniform;
+    if (!fits(p)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
+    if (side_by_side<S>(p))
+      launch_levels(ThreadForward<Reducer, S, true>(p), launcher, Path::thread, draws);
+    else
+      launch_levels(ThreadForward<Reducer, S, false>(p), launcher, Path::thread, draws);
+    launch_levels(TeamForward<Reducer, S, Warp>(p), launcher, Path::warp, draws);
+    launch_levels(TeamForward<Reducer, S, Columns>(p), launcher, Path::columns, draws);
+    if constexpr (!draws) launch_levels(TeamForward<Reducer, S, Block>(p), launcher, Path::block, draws);
+  });
+}
+
+template <class Body, class Launcher>
+void launch_tiles(Body body, const Launcher& launcher) {
+  body.finish();
+  launch_all(body, launcher);
+}
+
+template <class Gradient, class Launcher>
+void backward(const Problem& p, const Launcher& launcher) {
+  with_storage(p.dtype, [&](auto s) {
+    using S = decltype(s);
+    if (!fits(p)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
+    if (side_by_side<S>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
+    launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
+  });
+}
+
+template <class Launcher>
+void select(const Problem& p, const Launcher& launcher) {
+  with_storage(p.dtype, [&](auto s) { launch_all(EachOutput<Select<decltype(s)>>(p), launcher); });
+}
+
+template <class Launcher>
+void tap_indices(const Problem& p, const Launcher& launcher) {
+  launch_all(EachOutput<Indices>(p), launcher);
+}
+
+template <class Launcher>
+void alpha_gradient(const Problem& p, int64_t splits, double* partial, const Launcher& launcher) {
+  const int64_t terms = (p.alpha_view.channel ? 1 : p.channels) * (p.alpha_view.position ? 1 : p.bins);
+  with_storage(p.dtype, [&](auto s) {
+    using S = decltype(s);
+    if (terms < Policy::warp_terms) return launcher(AlphaGradient<S, Alone>(p, splits, partial));
+    if (terms < Policy::block_terms) return launcher(AlphaGradient<S, Warp>(p, splits, partial));
+    launcher(AlphaGradient<S, Block>(p, splits, partial));
+  });
+}
+
+}  // namespace fastpool::cuda
