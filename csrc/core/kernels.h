@@ -27,7 +27,9 @@ void backward(const Problem& p);
 void select(const Problem& p);
 void tap_indices(const Problem& p);
 void alpha_gradient(const Problem& p, int64_t splits, double* partial);
-void set_small_grid(bool small);
+// Limits that tests exceed: bodies then stride over the grid in several launches, or take indices of 64 bits.
+enum class Emulated : int32_t { as_launched, small_grid, wide_indices };
+void set_limits(Emulated emulated);
 }  // namespace emulated
 
 #ifdef USE_CUDA

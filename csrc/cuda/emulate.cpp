@@ -4,7 +4,6 @@
 #include "cuda/fibers.h"
 #endif
 
-#include "cuda/launch.h"
 #include "cuda/schedule.h"
 
 namespace fastpool::emulated {
@@ -14,8 +13,11 @@ using cuda::kWarp;
 
 static cuda::Limits limits;
 
-// Small grids make every test exceed them: bodies must then stride over the grid, and large work take several launches.
-void set_small_grid(bool small) { limits = small ? cuda::Limits{200, 3} : cuda::Limits{}; }
+void set_limits(Emulated emulated) {
+  limits = {};
+  if (emulated == Emulated::small_grid) limits.units = 200, limits.blocks = 3;
+  if (emulated == Emulated::wide_indices) limits.sizes = 0;
+}
 
 // A thread that needs no other.
 struct LoneThread {
@@ -67,6 +69,8 @@ struct BlockOf {
 #endif
 
 struct Launcher {
+  cuda::Limits limits = emulated::limits;
+
   template <class Body>
   void operator()(const Body& body) const {
     for_each_launch(body, limits, [&](const Body& part, uint32_t units, uint32_t blocks) {

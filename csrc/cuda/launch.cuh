@@ -6,7 +6,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/launch.h"
 #include "cuda/schedule.h"
 
 namespace fastpool::cuda {
@@ -36,10 +35,11 @@ __global__ void __launch_bounds__(kBlockThreads<Body>) kernel(const __grid_const
 
 struct Launcher {
   void* stream;
+  Limits limits{};
 
   template <class Body>
   void operator()(const Body& body) const {
-    for_each_launch(body, Limits{}, [&](const Body& part, uint32_t count, uint32_t blocks) {
+    for_each_launch(body, limits, [&](const Body& part, uint32_t count, uint32_t blocks) {
       kernel<<<blocks, kBlockThreads<Body>, 0, static_cast<cudaStream_t>(stream)>>>(part, count);
       const cudaError_t error = cudaGetLastError();
       if (error != cudaSuccess) throw std::runtime_error(std::string("fastpool: CUDA launch failed: ") + cudaGetErrorString(error));

@@ -14,8 +14,9 @@ constexpr int kUnitsPerBlock = kBlockThreads<Body> / Body::threads;
 template <class Body>
 constexpr int kSlots = Body::threads > 32 ? kBlockThreads<Body> : 1;  // of 8 bytes, shared by a block
 
+// Of one launch, and of the sizes that 32-bit indices are used for; tests lower them.
 struct Limits {
-  int64_t units = kMostIndex, blocks = int64_t(1) << 20;
+  int64_t units = kMostIndex, blocks = int64_t(1) << 20, sizes = kMostIndex;
 };
 
 // Calls run(body, units, blocks) as often as the work needs launches: once, below 2^30 units.

@@ -3,6 +3,7 @@
 
 #include "core/kernels.h"
 #include "cuda/backward.h"
+#include "cuda/launch.h"
 #include "cuda/lookup.h"
 
 namespace fastpool::cuda {
@@ -56,8 +57,8 @@ inline Path choose(const Problem& p, const Level& level, bool draws) {
   return team_path(p, mean, false);
 }
 
-inline bool fits(const Problem& p) {
-  bool all = p.channels < kMostIndex && p.positions() < kMostIndex && p.bins < kMostIndex;
+inline bool fits(const Problem& p, int64_t limit) {
+  bool all = p.channels < limit && p.positions() < limit && p.bins < limit;
   for (int l = 0; l < p.level_count; ++l) all &= FastLevel::fits(p.levels[l].grid);
   return all;
 }
@@ -98,7 +99,7 @@ void forward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     constexpr bool draws = Reducer::uses_uniform;
-    if (!fits(p)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
+    if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
     if (side_by_side<S>(p))
       launch_levels(ThreadForward<Reducer, S, true>(p), launcher, Path::thread, draws);
     else
@@ -119,7 +120,7 @@ template <class Gradient, class Launcher>
 void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
-    if (!fits(p)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
+    if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
     if (side_by_side<S>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
     launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
   });

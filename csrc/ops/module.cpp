@@ -15,7 +15,7 @@ namespace py = pybind11;
 namespace fastpool {
 
 static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
-static const char* const kChoices[] = {"tiled", "direct", "cuda", "cuda small grid"};
+static const char* const kChoices[] = {"tiled", "direct", "cuda", "cuda small grid", "cuda wide indices"};
 
 static py::dict build_info() {
   py::dict info;

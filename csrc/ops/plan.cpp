@@ -15,7 +15,8 @@ using torch::headeronly::ScalarType;
 static std::atomic<ScheduleChoice> schedule_choice{ScheduleChoice::tiled};
 
 ScheduleChoice set_schedule_choice(ScheduleChoice choice) {
-  emulated::set_small_grid(choice == ScheduleChoice::cuda_small_grid);
+  const bool emulates = choice >= ScheduleChoice::cuda;
+  emulated::set_limits(emulates ? emulated::Emulated(int(choice) - int(ScheduleChoice::cuda)) : emulated::Emulated::as_launched);
   return schedule_choice.exchange(choice);
 }
 

@@ -15,8 +15,8 @@ using torch::stable::Tensor;
 // Where a pyramid's bins lie in its result; `map` is the ordinary result of one level, laid out like the input.
 enum class Order : int64_t { map = -1, level = 0, channel = 1 };
 
-// `cuda` emulates the CUDA schedules, `cuda_small_grid` in grids that every test exceeds.
-enum class ScheduleChoice : int32_t { tiled, direct, cuda, cuda_small_grid };
+// From `cuda` on the CUDA schedules are emulated.
+enum class ScheduleChoice : int32_t { tiled, direct, cuda, cuda_small_grid, cuda_wide_indices };
 ScheduleChoice set_schedule_choice(ScheduleChoice choice);  // a test hook; returns the previous one
 bool emulates_cuda();
 

@@ -1,0 +1,98 @@
+"""What two backends must agree on for one case: bit by bit, or as closely as rounding allows."""
+
+import cases
+import reference
+import torch
+from comparison import assert_bitwise, assert_close
+from poolings import AVG, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIXED, form_of
+
+import fastpool.functional as F
+
+DRAWS = {
+    "relu": {"distribution": "relu"},
+    "softmax": {"distribution": "softmax", "temperature": 0.5},
+}
+ROUNDED = (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX)
+
+
+def incoming(outputs):
+    return [(torch.arange(y.numel()) % 5 - 2).view(y.shape).to(y) for y in outputs]
+
+
+def gradient(outputs, x):
+    return torch.autograd.grad(outputs, x, incoming(outputs))[0]
+
+
+def selections(case, x):
+    """Everything whose bits are promised on every backend."""
+    values, indices = MAX(case, x, return_indices=True)
+    results = {"max": values, "max indices": indices, "max gradient": gradient([values], x)}
+    for name, options in DRAWS.items():
+        values, indices = EXPECTATION_RELU(case, x, training=True, seed=77, return_indices=True, **options)
+        results |= {f"{name} draw": values, f"{name} indices": indices, f"{name} gradient": gradient([values], x)}
+    largest, average = MAX_AVG(case, x)
+    results["max of max_avg"] = largest
+    if form_of(case) == "sliding" and all(window.size <= reference.MANY_TAPS for window in case.windows()[1]):
+        results |= {"avg": AVG(case, x)[0], "avg of max_avg": average}
+    return {name: result.detach() for name, result in results.items()}
+
+
+def rounded(case, x):
+    """What backends compute in orders of their own."""
+    results = {}
+    for pooling in ROUNDED:
+        outputs = pooling(case, x)
+        results |= {f"{pooling} {i}": y.detach() for i, y in enumerate(outputs)}
+        results[f"{pooling} gradient"] = gradient(outputs, x)
+    alpha = torch.linspace(0.1, 0.9, x.shape[1 if case.batched else 0], dtype=x.dtype, device=x.device).requires_grad_()
+    (mixture,) = MIXED(case, x, alpha=alpha)
+    results["mixture"] = mixture.detach()
+    results["mixture gradient"], results["alpha gradient"] = torch.autograd.grad([mixture], (x, alpha), incoming([mixture]))
+    return results
+
+
+PYRAMIDS = {
+    "levels": ((2, 8, 13, 11), {"levels": (4, 2, 1)}),
+    "large levels": ((2, 3, 37, 40), {"levels": (2, 1)}),
+    "levels of both summing orders": ((2, 4, 40, 40), {"levels": (5, 2, 1)}),
+    "channel order": ((2, 3, 9, 8), {"levels": (3, 1), "flatten": "channel"}),
+    "no order": ((3, 5, 9, 8), {"levels": ((2, 3), 1), "flatten": None}),
+    "floor bins": ((2, 3, 11, 9), {"levels": (4, 3), "bins": "floor"}),
+    "eight levels": ((1, 2, 9, 9), {"levels": tuple(range(1, 9))}),
+}
+
+
+def pyramids(name, x):
+    """-> selections, rounded"""
+    options = PYRAMIDS[name][1]
+    selected, rest = {}, {}
+    for mode in ("max", "stochastic", "avg", "max_avg", "mixed"):
+        y = F.spatial_pyramid_pool2d(x, mode=mode, **options, **({"seed": 5} if mode == "stochastic" else {}))
+        chosen = selected if mode in ("max", "stochastic") else rest
+        chosen |= {mode: y.detach(), f"{mode} gradient": gradient([y], x)}
+    return selected, rest
+
+
+def check_bitwise(actual, expected, what):
+    assert actual.keys() == expected.keys()
+    for name, result in actual.items():
+        assert_bitwise(result.cpu(), expected[name], f"{name}: {what}")
+
+
+def check_close(actual, expected, exact, what):
+    """exact: float64; a backend may err twice as much as the other, and by a unit in the last place."""
+    assert actual.keys() == expected.keys()
+    for name, result in actual.items():
+        assert_close(result.cpu(), exact[name].numpy(), expected[name], f"{name}: {what}")
+
+
+def prepared(case, dtype):
+    return case.values(dtype).requires_grad_()
+
+
+def dtypes(case):
+    """float32 and, in turn, one of the others."""
+    return torch.float32, (torch.float16, torch.bfloat16, torch.float64)[len(str(case)) % 3]
+
+
+CASES = cases.ALL

@@ -1,0 +1,143 @@
+"""The CUDA schedules, emulated thread by thread on the CPU, against the ordinary CPU kernels."""
+
+import backends
+import cases
+import pytest
+import torch
+from comparison import assert_bitwise, assert_close
+
+import fastpool._C as extension
+import fastpool.functional as F
+
+# "small grid": bodies stride over three blocks and work takes several launches; "wide indices": 64 bits throughout.
+EMULATED = ("cuda", "cuda small grid", "cuda wide indices")
+
+
+@pytest.fixture(autouse=True)
+def restored_schedule():
+    yield
+    extension.set_schedule(None)
+
+
+def emulated(schedule, function, *arguments):
+    previous = extension.set_schedule(schedule)
+    assert previous == "tiled"
+    try:
+        return function(*arguments)
+    finally:
+        assert extension.set_schedule(None) == schedule
+
+
+@pytest.mark.parametrize("case", backends.CASES, ids=str)
+def test_selections(case):
+    for dtype, schedule in zip(backends.dtypes(case), EMULATED[1::-1], strict=True):
+        x = backends.prepared(case, dtype)
+        actual = emulated(schedule, backends.selections, case, x)
+        backends.check_bitwise(actual, backends.selections(case, x), f"{case} {dtype} {schedule}")
+
+
+# Where the formula gives NaN for infinities, gradients of one backend may be NaN and of another the other windows'.
+FINITE = [case for case in backends.CASES if "inf" not in case.pattern and "nan" not in case.pattern]
+
+
+@pytest.mark.parametrize("case", FINITE, ids=str)
+def test_sums_and_expectations(case):
+    for dtype, schedule in zip(backends.dtypes(case), EMULATED[1::-1], strict=True):
+        x = backends.prepared(case, dtype)
+        exact = backends.rounded(case, x.detach().double().requires_grad_())
+        actual = emulated(schedule, backends.rounded, case, x)
+        backends.check_close(actual, backends.rounded(case, x), exact, f"{case} {dtype} {schedule}")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", backends.PYRAMIDS)
+def test_pyramids(name, layout):
+    for dtype, schedule in zip((torch.float32, torch.bfloat16), EMULATED, strict=False):
+        case = cases.sliding(f"pyramid {name}", backends.PYRAMIDS[name][0], 1, layout=layout)
+        x = backends.prepared(case, dtype)
+        exact = backends.pyramids(name, x.detach().double().requires_grad_())[1]
+        selected, rest = emulated(schedule, backends.pyramids, name, x)
+        expected_selected, expected_rest = backends.pyramids(name, x)
+        backends.check_bitwise(selected, expected_selected, f"{name} {layout} {dtype}")
+        backends.check_close(rest, expected_rest, exact, f"{name} {layout} {dtype}")
+
+
+def test_pyramid_of_a_list():
+    xs = [torch.randn(4, height, 9, requires_grad=True) for height in (7, 40, 12)]
+
+    def run():
+        y = F.spatial_pyramid_pool2d(xs, levels=(3, 1), mode="stochastic", seed=3)
+        return {"y": y.detach()} | dict(enumerate(torch.autograd.grad([y], xs, backends.incoming([y]))))
+
+    backends.check_bitwise(emulated("cuda small grid", run), run(), "list")
+
+
+WIDE = ("ties 3d", "clipped", "dilated 3d", "adaptive overlapping", "300 taps channels_last", "70 channels_last clipped")
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_wide_indices(name):
+    case = next(case for case in backends.CASES if case.name == name)
+    x = backends.prepared(case, torch.float32)
+    actual = emulated("cuda wide indices", backends.selections, case, x)
+    backends.check_bitwise(actual, backends.selections(case, x), f"{case}")
+
+
+ALPHAS = {
+    "scalar": (),
+    "channel": (5,),
+    "region": (1, 1, 30, 31),
+    "row": (1, 1, 30, 1),
+    "channel and region": (1, 5, 30, 31),
+    "sample": (3, 1, 1, 1),
+    "everything": (3, 5, 30, 31),
+}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", ALPHAS)
+def test_gradient_of_alpha(name, layout):
+    """Whole numbers: sums are exact in any order."""
+    case = cases.sliding(f"alpha {name}", (3, 5, 60, 62), 2, "integers", layout=layout)
+    for dtype, schedule in zip((torch.float32, torch.float64), EMULATED, strict=False):
+        x, alpha = backends.prepared(case, dtype), torch.ones(ALPHAS[name], dtype=dtype, requires_grad=True)
+
+        def run(x=x, alpha=alpha):
+            y = F.mixed_pool2d(x, 2, alpha=alpha)
+            return dict(zip("xa", torch.autograd.grad([y], (x, alpha), backends.incoming([y])), strict=True))
+
+        backends.check_bitwise(emulated(schedule, run), run(), f"{name} {layout} {dtype}")
+
+
+def test_more_planes_than_a_grid_axis_holds():
+    """65,536 is the limit of a grid's second and third axis."""
+    x = torch.randn(65537, 1, 2, 2)
+    assert_bitwise(emulated("cuda", F.max_pool2d, x, 2), F.max_pool2d(x, 2))
+    x = torch.randn(1, 65537, 2)
+    assert_bitwise(emulated("cuda small grid", F.max_pool1d, x, 2), F.max_pool1d(x, 2))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_large_windows_are_summed_by_many_threads(layout):
+    """A long running sum in float32 errs by far more than sums of 32 or 256 threads."""
+    x = torch.rand(1, 20, 150, 150) + 0.5
+    x = cases.LAYOUTS[layout](x)
+    actual = emulated("cuda", F.global_avg_pool, x)
+    assert_close(actual, x.double().mean((2, 3), keepdim=True).numpy(), x.mean((2, 3), keepdim=True), layout)
+
+
+def test_more_levels_than_the_parameters_hold():
+    x = torch.randn(1, 2, 9, 9)
+    with pytest.raises(RuntimeError, match="levels has 9 entries"):
+        emulated("cuda", lambda: F.spatial_pyramid_pool2d(x, levels=tuple(range(1, 10))))
+
+
+def test_double_backward_and_indices():
+    x = torch.randn(2, 5, 9, 8, dtype=torch.float64, requires_grad=True)
+
+    def run():
+        y = F.max_pool2d(x, 3, 2, 1)
+        (g,) = torch.autograd.grad((y * y).sum(), x, create_graph=True)
+        return {"y": y.detach(), "g": torch.autograd.grad((g * g).sum(), x)[0]}
+
+    backends.check_bitwise(emulated("cuda small grid", run), run(), "double backward")
