@@ -11,6 +11,8 @@ from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent
 VERSION = "0.1.0"
+# Contraction would change the bits of sums between processors.
+NVCC = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"]
 
 
 def find_cuda_home() -> Path | None:
@@ -71,7 +73,7 @@ def extension() -> cpp_extension.CppExtension:
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code.
     cxx = ["-O0" if debug else "-O2", "-g" if debug else "-g0", "-ffp-contract=off", "-fno-math-errno"]
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
-    nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"] + (["-G"] if debug else ["-lineinfo"])
+    nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
     # The emulation comes last: it is compiled for little time, and the linker keeps the first copy of what it shares.
     files = sources("cpu", "ops", suffix="*.cpp") + sources("cuda", suffix="*.cpp")

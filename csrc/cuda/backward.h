@@ -8,7 +8,8 @@ namespace fastpool::cuda {
 
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
-  static constexpr int threads = 1, items = kItems<S>, rows = 2, columns = 2;
+  static constexpr bool heavy = Gradient::slots > 1;
+  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = kBlocks<S, heavy>, rows = 2, columns = 2;
   using T = Accumulated<S>;
 
   Divisor tile_rows, tile_columns;
@@ -27,21 +28,24 @@ struct TileBackward : Job {
   }
 
   struct Tile {
-    int64_t n, c;
-    int32_t at[3], height, width, count;  // rows, columns and channels that exist
+    int64_t n;
+    int32_t c, at[3], height, width, count;  // rows, columns and channels that exist
     T x[rows][columns][items], sum[rows][columns][items];
   };
 
   FASTPOOL_HD int64_t element(const Tile& tile, int r, int e) const {
-    return p.input.at(tile.n, tile.c, (tile.at[0] * extent[1] + tile.at[1] + r) * extent[2] + tile.at[2] + e);
+    return tile.n * p.input.sample + times(tile.c, p.input.channel) +
+           times((tile.at[0] * extent[1] + tile.at[1] + r) * extent[2] + tile.at[2] + e, p.input.position);
   }
 
   // The slots of output o of every channel, and their taps.
   FASTPOOL_HD void prepare(const Tile& tile, int l, const int32_t o[3], Slot<T> (&slots)[items], Tap<T> (&taps)[items]) const {
     const Level& level = levels[l];
-    const Place at = wide(tile.n, tile.c, o);
-    const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), step = level.output.channel;
-    const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin), saved_step = p.saved.channel;
+    const int32_t bin = (o[0] * fast[l].axis[1].out + o[1]) * fast[l].axis[2].out + o[2];
+    const int64_t out = tile.n * level.output.sample + times(tile.c, level.output.channel) + times(bin, level.output.position);
+    const int64_t saved =
+        tile.n * p.saved.sample + times(tile.c, p.saved.channel) + times(int32_t(level.first_bin) + bin, p.saved.position);
+    const int32_t step = int32_t(level.output.channel), saved_step = int32_t(p.saved.channel);
     const int32_t divisor = Gradient::uses_divisor ? fast[l].divisor(o, p.include_pad) : 1;
     S g[items], second[items], y[items];
     T moment[2][items];
@@ -67,21 +71,21 @@ struct TileBackward : Job {
         output.moment[0] = moment[0][i];
         output.moment[1] = moment[1][i];
       }
-      slots[i] =
-          Gradient::prepare(output, facts_at<Gradient, S>(*this, l, {at.n, at.c + (i < tile.count ? i : 0), {o[0], o[1], o[2]}}, divisor));
+      const int32_t c = tile.c + (i < tile.count ? i : 0);
+      slots[i] = Gradient::prepare(output, facts_at<Gradient, T>(*this, l, tile.n, c, bin, divisor));
       if constexpr (!Gradient::uses_taps) taps[i] = 0;
     }
   }
   // Outputs of a pyramid lie far apart even where the input's channels are neighbours.
   template <class X>
-  FASTPOOL_HD void load_if(X (&to)[items], const X* from, int64_t step, int count) const {
+  FASTPOOL_HD void load_if(X (&to)[items], const X* from, int32_t step, int count) const {
     if (side_by_side && step == 1)
       load<side_by_side>(to, from, step, count);
     else
       load<false>(to, from, step, count);
   }
   template <class Code>
-  FASTPOOL_HD void load_taps(Tap<T> (&taps)[items], int64_t saved, int64_t step, int count) const {
+  FASTPOOL_HD void load_taps(Tap<T> (&taps)[items], int64_t saved, int32_t step, int count) const {
     Code codes[items];
     load_if(codes, static_cast<const Code*>(p.taps) + saved, step, count);
     FASTPOOL_UNROLL
@@ -131,12 +135,12 @@ struct TileBackward : Job {
       FASTPOOL_UNROLL
       for (int i = 0; i < items; ++i) {
         if (i >= tile.count) continue;
-        *reinterpret_cast<Pack<S, columns>*>(to + i * p.input.channel) = Pack<S, columns>{{values[0][i], values[1][i]}};
+        *reinterpret_cast<Pack<S, columns>*>(to + times(i, p.input.channel)) = Pack<S, columns>{{values[0][i], values[1][i]}};
       }
     } else {
       FASTPOOL_UNROLL
       for (int e = 0; e < columns; ++e)
-        if (e < tile.width) store<side_by_side>(to + e * p.input.position, values[e], p.input.channel, tile.count);
+        if (e < tile.width) store<side_by_side>(to + times(e, p.input.position), values[e], int32_t(p.input.channel), tile.count);
     }
   }
 
@@ -145,8 +149,8 @@ struct TileBackward : Job {
     const Units::Unit unit = units.find(index);
     Tile tile;
     tile.n = unit.n;
-    tile.c = int64_t(unit.group) * items;
-    tile.count = least(items, int32_t(p.channels - tile.c));
+    tile.c = unit.group * items;
+    tile.count = least(items, int32_t(p.channels) - tile.c);
     const int32_t row = tile_columns.divide(unit.inside), height = (extent[1] + rows - 1) / rows, width = (extent[2] + columns - 1) / columns;
     tile.at[0] = tile_rows.divide(row);
     tile.at[1] = (row - tile.at[0] * height) * rows;
@@ -160,7 +164,7 @@ struct TileBackward : Job {
         S x[items] = {};
         if constexpr (Gradient::uses_input) {
           if (r < tile.height && e < tile.width)
-            load<side_by_side>(x, static_cast<const S*>(p.x) + element(tile, r, e), p.input.channel, tile.count);
+            load<side_by_side>(x, static_cast<const S*>(p.x) + element(tile, r, e), int32_t(p.input.channel), tile.count);
         }
         FASTPOOL_UNROLL
         for (int i = 0; i < items; ++i) {
@@ -179,7 +183,7 @@ struct TileBackward : Job {
 // 64-bit indices, for what is too large for tiles.
 template <class Gradient, class S>
 struct DirectBackward : Job {
-  static constexpr int threads = 1;
+  static constexpr int threads = 1, blocks = 1;
   int64_t begin = 0;
 
   using Job::Job;

@@ -7,6 +7,7 @@
 #include "core/direct.h"
 #include "cuda/index.h"
 
+// Out of line: what few windows need shall not cost the others registers.
 #if defined(__CUDACC__)
 #define FASTPOOL_RARE __host__ __device__ __noinline__
 #else
@@ -47,8 +48,6 @@ struct Job {
   }
 };
 
-FASTPOOL_HD Place wide(int64_t n, int64_t c, const int32_t o[3]) { return {n, c, {o[0], o[1], o[2]}}; }
-
 // The processor's own conversions give the same values as core/types.h in one instruction; NaNs lose their payload.
 template <class S>
 FASTPOOL_HD Accumulated<S> widened(S x) {
@@ -87,9 +86,10 @@ struct alignas(sizeof(X) * count) Pack {
   X value[count];
 };
 
-// The same element of `count` channels: one access where they lie side by side, else one for each.
+// The same element of `count` channels: one access where they lie side by side, else one for each. Three strides of
+// less than 2^30 fit 32 bits, which takes half the registers.
 template <bool side_by_side, class X, int items>
-FASTPOOL_HD void load(X (&to)[items], const X* from, int64_t channel, int count) {
+FASTPOOL_HD void load(X (&to)[items], const X* from, int32_t channel, int count) {
   if constexpr (side_by_side) {
     const Pack<X, items> pack = *reinterpret_cast<const Pack<X, items>*>(from);
     FASTPOOL_UNROLL
@@ -97,12 +97,12 @@ FASTPOOL_HD void load(X (&to)[items], const X* from, int64_t channel, int count)
   } else {
     // A channel past the last reads the last one again, which spares every use of it a branch.
     FASTPOOL_UNROLL
-    for (int k = 0; k < items; ++k) to[k] = from[(k < count ? k : count - 1) * channel];
+    for (int k = 0; k < items; ++k) to[k] = from[uint32_t(k < count ? k : count - 1) * uint32_t(channel)];
   }
 }
 
 template <bool side_by_side, class X, int items>
-FASTPOOL_HD void store(X* to, const X (&from)[items], int64_t channel, int count) {
+FASTPOOL_HD void store(X* to, const X (&from)[items], int32_t channel, int count) {
   if (side_by_side && channel == 1) {
     Pack<X, items> pack;
     FASTPOOL_UNROLL
@@ -111,14 +111,11 @@ FASTPOOL_HD void store(X* to, const X (&from)[items], int64_t channel, int count
   } else {
     FASTPOOL_UNROLL
     for (int k = 0; k < items; ++k)
-      if (k < count) to[k * channel] = from[k];
+      if (k < count) to[uint32_t(k) * uint32_t(channel)] = from[k];
   }
 }
 
-// Out of line: what few windows need shall not cost the others registers.
-template <class Reducer, class S>
-FASTPOOL_RARE void forward_exact(const Problem& p, const Level& level, Place at) {
-  forward_at<Reducer, S>(p, level, at);
-}
+// A stride inside a plane, or between planes: both are shorter than 2^30.
+FASTPOOL_HD int64_t times(int32_t count, int64_t stride) { return int64_t(count) * int32_t(stride); }
 
 }  // namespace fastpool::cuda

@@ -10,7 +10,7 @@ namespace fastpool::cuda {
 // Calls Lookup::one(p, level, place) for every output. Rare operations: 64-bit indices throughout.
 template <class Lookup>
 struct EachOutput : Job {
-  static constexpr int threads = 1;
+  static constexpr int threads = 1, blocks = 1;
   int64_t begin = 0;
 
   using Job::Job;
@@ -31,7 +31,7 @@ struct EachOutput : Job {
 
 template <class Reducer, class S>
 struct ExactForward {
-  static FASTPOOL_HD void one(const Problem& p, const Level& level, const Place& at) { forward_exact<Reducer, S>(p, level, at); }
+  static FASTPOOL_HD void one(const Problem& p, const Level& level, const Place& at) { forward_at<Reducer, S>(p, level, at); }
 };
 
 template <class S>
@@ -47,7 +47,7 @@ struct Indices {
 // only shapes decide. partial: (samples, splits, elements of alpha).
 template <class S, template <class> class Members>
 struct AlphaGradient : Job {
-  static constexpr int threads = Members<int>::members;
+  static constexpr int threads = Members<int>::members, blocks = 4;
   using T = Accumulated<S>;
   int64_t channels, bins_of_part, splits;  // what one element of alpha is shared by
   double* partial;

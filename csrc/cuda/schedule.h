@@ -68,10 +68,10 @@ bool aligned(const X* pointer, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % uintptr_t(bytes) == 0;
 }
 
-// Whether `kItems` neighbouring channels can be moved by one access everywhere.
-template <class S>
+// Whether `items` neighbouring channels can be moved by one access everywhere.
+template <class S, int items>
 bool side_by_side(const Problem& p) {
-  constexpr int64_t items = kItems<S>, wide = sizeof(Accumulated<S>);
+  constexpr int64_t wide = sizeof(Accumulated<S>);
   const int64_t bytes = items * int64_t(sizeof(S));
   return p.lanes_are_channels && p.channels % items == 0 && p.moments_size % items == 0 && aligned(p.x, bytes) && aligned(p.y, bytes) &&
          aligned(p.second, bytes) && aligned(p.g, bytes) && aligned(p.g_second, bytes) && aligned(p.gx, bytes) &&
@@ -100,12 +100,15 @@ void forward(const Problem& p, const Launcher& launcher) {
     using S = decltype(s);
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
-    if (side_by_side<S>(p))
+    if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch_levels(ThreadForward<Reducer, S, true>(p), launcher, Path::thread, draws);
     else
       launch_levels(ThreadForward<Reducer, S, false>(p), launcher, Path::thread, draws);
     launch_levels(TeamForward<Reducer, S, Warp>(p), launcher, Path::warp, draws);
-    launch_levels(TeamForward<Reducer, S, Columns>(p), launcher, Path::columns, draws);
+    if constexpr (sizeof(S) == 8)
+      launch_levels(TeamForward<Reducer, S, Columns8>(p), launcher, Path::columns, draws);
+    else
+      launch_levels(TeamForward<Reducer, S, Columns16>(p), launcher, Path::columns, draws);
     if constexpr (!draws) launch_levels(TeamForward<Reducer, S, Block>(p), launcher, Path::block, draws);
   });
 }
@@ -121,7 +124,7 @@ void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
-    if (side_by_side<S>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
+    if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
     launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
   });
 }

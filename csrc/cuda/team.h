@@ -94,11 +94,10 @@ struct Block {
   }
 };
 
-// Channels-last: 16 neighbouring channels fill the 32 bytes of a memory access even in half types, and 32 threads
-// share the window of each.
-template <class Thread>
+// Channels-last: 32 threads share the window of each of some neighbouring channels.
+template <class Thread, int neighbours>
 struct Columns {
-  static constexpr int members = 32, columns = 16;
+  static constexpr int members = 32, columns = neighbours;
   const Thread& thread;
 
   FASTPOOL_HD int member() const { return thread.index / columns; }
@@ -124,6 +123,12 @@ struct Columns {
     return slots[from * columns + column()];
   }
 };
+
+// 16 channels fill the 32 bytes of a memory access even in half types; 8 leave a thread all the registers there are.
+template <class Thread>
+using Columns16 = Columns<Thread, 16>;
+template <class Thread>
+using Columns8 = Columns<Thread, 8>;
 
 // What reducers ask of a team.
 template <class Members>
