@@ -5,6 +5,7 @@
 #   make lint, make format      check, or set, the form of the code
 #   make bench, bench-quick     time every operation against its rivals and the memory
 #   make gpu                    tests and benchmark on a CUDA card, with PYTHON's own torch instead of .venv
+#   make cuda-report            registers and spills of every CUDA kernel; needs nvcc, no card
 #   make build
 #
 # FASTPOOL_CUDA=auto|0|1, TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the build; PYTHON is the interpreter to start from.
@@ -25,7 +26,7 @@ PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib
 SOURCES := setup.py $(shell find csrc -type f)
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench bench-quick gpu build FORCE
+.PHONY: demo test lint format bench bench-quick gpu cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -53,10 +54,13 @@ bench-quick: build $(VENV)/rivals
 
 gpu:
 	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then set -e; \
-	  FASTPOOL_CUDA=1 $(PYTHON) setup.py build_ext --inplace; \
-	  $(PYTHON) -m pytest; \
-	  $(PYTHON) benchmarks/run.py --device cuda; \
+	  FASTPOOL_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace; \
+	  $(PYTHON) -m pytest tests/test_gpu.py; \
+	  $(PYTHON) benchmarks/run.py --device cuda --gpu --minutes 4; \
 	else echo "make gpu: the torch of $(PYTHON) sees no CUDA device; nothing to do"; fi
+
+cuda-report:
+	@$(PYTHON) benchmarks/registers.py $(TORCH_CUDA_ARCH_LIST)
 
 build: $(VENV)/built
 

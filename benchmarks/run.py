@@ -3,6 +3,7 @@
     python benchmarks/run.py                       every layer in float32, the yardsticks in four dtypes
     python benchmarks/run.py --quick               a few rows; torch.compile for the yardstick's forward only
     python benchmarks/run.py --operation mixed --layer 'vgg16-*' --dtype bfloat16 --threads 1 2
+    python benchmarks/run.py --gpu --minutes 4     what `make gpu` runs
     python benchmarks/run.py --report FILE         table, summary and picture of an earlier run
 
 All contenders of a row get the same tensors in one run. Each result is checked before it is timed.
@@ -36,6 +37,8 @@ TABLES = {"operation": operations.OPERATIONS, "layer": layers.LAYERS}
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few yardsticks only")
+    parser.add_argument("--gpu", action="store_true", help="the rows of `make gpu`: float32 and float16")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after this time")
     for name, table in TABLES.items():
         parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"names or patterns: {' '.join(table)}")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES)
@@ -49,7 +52,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--without-fastpool", action="store_true", help="measure the rivals and the floor only")
     parser.add_argument("--report", type=Path, metavar="FILE", help="show an earlier run")
     options = parser.parse_args()
-    options.seconds = options.seconds or (0.1 if options.quick else 0.3)
+    options.seconds = options.seconds or (0.1 if options.quick or options.gpu else 0.3)
+    options.dtype = options.dtype or (["float32", "float16"] if options.gpu else None)
     for name, table in TABLES.items():
         for pattern in getattr(options, name) or ():
             if not any(fnmatch(row, pattern) for row in table):
@@ -63,9 +67,11 @@ def selected(name, patterns) -> bool:
 
 def cells(options):
     """Every (operation, layer, dtype, layout, threads, pass) of the run."""
-    quick = operations.QUICK if options.quick else dict.fromkeys(layers.LAYERS, operations.OPERATIONS)
-    for layer_name, layer in layers.LAYERS.items():
-        if layer_name not in quick or not selected(layer_name, options.layer):
+    everything = dict.fromkeys(layers.LAYERS, operations.OPERATIONS)
+    quick = operations.GPU if options.gpu else operations.QUICK if options.quick else everything
+    for layer_name in quick:
+        layer = layers.LAYERS[layer_name]
+        if not selected(layer_name, options.layer):
             continue
         dtypes = options.dtype or (DTYPES if layer.wide and not options.quick else ["float32"])
         # torch has no channels-last form of (N, C, L).
@@ -223,7 +229,7 @@ def main() -> int:
     if options.buffers == "reused":
         reuse_buffers()
     machine = report.machine(options.device, options.threads, options.buffers, library(options))
-    chosen = options.operation or options.layer or options.dtype
+    chosen = options.operation or options.layer or (options.dtype and not options.gpu)
     part = chosen or set(options.layout) != set(LAYOUTS) or set(options.passes) != set(operations.BOTH)
     # A selection must not replace the full table of the machine.
     marks = {
@@ -238,6 +244,9 @@ def main() -> int:
         sys.exit("no row matches this selection" + (", --quick has few layers" if options.quick else ""))
     print(report.legend(machine), report.HEADER, sep="\n")
     for done, cell in enumerate(todo):
+        if time.time() - started > 60 * options.minutes:
+            print(f"{len(todo) - done} of {len(todo)} rows were left out after {options.minutes:g} minutes")
+            break
         progress(done, len(todo), started, f"{cell['operation']} {cell['layer']} {cell['dtype']} {cell['pass']}")
         rows.append(run_cell(cell, options))
         if sys.stderr.isatty():
