@@ -29,8 +29,8 @@ USED = re.compile(r"Used (\d+) registers.*")
 def nvcc_flags() -> list[str]:
     """The flags of the build."""
     tree = ast.parse((ROOT / "setup.py").read_text())
-    named = {n.targets[0].id: n.value for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)}
-    return ast.literal_eval(named["NVCC"])
+    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(assigned["NVCC"])
 
 
 def compile_one(nvcc: str, source: Path, architecture: str, folder: str) -> tuple[str, float]:
@@ -47,7 +47,8 @@ def compile_one(nvcc: str, source: Path, architecture: str, folder: str) -> tupl
 
 def demangled(names: list[str]) -> list[str]:
     text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
-    return [re.sub(r"fastpool::|cuda::|void kernel<|>\(.*", "", name).strip() for name in text.splitlines()]
+    short = [re.sub(r"fastpool::|cuda::|>\(.*", "", name).replace("void kernel<", "") for name in text.splitlines()]
+    return [name.strip() for name in short]
 
 
 def kernels(log: str, architecture: str):
@@ -57,11 +58,18 @@ def kernels(log: str, architecture: str):
         frames = [tuple(map(int, found)) for found in SPILLS.findall(part)]
         used = USED.search(part)
         shared = re.search(r"(\d+) bytes smem", used.group(0))
-        registers, threads = int(used.group(1)), 512 if "Columns<" in name and ", 16>" in name or "Columns16" in name else 256
+        registers, threads = int(used.group(1)), 512 if "Columns16" in name else 256
         most = THREADS.get(architecture, 2048)
         blocks = min(REGISTERS // (-(-registers // 8) * 8 * threads), most // threads)
         spilled = sum(stores + loads for _, stores, loads in frames)
-        yield name, registers, frames[0][0], spilled, int(shared.group(1)) if shared else 0, 100 * blocks * threads // most
+        yield (
+            name,
+            registers,
+            frames[0][0],
+            spilled,
+            int(shared.group(1)) if shared else 0,
+            100 * blocks * threads // most,
+        )
 
 
 def main() -> int:
@@ -71,7 +79,8 @@ def main() -> int:
     if nvcc is None:
         sys.exit("cuda-report: no nvcc on PATH or in CUDA_HOME")
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count()))) as pool:
+    jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         logs = list(pool.map(lambda source: compile_one(nvcc, source, architecture, folder), sources))
     print(f"{'kernel':<70}{'registers':>10}{'stack':>7}{'spills':>7}{'shared':>7}{'occupancy':>10}")
     spilling, warnings, count = 0, [], 0
@@ -82,7 +91,8 @@ def main() -> int:
             spilling += spilled > 0
             count += 1
     times = ", ".join(f"{source.stem} {seconds:.0f}" for source, (_, seconds) in zip(sources, logs, strict=True))
-    print(f"sm_{architecture}: {count} kernels, {spilling} spill, {len(warnings)} warnings; seconds: {times}", *warnings, sep="\n")
+    print(f"sm_{architecture}: {count} kernels, {spilling} spill, {len(warnings)} warnings; seconds: {times}")
+    print(*warnings, sep="\n", end="")
     return 1 if spilling or warnings else 0
 
 

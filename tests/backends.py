@@ -47,7 +47,8 @@ def rounded(case, x):
     alpha = torch.linspace(0.1, 0.9, x.shape[1 if case.batched else 0], dtype=x.dtype, device=x.device).requires_grad_()
     (mixture,) = MIXED(case, x, alpha=alpha)
     results["mixture"] = mixture.detach()
-    results["mixture gradient"], results["alpha gradient"] = torch.autograd.grad([mixture], (x, alpha), incoming([mixture]))
+    gradients = torch.autograd.grad([mixture], (x, alpha), incoming([mixture]))
+    results["mixture gradient"], results["alpha gradient"] = gradients
     return results
 
 
@@ -96,3 +97,5 @@ def dtypes(case):
 
 
 CASES = cases.ALL
+# Where the formula gives NaN for infinities, gradients of one backend may be NaN and of another the other windows'.
+FINITE = [case for case in CASES if "inf" not in case.pattern and "nan" not in case.pattern]

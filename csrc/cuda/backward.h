@@ -9,7 +9,7 @@ namespace fastpool::cuda {
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
   static constexpr bool heavy = Gradient::slots > 1;
-  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = kBlocks<S, heavy>, rows = 2, columns = 2;
+  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = side_by_side ? 2 : kBlocks<S, heavy>, rows = 2, columns = 2;
   using T = Accumulated<S>;
 
   Divisor tile_rows, tile_columns;
@@ -22,9 +22,9 @@ struct TileBackward : Job {
     tile_columns = Divisor(ceil_div(p.extent[2], columns));
     pairs = p.input.position == 1 && p.extent[2] % columns == 0 && reinterpret_cast<uintptr_t>(p.gx) % (columns * sizeof(S)) == 0;
   }
-  void finish() {
+  void finish(int64_t enough_threads) {
     const int64_t tiles = p.extent[0] * ceil_div(p.extent[1], rows) * ceil_div(p.extent[2], columns);
-    units = Units(p.samples, ceil_div(p.channels, items), tiles, p.lanes_are_channels);
+    share_channels(items, tiles, enough_threads);
   }
 
   struct Tile {
@@ -131,7 +131,7 @@ struct TileBackward : Job {
       FASTPOOL_UNROLL
       for (int i = 0; i < items; ++i) values[e][i] = narrowed<S>(tile.sum[r][e][i]);
     }
-    if (pairs) {
+    if (!side_by_side && pairs) {
       FASTPOOL_UNROLL
       for (int i = 0; i < items; ++i) {
         if (i >= tile.count) continue;
@@ -147,16 +147,23 @@ struct TileBackward : Job {
   template <class Thread>
   FASTPOOL_HD void operator()(const Thread&, uint32_t index) const {
     const Units::Unit unit = units.find(index);
+    const int32_t row = tile_columns.divide(unit.inside), height = (extent[1] + rows - 1) / rows,
+                  width = (extent[2] + columns - 1) / columns;
     Tile tile;
     tile.n = unit.n;
-    tile.c = unit.group * items;
-    tile.count = least(items, int32_t(p.channels) - tile.c);
-    const int32_t row = tile_columns.divide(unit.inside), height = (extent[1] + rows - 1) / rows, width = (extent[2] + columns - 1) / columns;
+    tile.c = unit.group * items * rounds;
     tile.at[0] = tile_rows.divide(row);
     tile.at[1] = (row - tile.at[0] * height) * rows;
     tile.at[2] = (unit.inside - row * width) * columns;
     tile.height = least(rows, extent[1] - tile.at[1]);
     tile.width = least(columns, extent[2] - tile.at[2]);
+    const int32_t end = least(tile.c + items * rounds, int32_t(p.channels));
+    for (; tile.c < end; tile.c += items) {
+      tile.count = least(items, end - tile.c);
+      one_round(tile);
+    }
+  }
+  FASTPOOL_HD void one_round(Tile& tile) const {
     FASTPOOL_UNROLL
     for (int r = 0; r < rows; ++r) {
       FASTPOOL_UNROLL

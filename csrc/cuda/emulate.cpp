@@ -15,7 +15,7 @@ static cuda::Limits limits;
 
 void set_limits(Emulated emulated) {
   limits = {};
-  if (emulated == Emulated::small_grid) limits.units = 200, limits.blocks = 3;
+  if (emulated == Emulated::small_grid) limits = {200, 3, cuda::kMostIndex, 1};
   if (emulated == Emulated::wide_indices) limits.sizes = 0;
 }
 

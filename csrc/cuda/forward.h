@@ -37,7 +37,12 @@ FASTPOOL_HD Facts<T> facts_at(const Job& job, int l, int64_t n, int32_t c, int32
   const int64_t position = job.levels[l].first_bin + bin;
   if constexpr (Pooling::uses_divisor) facts.divisor = job.p.divisor_override ? T(job.p.divisor_override) : T(divisor);
   if constexpr (Pooling::uses_alpha) facts.alpha = alpha_of<T>(job.p, n, c, position);
-  if constexpr (Pooling::uses_uniform) facts.uniform = uniform_of<T>(job.p, n, c, position);
+  if constexpr (Pooling::uses_uniform) {
+    // As uniform_of, without an array that is indexed at run time.
+    const Words words = draws_of(job.p, job.p.seed_now(), n, c, position / 4);
+    const uint32_t low = position % 2 ? words.word[1] : words.word[0], high = position % 2 ? words.word[3] : words.word[2];
+    facts.uniform = T(uniform(position % 4 < 2 ? low : high));
+  }
   return facts;
 }
 
@@ -117,8 +122,8 @@ FASTPOOL_HD void store_window(const Job& job, const Window& window, int count, c
   const Problem& p = job.p;
   const Level& level = job.levels[window.l];
   const int64_t out = window.n * level.output.sample + times(window.c, level.output.channel) + times(window.bin, level.output.position);
-  const int64_t saved = window.n * p.saved.sample + times(window.c, p.saved.channel) +
-                        times(int32_t(level.first_bin) + window.bin, p.saved.position);
+  const int64_t saved =
+      window.n * p.saved.sample + times(window.c, p.saved.channel) + times(int32_t(level.first_bin) + window.bin, p.saved.position);
   const int32_t step = int32_t(level.output.channel), saved_step = int32_t(p.saved.channel);
   S y[items];
   gather(y, states, [](const State& state) { return narrowed<S>(state.y()); });
@@ -186,14 +191,17 @@ struct ThreadForward : Job {
   using State = typename Reducer::template State<T>;
 
   using Job::Job;
-  void finish() { units = Units(p.samples, ceil_div(p.channels, items), bins, p.lanes_are_channels); }
+  void finish(int64_t enough_threads) { share_channels(items, bins, enough_threads); }
 
   template <class Thread>
   FASTPOOL_HD void operator()(const Thread&, uint32_t index) const {
     const Units::Unit unit = units.find(index);
     const int l = level_of(unit.inside);
-    const Window window(*this, unit.n, unit.group * items, l, unit.inside - fast[l].first);
-    const int count = least(items, int32_t(p.channels) - window.c);
+    Window window(*this, unit.n, unit.group * items * rounds, l, unit.inside - fast[l].first);
+    const int32_t end = least(window.c + items * rounds, int32_t(p.channels));
+    for (; window.c < end; window.c += items) one_round(window, least(items, end - window.c));
+  }
+  FASTPOOL_HD void one_round(const Window& window, int count) const {
     State states[items];
     Facts<T> facts[items];
     FASTPOOL_UNROLL
@@ -212,7 +220,7 @@ struct ThreadForward : Job {
     store_window<Reducer, S, side_by_side>(*this, window, count, states);
     if constexpr (Reducer::careful_passes > 0) {
       for (int i = 0; odd >> i; ++i)
-        if (odd >> i & 1) lone_window<Reducer, S>(*this, window.n, window.c + i, l, window.bin);
+        if (odd >> i & 1) lone_window<Reducer, S>(*this, window.n, window.c + i, window.l, window.bin);
     }
   }
 };
@@ -228,7 +236,7 @@ struct TeamForward : Job {
 
   using Job::Job;
   // The bins of a plane follow each other, so that the levels of a pyramid find the plane in the cache.
-  void finish() { units = Units(p.samples, ceil_div(p.channels, Members<int>::columns), bins, false); }
+  void finish(int64_t) { units = Units(p.samples, ceil_div(p.channels, Members<int>::columns), bins, false); }
 
   // The elements `member`, `member` + members, … of a window, in mixed-radix steps: no division on the way.
   struct Stride {

@@ -17,9 +17,7 @@ struct Divisor {
     while ((int64_t(1) << shift) < d) ++shift;
     magic = uint32_t(((uint64_t(1) << 32) * ((uint64_t(1) << shift) - uint64_t(d))) / uint64_t(d) + 1);
   }
-  FASTPOOL_HD int32_t divide(int32_t n) const {
-    return int32_t((uint32_t((uint64_t(uint32_t(n)) * magic) >> 32) + uint32_t(n)) >> shift);
-  }
+  FASTPOOL_HD int32_t divide(int32_t n) const { return int32_t((uint32_t((uint64_t(uint32_t(n)) * magic) >> 32) + uint32_t(n)) >> shift); }
 };
 
 FASTPOOL_HD int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -72,7 +70,9 @@ struct FastAxis {
   }
 
   // The first element of a window, which may lie in the padding.
-  FASTPOOL_HD int32_t origin(int32_t o) const { return adaptive() ? windows.divide(o * in) : o * stride - before; }
+  FASTPOOL_HD int32_t origin(int32_t o) const {
+    return adaptive() ? windows.divide(o * in) : o * stride - before;
+  }
   FASTPOOL_HD int32_t size(int32_t o) const { return adaptive() ? window(o).size : kernel; }
 
   FASTPOOL_HD int32_t divisor(int32_t o, bool include_pad) const {
@@ -107,9 +107,7 @@ struct FastLevel {
 
   FastLevel() = default;
   explicit FastLevel(const Grid& grid)
-      : axis{FastAxis(grid.axis[0]), FastAxis(grid.axis[1]), FastAxis(grid.axis[2])},
-        height(grid.axis[1].out),
-        width(grid.axis[2].out) {}
+      : axis{FastAxis(grid.axis[0]), FastAxis(grid.axis[1]), FastAxis(grid.axis[2])}, height(grid.axis[1].out), width(grid.axis[2].out) {}
 
   static bool fits(const Grid& grid) {
     return FastAxis::fits(grid.axis[0]) && FastAxis::fits(grid.axis[1]) && FastAxis::fits(grid.axis[2]) && grid.bins() < kMostIndex;

@@ -24,6 +24,7 @@ struct Job {
   Level levels[kMostLevels];
   FastLevel fast[kMostLevels];
   int32_t level_count = 0, bins = 0;
+  int32_t rounds = 1;  // groups of channels that a thread computes one after the other
   Units units;
 
   explicit Job(const Problem& problem) : p(problem) {
@@ -37,6 +38,16 @@ struct Job {
     fast[level_count++].first = bins;
     bins += int32_t(level.grid.bins());
   }
+  // Units of a thread each. Finding its windows takes a thread some 250 instructions, computing four small ones 130:
+  // it stays with them for several rounds where enough threads are left.
+  void share_channels(int64_t items, int64_t inside, int64_t enough_threads) {
+    constexpr int64_t most_rounds = 8;
+    const int64_t groups = ceil_div(p.channels, items), threads = p.samples * groups * inside;
+    const int64_t wanted = larger(smaller(threads / enough_threads, most_rounds), 1), shares = ceil_div(groups, wanted);
+    rounds = int32_t(ceil_div(groups, shares));
+    units = Units(p.samples, shares, inside, p.lanes_are_channels);
+  }
+
   int64_t total() const { return units.total; }
   int64_t step() const { return units.inner_count(); }  // a launch begins at a multiple of it
   void begin_at(int64_t unit) { units.begin_at(unit); }
@@ -116,6 +127,8 @@ FASTPOOL_HD void store(X* to, const X (&from)[items], int32_t channel, int count
 }
 
 // A stride inside a plane, or between planes: both are shorter than 2^30.
-FASTPOOL_HD int64_t times(int32_t count, int64_t stride) { return int64_t(count) * int32_t(stride); }
+FASTPOOL_HD int64_t times(int32_t count, int64_t stride) {
+  return int64_t(count) * int32_t(stride);
+}
 
 }  // namespace fastpool::cuda

@@ -17,6 +17,8 @@ constexpr int kSlots = Body::threads > 32 ? kBlockThreads<Body> : 1;  // of 8 by
 // Of one launch, and of the sizes that 32-bit indices are used for; tests lower them.
 struct Limits {
   int64_t units = kMostIndex, blocks = int64_t(1) << 20, sizes = kMostIndex;
+  // Three times the threads that an H200 holds at 80 registers each (132 multiprocessors, 768 threads).
+  int64_t enough_threads = 3 * 132 * 768;
 };
 
 // Calls run(body, units, blocks) as often as the work needs launches: once, below 2^30 units.
@@ -33,8 +35,7 @@ void for_each_launch(Body body, const Limits& limits, const Run& run) {
 template <class Body, class Thread>
 FASTPOOL_HD void each_unit(const Body& body, const Thread& thread, uint32_t count) {
   const uint32_t stride = thread.blocks * kUnitsPerBlock<Body>;
-  for (uint32_t unit = thread.block * kUnitsPerBlock<Body> + thread.index / Body::threads; unit < count; unit += stride)
-    body(thread, unit);
+  for (uint32_t unit = thread.block * kUnitsPerBlock<Body> + thread.index / Body::threads; unit < count; unit += stride) body(thread, unit);
 }
 
 }  // namespace fastpool::cuda

@@ -84,7 +84,7 @@ void launch_levels(Body body, const Launcher& launcher, Path path, bool draws) {
   for (int l = 0; l < p.level_count; ++l)
     if (choose(p, p.levels[l], draws) == path) body.take(p.levels[l]);
   if (body.level_count == 0) return;
-  body.finish();
+  body.finish(launcher.limits.enough_threads);
   launcher(body);
 }
 
@@ -115,7 +115,7 @@ void forward(const Problem& p, const Launcher& launcher) {
 
 template <class Body, class Launcher>
 void launch_tiles(Body body, const Launcher& launcher) {
-  body.finish();
+  body.finish(launcher.limits.enough_threads);
   launch_all(body, launcher);
 }
 
@@ -142,6 +142,8 @@ void tap_indices(const Problem& p, const Launcher& launcher) {
 template <class Launcher>
 void alpha_gradient(const Problem& p, int64_t splits, double* partial, const Launcher& launcher) {
   const int64_t terms = (p.alpha_view.channel ? 1 : p.channels) * (p.alpha_view.position ? 1 : p.bins);
+  if (!fits(p, kMostIndex) || p.channels * p.bins / terms >= kMostIndex)
+    throw std::runtime_error("fastpool: on CUDA the gradient of alpha needs planes, and an alpha, of fewer than 2^30 elements");
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     if (terms < Policy::warp_terms) return launcher(AlphaGradient<S, Alone>(p, splits, partial));

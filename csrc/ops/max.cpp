@@ -39,8 +39,7 @@ static Tensor tap_indices(Tensor taps, Ints size, Ints window) {
   plan.p.y = output.mutable_data_ptr();
   plan.p.taps = dense.mutable_data_ptr();
   plan.p.tap_bytes = int32_t(taps.element_size());
-  if (plan.p.samples) 
-    FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), emulated::tap_indices(plan.p), cuda::tap_indices(plan.p, stream));
+  if (plan.p.samples) FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), emulated::tap_indices(plan.p), cuda::tap_indices(plan.p, stream));
   return output;
 }
 
