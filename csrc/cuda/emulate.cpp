@@ -87,7 +87,10 @@ struct Launcher {
       static thread_local Fibers fibers(count);
       BlockOf<Body> all{body, units, block, blocks, {}};
       all.shared.all.size = count;
-      for (Meeting& warp : all.shared.warps) warp.size = kWarp;
+      for (int warp = 0; warp < count / kWarp; ++warp) {
+        all.shared.warps[warp].begin = warp * kWarp;
+        all.shared.warps[warp].size = kWarp;
+      }
       fibers.run(&BlockOf<Body>::run, &all);
 #else
       throw std::runtime_error("fastpool: threads that share a window are emulated on Linux only");

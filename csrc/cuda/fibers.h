@@ -12,9 +12,9 @@
 
 namespace fastpool::emulated {
 
-// Where `size` threads wait for each other.
+// Where the threads begin … begin + size - 1 wait for each other.
 struct Meeting {
-  int size = 0, arrived = 0;
+  int begin = 0, size = 0, arrived = 0;
   unsigned round = 0;
 };
 
@@ -33,7 +33,7 @@ class Fibers {
       fibers_[i].started = fibers_[i].ended = false;
     }
     current_ = -1;
-    if (_setjmp(home_) == 0) next();
+    if (_setjmp(home_) == 0) next(0, running_);
   }
 
   void meet(Meeting& meeting) {
@@ -49,7 +49,8 @@ class Fibers {
         std::fprintf(stderr, "fastpool: emulated threads wait for one that does not come\n");
         std::abort();
       }
-      if (_setjmp(fibers_[size_t(current_)].at) == 0) next();
+      // A warp runs ahead of the others as far as it can: where a barrier is missing, something breaks.
+      if (_setjmp(fibers_[size_t(current_)].at) == 0) next(meeting.begin, meeting.size);
     }
   }
 
@@ -61,10 +62,10 @@ class Fibers {
     bool started, ended;
   };
 
-  [[noreturn]] void next() {
-    const int count = int(fibers_.size());
+  // Goes on with the next of the threads begin … begin + count - 1.
+  [[noreturn]] void next(int begin, int count) {
     if (running_ == 0) _longjmp(home_, 1);
-    do current_ = (current_ + 1) % count;
+    do current_ = begin + (current_ + 1 - begin) % count;
     while (fibers_[size_t(current_)].ended);
     Fiber& fiber = fibers_[size_t(current_)];
     if (fiber.started) _longjmp(fiber.at, 1);
@@ -85,7 +86,7 @@ class Fibers {
     self.fibers_[size_t(self.current_)].ended = true;
     --self.running_;
     self.idle_ = 0;
-    self.next();
+    self.next(0, int(self.fibers_.size()));
   }
 
   std::vector<Fiber> fibers_;

@@ -60,19 +60,34 @@ struct Walk {
   using T = Accumulated<S>;
   const Job& job;
   const Window& window;
-  const S* x;
-  int count;
   State (&states)[items];
+  const char* x[items];  // the channels' planes, and bytes between elements: one multiplication gives an address
+  uint32_t stride;
+
+  FASTPOOL_HD Walk(const Job& job, const Window& window, int count, State (&states)[items])
+      : job(job), window(window), states(states), stride(uint32_t(job.p.input.position) * uint32_t(sizeof(S))) {
+    const S* first = static_cast<const S*>(job.p.x) + window.n * job.p.input.sample + times(window.c, job.p.input.channel);
+    // A channel past the last reads the last one again, which spares every use of it a branch.
+    FASTPOOL_UNROLL
+    for (int i = 0; i < items; ++i) x[i] = reinterpret_cast<const char*>(first + times(i < count ? i : count - 1, job.p.input.channel));
+  }
+  FASTPOOL_HD const S* at(int i, int32_t position) const { return reinterpret_cast<const S*>(x[i] + uint64_t(uint32_t(position)) * stride); }
 
   // Up to `width` elements of a row, all loaded before the first is used.
   template <int pass, int width>
   FASTPOOL_HD void add(int32_t position, int32_t elements, int32_t tap) {
-    const int32_t step = job.fast[window.l].axis[2].dilation;
+    const int32_t dilation = job.fast[window.l].axis[2].dilation;
     S values[width][items];
     FASTPOOL_UNROLL
-    for (int k = 0; k < width; ++k)
-      if (k < elements)
-        load<side_by_side>(values[k], x + times(position + k * step, job.p.input.position), int32_t(job.p.input.channel), count);
+    for (int k = 0; k < width; ++k) {
+      if (k >= elements) continue;
+      if constexpr (side_by_side) {
+        load<true>(values[k], at(0, position + k * dilation), 1, items);
+      } else {
+        FASTPOOL_UNROLL
+        for (int i = 0; i < items; ++i) values[k][i] = *at(i, position + k * dilation);
+      }
+    }
     FASTPOOL_UNROLL
     for (int k = 0; k < width; ++k) {
       if (k >= elements) continue;
@@ -164,17 +179,16 @@ FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, 
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
   const Window window(job, n, c, l, bin);
-  const S* x = static_cast<const S*>(job.p.x) + job.p.input.at(n, c, 0);
   const Facts<T> facts[1] = {facts_of_window<Reducer, T>(job, window, c)};
   State state[1];
   state[0].start(window.first_tap(), job.p);
-  Walk<State, S, 1, false>{job, window, x, 1, state}.template run<0, Reducer::passes>(facts);
+  Walk<State, S, 1, false>(job, window, 1, state).template run<0, Reducer::passes>(facts);
   if constexpr (Reducer::careful_passes > 0) {
     if (!state[0].ordinary()) {
       using Careful = typename Reducer::template Careful<T>;
       Careful careful[1];
       careful[0].start(window.first_tap(), job.p);
-      Walk<Careful, S, 1, false>{job, window, x, 1, careful}.template run<0, Reducer::careful_passes>(facts);
+      Walk<Careful, S, 1, false>(job, window, 1, careful).template run<0, Reducer::careful_passes>(facts);
       careful[0].finish(facts[0]);
       return store_window<Reducer, S, false>(job, window, 1, careful);
     }
@@ -209,8 +223,7 @@ struct ThreadForward : Job {
       facts[i] = facts_of_window<Reducer, T>(*this, window, window.c + (i < count ? i : 0));
       states[i].start(window.first_tap(), p);
     }
-    const S* x = static_cast<const S*>(p.x) + window.n * p.input.sample + times(window.c, p.input.channel);
-    Walk<State, S, items, side_by_side>{*this, window, x, count, states}.template run<0, Reducer::passes>(facts);
+    Walk<State, S, items, side_by_side>(*this, window, count, states).template run<0, Reducer::passes>(facts);
     unsigned odd = 0;  // channels whose window the fast arithmetic does not hold for
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {

@@ -58,7 +58,7 @@ inline Path choose(const Problem& p, const Level& level, bool draws) {
 }
 
 inline bool fits(const Problem& p, int64_t limit) {
-  bool all = p.channels < limit && p.positions() < limit && p.bins < limit;
+  bool all = p.channels < limit / 2 && p.positions() < limit && p.bins < limit;
   for (int l = 0; l < p.level_count; ++l) all &= FastLevel::fits(p.levels[l].grid);
   return all;
 }
