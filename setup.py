@@ -75,8 +75,9 @@ def extension() -> cpp_extension.CppExtension:
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    # The emulation comes last: it is compiled for little time, and the linker keeps the first copy of what it shares.
-    files = sources("cpu", "ops", suffix="*.cpp") + sources("cuda", suffix="*.cpp")
+    # Linked in this order, which is setuptools' own: of what the emulation in csrc/cuda shares with csrc/cpu, and compiles
+    # without optimisation, the linker keeps the copies of csrc/cpu.
+    files = sources("cpu", "cuda", "ops", suffix="*.cpp")
     libraries: list[str] = []
     library_dirs: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:

@@ -10,9 +10,9 @@ namespace fastpool::cuda {
 // of neighbouring float channels. More, or as many of a reducer with much state, take more than 128 registers.
 template <class S, bool heavy>
 constexpr int kItems = sizeof(S) == 8 || heavy ? 2 : 4;
-// Blocks of 256 threads that shall fit a multiprocessor together: 80 registers per thread, or 128.
+// Blocks of 256 threads that shall fit a multiprocessor together: 80 registers per thread, 128 or 255.
 template <class S, bool heavy>
-constexpr int kBlocks = sizeof(S) == 8 || heavy ? 2 : 3;
+constexpr int kBlocks = 3 - (sizeof(S) == 8) - heavy;
 
 // Where a window lies: its sample, first channel, level and place in it.
 struct Window {
@@ -200,7 +200,7 @@ FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, 
 template <class Reducer, class S, bool side_by_side>
 struct ThreadForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
-  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = kBlocks<S, heavy>;
+  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = kBlocks < S, heavy || Reducer::has_second > ;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
 
