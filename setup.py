@@ -75,7 +75,7 @@ def extension() -> cpp_extension.CppExtension:
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    # Linked in this order, which is setuptools' own: of what the emulation in csrc/cuda shares with csrc/cpu, and compiles
+    # Linked in this order, setuptools' own: of what csrc/cpu shares with the emulation in csrc/cuda, which is compiled
     # without optimisation, the linker keeps the copies of csrc/cpu.
     files = sources("cpu", "cuda", "ops", suffix="*.cpp")
     libraries: list[str] = []

@@ -129,6 +129,13 @@ def test_large_windows_are_summed_by_many_threads(layout):
     assert_close(actual, x.double().mean((2, 3), keepdim=True).numpy(), x.mean((2, 3), keepdim=True), layout)
 
 
+def test_draws_from_bins_of_both_summing_orders():
+    """Bins of 256 taps are summed in order, those of 257 in classes."""
+    case = cases.adaptive("both orders", (2, 3, 1023), 4, "positive")
+    x = backends.prepared(case, torch.float32)
+    backends.check_bitwise(emulated("cuda", backends.selections, case, x), backends.selections(case, x), "both orders")
+
+
 def test_every_warp_of_a_block_counts():
     """Warps run ahead of each other: of sixty windows some have their maximum where a missing barrier loses it."""
     x = torch.randn(2, 30, 60, 60)
