@@ -1,7 +1,6 @@
 // From a problem to threads: the kernels of the processor at hand, over the units of work.
 #pragma once
 
-#include "core/direct.h"
 #include "core/kernels.h"
 #include "cpu/capability.h"
 #include "cpu/work.h"

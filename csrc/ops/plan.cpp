@@ -88,8 +88,8 @@ static void choose_schedules(Level& level, bool bins, bool channels_last, int64_
   level.large = smallest > kMostSequentialTaps;
   level.forward = level.backward = Schedule::direct;
   if (schedule_choice == ScheduleChoice::direct) return;
-  // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
   const bool planes = channels >= kFewPlanes;
+  // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
   const bool one_order = !traits.draws || level.large || largest <= kMostSequentialTaps;
   const bool free_order = bins && !traits.draws;
   if (!one_order)
@@ -133,7 +133,7 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
     }
     if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
     level.free_order = bins;
-    choose_schedules(level, bins, channels_last, traits);
+    choose_schedules(level, bins, channels_last, shape.channels, traits);
     level.first_bin = p.bins;
     level.first_row = p.bin_rows;
     const int64_t level_bins = level.grid.bins();
