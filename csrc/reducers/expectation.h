@@ -19,10 +19,11 @@ struct Expectation : Reducer {
   template <class V>
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
-    V temperature, largest, weights, weighted, result;
+    T temperature;
+    V largest, weights, weighted, result;
 
     FASTPOOL_HD void start(Tap<V>, const Problem& p) {
-      temperature = V(T(p.temperature));
+      temperature = T(p.temperature);
       largest = -infinity<V>();
       weights = weighted = V(T(0));
     }
@@ -106,10 +107,10 @@ struct ExpectationGradient : Gradient {
   template <class V>
   static FASTPOOL_HD V term(V x, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem& p) {
     using T = Scalar<V>;
-    const V zero(T(0)), one(T(1)), temperature(T(p.temperature));
+    const V zero(T(0));
     if constexpr (Weights::needs_max) {
-      const V w = exponential((x - slot.c) / temperature);
-      return select(w == zero, zero, slot.a * w * (one + (x - slot.b) / temperature));
+      const V w = Weights::weight(x, slot.c, T(p.temperature));
+      return select(w == zero, zero, slot.a * w * (V(T(1)) + over(x - slot.b, T(p.temperature))));
     } else {
       const V slope = slot.a * (V(T(2)) * ((x - V(T(0.5)) * slot.b) / slot.c));  // x + x could overflow
       return select(x <= zero, zero, slope);                                     // NaN passes

@@ -21,11 +21,12 @@ struct Stochastic : Reducer {
   template <class V>
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
-    V temperature, largest, sum[sums], total, threshold, running, value;
+    T temperature;
+    V largest, sum[sums], total, threshold, running, value;
     Tap<V> at, chosen;
 
     FASTPOOL_HD void start(Tap<V>, const Problem& p) {
-      temperature = V(T(p.temperature));
+      temperature = T(p.temperature);
       largest = -infinity<V>();
       for (int r = 0; r < sums; ++r) sum[r] = V(T(0));
       running = V(T(0));

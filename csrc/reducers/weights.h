@@ -5,10 +5,17 @@
 
 namespace fastpool {
 
+// x / temperature. The usual 1 is worth a branch: a division takes as long as an exponential.
+template <class V>
+FASTPOOL_HD V over(V x, Scalar<V> temperature) {
+  if (temperature != Scalar<V>(1)) x = x / V(temperature);
+  return x;
+}
+
 struct ReluWeights {
   static constexpr bool needs_max = false;
   template <class V>
-  static FASTPOOL_HD V weight(V x, V, V) {
+  static FASTPOOL_HD V weight(V x, V, Scalar<V>) {
     const V zero(Scalar<V>(0));
     return select(x < zero, zero, x);  // NaN stays NaN
   }
@@ -21,8 +28,8 @@ struct ReluWeights {
 struct SoftmaxWeights {
   static constexpr bool needs_max = true;
   template <class V>
-  static FASTPOOL_HD V weight(V x, V largest, V temperature) {
-    return exponential((x - largest) / temperature);
+  static FASTPOOL_HD V weight(V x, V largest, Scalar<V> temperature) {
+    return exponential(over(x - largest, temperature));
   }
   template <class V>
   static FASTPOOL_HD V nothing() {

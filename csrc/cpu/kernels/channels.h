@@ -87,15 +87,7 @@ class Channels {
   FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t c, int64_t count, int64_t bin) const {
     Facts<V> facts;
     if constexpr (Reducer::uses_divisor) facts.divisor = V(divisors.rows * divisors.columns[at.o[2]]);
-    if constexpr (Reducer::uses_alpha) {
-      if (!p.alpha) {
-        facts.alpha = V(T(p.alpha_value));
-      } else {
-        T alpha[L];
-        for (int64_t i = 0; i < L; ++i) alpha[i] = i < count ? alpha_of<T>(p, at.n, at.c + c + i, bin) : T(0);
-        facts.alpha = load<T, L>(alpha);
-      }
-    }
+    if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, count);
     if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + bin % 4 * word_step + c);
     return facts;
   }

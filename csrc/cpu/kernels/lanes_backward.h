@@ -105,9 +105,10 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
       const V divisor(Gradient::uses_divisor ? divisors.rows * divisors.columns[at.o[2]] : T(1));
       for (int64_t tile = 0; tile < unit.channels; tile += L) {
         const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
-        Preparation<Gradient, S>{p, level}.run(slots, to + at.o[2] * stride + c, out + c * level.output.channel, level.output.channel,
-                                               saved + c * p.saved.channel, p.saved.channel, count, divisor,
-                                               [&](int64_t i) { return alpha_of<T>(p, at.n, at.c + c + i, level.first_bin + bin); });
+        Preparation<Gradient, S>{p, level}.run(
+            slots, to + at.o[2] * stride + c, out + c * level.output.channel, level.output.channel, saved + c * p.saved.channel,
+            p.saved.channel, count, divisor,
+            Gradient::uses_alpha ? alpha_lanes<T>(p, at.n, at.c + c, level.first_bin + bin, true, count) : V(T(0)));
       }
     }
   }

@@ -84,6 +84,22 @@ FASTPOOL_HD Lanes<T, L> load_part(const S* from, int64_t count, T rest = T(0)) {
   return load<T, L>(values);
 }
 
+// The first `count` of lanes that lie `step` apart; the others are 0.
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_apart(const S* from, int64_t step, int64_t count) {
+  if constexpr (!std::is_integral_v<S>)
+    if (step == 0) return Lanes<T, L>(T(widen(*from)));
+  if (step == 1) return count == L ? load<T, L>(from) : load_part<T, L>(from, count);
+  T values[L];
+  for (int64_t i = 0; i < L; ++i) {
+    if constexpr (std::is_integral_v<S>)
+      values[i] = i < count ? T(from[i * step]) : T(0);
+    else
+      values[i] = i < count ? T(widen(from[i * step])) : T(0);
+  }
+  return load<T, L>(values);
+}
+
 // Neighbouring lanes go `step` apart.
 template <class S, class T, int L>
 FASTPOOL_HD void store_part(S* to, int64_t step, Lanes<T, L> lanes, int64_t count) {

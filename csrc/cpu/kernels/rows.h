@@ -189,16 +189,7 @@ class Rows {
       const V counts = count == L ? load<T, L>(column) : load_part<T, L>(column, count, T(1));
       facts.divisor = counts * V(divisors.rows);
     }
-    if constexpr (Reducer::uses_alpha) {
-      if (!p.alpha) {
-        facts.alpha = V(T(p.alpha_value));
-      } else {
-        T alpha[L];
-        const int64_t bin = level.first_bin + level.bin(at.o) + lane0;
-        for (int64_t i = 0; i < L; ++i) alpha[i] = i < count ? alpha_of<T>(p, at.n, at.c, bin + i) : T(0);
-        facts.alpha = load<T, L>(alpha);
-      }
-    }
+    if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, level.first_bin + level.bin(at.o) + lane0, false, count);
     if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + lane0);
     return facts;
   }

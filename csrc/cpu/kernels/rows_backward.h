@@ -66,8 +66,9 @@ class PreparedRows {
         const T* column = divisors.columns + o;
         divisor = (count == L ? load<T, L>(column) : load_part<T, L>(column, count, T(1))) * V(divisors.rows);
       }
-      Preparation<Gradient, S>{p, level}.run(slots, to + o - origin, out + o, 1, saved + o, 1, count, divisor,
-                                             [&](int64_t i) { return alpha_of<T>(p, n, c, level.first_bin + bin + o + i); });
+      Preparation<Gradient, S>{p, level}.run(
+          slots, to + o - origin, out + o, 1, saved + o, 1, count, divisor,
+          Gradient::uses_alpha ? alpha_lanes<T>(p, n, c, level.first_bin + bin + o, false, count) : V(T(0)));
     }
   }
 };

@@ -44,19 +44,6 @@ struct SlotArrays {
   }
 };
 
-template <class T, int L, class S>
-FASTPOOL_HD Lanes<T, L> load_apart(const S* from, int64_t step, int64_t count) {
-  if (step == 1) return count == L ? load<T, L>(from) : load_part<T, L>(from, count);
-  T values[L];
-  for (int64_t i = 0; i < L; ++i) {
-    if constexpr (std::is_integral_v<S>)
-      values[i] = i < count ? T(from[i * step]) : T(0);
-    else
-      values[i] = i < count ? T(widen(from[i * step])) : T(0);
-  }
-  return load<T, L>(values);
-}
-
 // Prepares `count` <= L outputs, neighbours of which lie `step` apart: channels of one bin, or bins of one row.
 template <class Gradient, class S>
 struct Preparation {
@@ -66,9 +53,8 @@ struct Preparation {
   const Problem& p;
   const Level& level;
 
-  template <class AlphaOf>
   FASTPOOL_HD void run(const SlotArrays<Gradient, T>& slots, int64_t to, int64_t out, int64_t step, int64_t saved, int64_t saved_step,
-                  int64_t count, V divisor, const AlphaOf& alpha) const {
+                  int64_t count, V divisor, V alpha) const {
     OutputFacts<V> output;
     output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
     if constexpr (Gradient::uses_second)
@@ -84,15 +70,7 @@ struct Preparation {
     }
     Facts<V> facts;
     if constexpr (Gradient::uses_divisor) facts.divisor = divisor;
-    if constexpr (Gradient::uses_alpha) {
-      if (!p.alpha) {
-        facts.alpha = V(T(p.alpha_value));
-      } else {
-        T values[L];
-        for (int64_t i = 0; i < L; ++i) values[i] = i < count ? alpha(i) : T(0);
-        facts.alpha = load<T, L>(values);
-      }
-    }
+    if constexpr (Gradient::uses_alpha) facts.alpha = alpha;
     slots.set(to, Gradient::prepare(output, facts), tap, count);
   }
 };

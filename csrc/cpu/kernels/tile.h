@@ -44,6 +44,15 @@ struct Divisors {
   }
 };
 
+// alpha of `count` neighbours from (n, c, bin) on: channels of one bin, or bins of one row.
+template <class T>
+Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t c, int64_t bin, bool channels, int64_t count) {
+  constexpr int L = kLanes<T>;
+  if (!p.alpha) return Lanes<T, L>(T(p.alpha_value));
+  return load_apart<T, L>(static_cast<const T*>(p.alpha) + p.alpha_view.at(n, c, bin),
+                          channels ? p.alpha_view.channel : p.alpha_view.position, count);
+}
+
 // Lanes whose results lie `step` apart in the output and `saved_step` in what is saved.
 template <class Reducer, class S, class State>
 FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, int64_t step, int64_t saved, int64_t saved_step, int64_t count,
