@@ -66,13 +66,9 @@ class Flat {
   FASTPOOL_HD void add_run(State& state, const S* x, int64_t step, int64_t count, int64_t tap) const {
     int64_t k = Reducer::uses_uniform ? -(tap % L) : 0;
     if (k == 0 && step == 1)
-      for (; k + L <= count; k += L) {
-        if (pass == 0) __builtin_prefetch(x + k + kAhead / int64_t(sizeof(S)));
-        state.template add<pass>(load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
-      }
+      for (; k + L <= count; k += L) state.template add<pass>(load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
     for (; k < count; k += L) state.template add<pass>(load_inside(x, step, k, count), Tap<V>::iota(Tap<T>(tap + k)));
   }
-  static constexpr int64_t kAhead = 1024;  // bytes
 
   // Lanes k … k + 31 of a run, padded where they lie outside it.
   V load_inside(const S* x, int64_t step, int64_t k, int64_t count) const {
