@@ -233,7 +233,21 @@ SLIDING = [
     sliding("70 channels_last clipped", (1, 70, 7, 7), 3, stride=2, padding=1, layout="channels_last"),
     sliding("130 channels_last ceil_mode", (1, 130, 5, 5), 3, stride=2, ceil_mode=True, layout="channels_last"),
     sliding("channels_last 3d", (1, 17, 4, 5, 6), 3, "integers", stride=2, padding=1, layout="channels_last"),
+    sliding(
+        "70 channels_last dilated",
+        (1, 70, 9, 8),
+        3,
+        "integers",
+        stride=2,
+        dilation=2,
+        padding=2,
+        layout="channels_last",
+    ),
     sliding("channels_last one pixel", (2, 5, 1, 1), 1, layout="channels_last"),
+    # lanes of planes
+    sliding("35 planes clipped", (1, 35, 9, 20), 3, stride=2, padding=1),
+    sliding("35 planes with nan", (1, 35, 6, 40), 2, "nan"),
+    sliding("40 planes dilated 3d", (1, 40, 4, 5, 6), 2, "integers", stride=1, dilation=(1, 2, 1)),
     # contiguous lanes
     *(sliding(f"width {w} 2x2", (1, 2, 4, w), 2, "integers") for w in (15, 16, 17, 31, 33, 63, 65, 130)),
     *(
@@ -288,6 +302,9 @@ ADAPTIVE = [
     adaptive("adaptive channels_last", (2, 17, 7, 7), (2, 3), layout="channels_last"),
     adaptive("adaptive channels_last 70", (2, 70, 7, 7), 3, "integers", layout="channels_last"),
     adaptive("adaptive channels_last 3d", (1, 5, 4, 5, 6), 2, layout="channels_last"),
+    adaptive("adaptive channels_last large", (1, 70, 40, 30), 2, "integers", layout="channels_last"),
+    adaptive("adaptive 35 planes", (1, 35, 11, 18), (4, 5)),
+    adaptive("adaptive 35 larger planes", (1, 35, 33, 40), (7, 9), "integers"),
     adaptive("adaptive sliced", (2, 3, 9, 40), (2, 33), layout="sliced"),
     adaptive("adaptive 256 taps", (1, 2, 32, 32), 2),
     adaptive("adaptive mixed bin sizes", (1, 2, 33, 31), 2, "positive"),  # 256, 272 taps: both summing orders
@@ -298,6 +315,7 @@ ADAPTIVE = [
 GLOBAL = [
     adaptive("global 7x7", (2, 70, 7, 7), 1, "integers"),
     adaptive("global 7x7 channels_last", (2, 70, 7, 7), 1, layout="channels_last"),
+    adaptive("global 20x40 channels_last", (1, 70, 20, 40), 1, "integers", layout="channels_last"),
     adaptive("global 1d", (2, 3, 100), 1),
     adaptive("global 3d", (2, 3, 4, 5, 6), 1),
     adaptive("global 56x56", (1, 2, 56, 56), 1, "integers"),
