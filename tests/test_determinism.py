@@ -3,8 +3,9 @@
 import cases
 import pytest
 import torch
+from backends import gradient, selections
 from comparison import assert_bitwise, assert_close
-from poolings import AVG, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIXED
+from poolings import AVG, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX_AVG, MIXED
 
 import fastpool._C as extension
 import fastpool.functional as F
@@ -27,33 +28,10 @@ MANY_TAPS = {
     "global": cases.adaptive("bits global", (2, 70, 21, 23), 1),
 }
 ALL_SHAPES = {**SHAPES, **MANY_TAPS}
-DRAWS = {
-    "relu": {"distribution": "relu"},
-    "softmax": {"distribution": "softmax", "temperature": 0.5},
-}
-
-
-def gradient(outputs, x):
-    weights = [(torch.arange(y.numel(), dtype=torch.float32) % 5 - 2).view(y.shape).to(y.dtype) for y in outputs]
-    return torch.autograd.grad(outputs, x, weights)[0]
 
 
 def prepared(case, dtype, layout):
     return cases.LAYOUTS[layout](case.values(dtype)).requires_grad_()
-
-
-def selections(case, x):
-    """Everything whose bits are promised on every path: maxima, draws, their indices and gradients."""
-    values, indices = MAX(case, x, return_indices=True)
-    results = {"max": values, "max indices": indices, "max gradient": gradient([values], x)}
-    for name, options in DRAWS.items():
-        values, indices = EXPECTATION_RELU(case, x, training=True, seed=77, return_indices=True, **options)
-        results |= {f"{name} draw": values, f"{name} indices": indices, f"{name} gradient": gradient([values], x)}
-    pair = MAX_AVG(case, x)
-    results["max of max_avg"] = pair[0]
-    if case in SHAPES.values():
-        results |= {"avg": AVG(case, x)[0], "avg of max_avg": pair[1]}
-    return {name: result.detach() for name, result in results.items()}
 
 
 def everything(case, x):

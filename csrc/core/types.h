@@ -15,13 +15,11 @@
 #if defined(__CUDACC__)
 #define FASTPOOL_HD __host__ __device__ __forceinline__
 #define FASTPOOL_HD_SCALAR __host__ __device__ __forceinline__
-#define FASTPOOL_HD_NOINLINE __host__ __device__ inline
 #else
 // Kernel bodies must end up inside the wrapper that carries the CPU's target attribute.
 #define FASTPOOL_HD inline __attribute__((always_inline))
 // Index arithmetic gains nothing from wide registers; out of line it keeps the wrappers small.
 #define FASTPOOL_HD_SCALAR __attribute__((noinline)) inline
-#define FASTPOOL_HD_NOINLINE __attribute__((noinline))
 #endif
 
 namespace fastpool {

@@ -9,11 +9,6 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-template <class To, int L>
-FASTPOOL_HD void load_raw(To& to, const void* from) {
-  memcpy(&to, from, sizeof(to));
-}
-
 // L elements of storage type S as lanes of T.
 template <class T, int L, class S>
 FASTPOOL_HD Lanes<T, L> load(const S* from) {
