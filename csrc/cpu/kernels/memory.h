@@ -118,7 +118,10 @@ FASTPOOL_HD bool any(Lanes<T, L> mask) {
 
 template <class T>
 FASTPOOL_HD void fill_run(T* to, T value, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = value;
+  constexpr int L = kLanes<T>;
+  int64_t i = 0;
+  for (; i + L <= count; i += L) store(to + i, Lanes<T, L>(value));
+  for (; i < count; ++i) to[i] = value;
 }
 
 // to[c * to_step + r] = from[r * from_step + c], a square of registers at a time where there is room for one.

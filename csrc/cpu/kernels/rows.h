@@ -56,6 +56,8 @@ struct Splitter {
       for (int64_t j = pairs_begin;; j += L) {
         j = smaller(j, pairs_end - L);
         const S* from = row + origin + 2 * j;
+        for (int64_t byte = 0; byte < 2 * L * int64_t(sizeof(S)); byte += 64)
+          __builtin_prefetch(reinterpret_cast<const char*>(from) + 4096 + byte);
         Lanes<T, L> even, odd;
         Lanes<T, L>::unzip(load<T, L>(from), load<T, L>(from + L), even, odd);
         store(to + j, even);
@@ -129,8 +131,11 @@ class Rows {
         filled = columns == w.out;
       }
       for (int64_t s = 0; s < slots; ++s) held[s] = -1;
-      for (int64_t row = begin; row < end; ++row)
-        run_row({n, c, {row / level.grid.axis[1].out, row % level.grid.axis[1].out, first}}, splitter, outputs);
+      Place at{n, c, {begin / level.grid.axis[1].out, begin % level.grid.axis[1].out, first}};
+      for (int64_t row = begin; row < end; ++row) {
+        run_row(at, splitter, outputs);
+        if (++at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0];
+      }
     }
   }
 
@@ -163,6 +168,26 @@ class Rows {
         row_taps[row_count++] = ((d.first + i) * h.size + h.first + j) * axis[2].kernel;
       }
   }
+
+  // A whole window of `height` x `width` in registers, so that what its passes have in common is computed once.
+  template <int height, int width>
+  struct Held {
+    const Rows& self;
+    const Facts<V>& facts;
+    State& state;
+    V x[height * width];
+
+    FASTPOOL_HD Held(const Rows& self, int64_t lane0, const Facts<V>& facts, State& state) : self(self), facts(facts), state(state) {
+      FASTPOOL_UNROLL
+      for (int k = 0; k < height * width; ++k) x[k] = load<T, L>(self.rows[k / width] + lane0 + self.offsets[k % width]);
+    }
+    template <int pass>
+    FASTPOOL_HD void run() const {
+      if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
+      FASTPOOL_UNROLL
+      for (int k = 0; k < height * width; ++k) state.template add<pass>(x[k], Tap<V>(Tap<T>(k)));
+    }
+  };
 
   struct Passes {
     const Rows& self;
@@ -200,6 +225,8 @@ class Rows {
     const int64_t bin = level.bin(at.o);
     if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, outputs, drawn);
     const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
+    const bool whole = row_count == slots;
+    const int64_t kernel = level.grid.axis[2].kernel;
     // The last lanes of a row are computed a second time rather than left empty.
     for (int64_t lane0 = 0;; lane0 += L) {
       lane0 = smaller(lane0, larger(outputs - L, 0));
@@ -207,7 +234,12 @@ class Rows {
       const Facts<V> facts = facts_at(at, lane0, count);
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
-      for_each_pass<0, Reducer::passes>(Passes{*this, lane0, facts, state});
+      if (whole && kernel == 2 && slots == 2)
+        for_each_pass<0, Reducer::passes>(Held<2, 2>(*this, lane0, facts, state));
+      else if (whole && kernel == 3 && slots == 3)
+        for_each_pass<0, Reducer::passes>(Held<3, 3>(*this, lane0, facts, state));
+      else
+        for_each_pass<0, Reducer::passes>(Passes{*this, lane0, facts, state});
       state.finish(facts);
       store_lanes<Reducer, S>(p, level, out + lane0, 1, saved + lane0, 1, count, state);
       if (!all_ordinary(state, count, V()))

@@ -78,35 +78,7 @@ struct Columns {
   int64_t begin, end;
 };
 
-// Adds the terms of the outputs of one row, `row` being where element -reach of it is, to `length` sums of each phase.
-// From the last tap to the first, so that they arrive in the order of the outputs. Nothing here depends on how
-// elements are stored.
-template <class Gradient, class T>
-void add_row(const Problem& p, const Phases<T>& phases, const SlotArrays<Gradient, T>& slots, int64_t row, int64_t tap, int64_t length,
-             bool more, const T* x, T* sums) {
-  constexpr int L = kLanes<T>;
-  using V = Lanes<T, L>;
-  const Axis& w = phases.w;
-  const int64_t reach = (w.extent() - 1) / w.stride;
-  for (int64_t f = 0; f < phases.count; ++f, x += phases.pitch, sums += phases.pitch)
-    for (int64_t j = 0; j < length; j += L) {
-      V total(T(0)), element(T(0));
-      if (more) total = load<T, L>(sums + j);
-      if (Gradient::uses_input) element = load<T, L>(x + j);
-      int64_t k = w.dilation == 1 ? f + (w.kernel - 1 - f) / w.stride * w.stride : w.kernel - 1;
-      int64_t at = row + j + reach - (k - f) / w.stride;
-      for (; k >= 0; k -= w.dilation == 1 ? w.stride : 1, ++at) {
-        if (w.dilation != 1) {
-          if (k * w.dilation % w.stride != f) continue;
-          at = row + j + reach - k * w.dilation / w.stride;
-        }
-        total = total + slots.term(p, element, Tap<V>(Tap<T>(tap + k)), at);
-      }
-      store(sums + j, total);
-    }
-}
-
-// Sliding windows: lanes are elements a stride apart, so sums are split by position modulo the stride.
+// Sliding windows: lanes are elements a stride apart, so that every tap is seen by neighbouring outputs.
 template <class Gradient, class S>
 class SlidingBackward {
  public:
@@ -114,95 +86,122 @@ class SlidingBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static FASTPOOL_HD int64_t quotients(const Axis& w, int64_t columns) { return columns / w.stride + 2; }
-  static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
+  static FASTPOOL_HD int64_t room(const Axis& w, int64_t columns) { return columns / w.stride + 2 + reach(w); }
   static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t columns) {
-    const Axis& w = grid.axis[2];
-    const int64_t length = quotients(w, columns), phases = smaller(w.stride, w.extent());
-    return PreparedRows<Gradient, S>::scratch_bytes(grid, length + reach(w)) + 2 * phases * (round_up(length, L) + L) * int64_t(sizeof(T)) +
+    return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2], columns)) + OutputRows(grid).count() * int64_t(sizeof(Row)) +
            kSlack;
   }
   SlidingBackward(const Problem& p, const Level& level, int64_t columns, Arena& arena)
-      : p(p), level(level), outputs(p, level, quotients(level.grid.axis[2], columns) + reach(level.grid.axis[2]), arena) {
-    const Phases<T> most(level.grid.axis[2], 0, quotients(level.grid.axis[2], columns));
-    sums = arena.take<T>(most.count * most.pitch);
-    x = arena.take<T>(most.count * most.pitch);
-    if (Gradient::uses_input) fill_run(x, T(0), most.count * most.pitch);
-  }
+      : p(p),
+        w(level.grid.axis[2]),
+        level(level),
+        outputs(p, level, room(w, columns), arena),
+        over(arena.take<Row>(OutputRows(level.grid).count())) {}
 
   void move_to(int64_t n, int64_t c, Columns tile) {
-    const Axis& w = level.grid.axis[2];
     columns = tile;
-    first = (tile.begin + w.before) / w.stride;
-    length = (tile.end - 1 + w.before) / w.stride + 1 - first;
-    const int64_t origin = first - reach(w);
-    outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(first + length, w.out), larger(origin, 0)));
+    const int64_t first = (tile.begin + w.before) / w.stride, end = (tile.end - 1 + w.before) / w.stride + 1;
+    origin = first - reach(w);
+    outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(end, w.out), larger(origin, 0)));
   }
 
-  // Gradients of the columns of row i, written or added to `to`.
+  // Gradients of the columns of row i, written or added to `to`. What is added to has room for 2 L more.
   template <bool add, class To>
   void run(int64_t n, int64_t c, const int64_t i[2], To* to) {
     const Axis* axis = level.grid.axis;
-    const Axis& w = axis[2];
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
-    const Phases<T> phases(w, first, length);
-    if (Gradient::uses_input)
-      Splitter<S>(phases).split(static_cast<const S*>(p.x) + p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2]), x);
-    bool any = false;
+    count = 0;
     for (int64_t o = d.begin; o < d.end; ++o)
       for (int64_t q = h.begin; q < h.end; ++q) {
         const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
-        if (tap_d < 0 || tap_h < 0) continue;
-        add_row(p, phases, outputs.arrays(), outputs.row(o, q), (tap_d * axis[1].kernel + tap_h) * w.kernel, length, any, x, sums);
-        any = true;
+        if (tap_d >= 0 && tap_h >= 0) over[count++] = {outputs.row(o, q), (tap_d * axis[1].kernel + tap_h) * w.kernel};
       }
-    if (!any) fill_run(sums, T(0), phases.count * phases.pitch);
-    join<add>(phases, to);
+    const S* x = static_cast<const S*>(p.x);
+    if (Gradient::uses_input) x += p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2] + columns.begin);
+    if (w.stride == 1)
+      blocks<1, add>(x, to);
+    else if (w.stride == 2)
+      blocks<2, add>(x, to);
+    else
+      blocks<0, add>(x, to);
   }
 
  private:
+  // An output row that sees the row at hand, and the first tap of that row in its windows.
+  struct Row {
+    int64_t at, tap;
+  };
   const Problem& p;
+  const Axis& w;
   const Level& level;
   PreparedRows<Gradient, S> outputs;
+  Row* over;
   Columns columns{};
-  int64_t first = 0, length = 0;
-  T *sums, *x;
+  int64_t origin = 0, count = 0;
 
-  template <bool add, class To>
-  static FASTPOOL_HD void put(To* to, V value) {
-    if constexpr (add) value = load<T, L>(to) + value;
-    store(to, value);
-  }
-  template <bool add, class To>
-  static FASTPOOL_HD void put_one(To* to, T value) {
-    if constexpr (add)
-      *to += value;
-    else
-      *to = Narrow<To>::from(value);
-  }
+  static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
 
-  // Sums that are split by phase, side by side again. What is added to must not be added twice.
-  template <bool add, class To>
-  void join(const Phases<T>& phases, To* to) const {
-    const Axis& w = level.grid.axis[2];
-    const int64_t base = first * w.stride - w.before - columns.begin, count = columns.end - columns.begin;
-    int64_t done = 0;  // columns
-    if (w.stride == 1) {
-      for (; done + L <= count; done += L) put<add>(to + done, load<T, L>(sums + done - base));
-    } else if (w.stride == 2 && phases.count == 2) {
-      if (base % 2 != 0) put_one<add>(to, sums[phases.pitch + (-base) / 2]), ++done;
-      for (; done + 2 * L <= count; done += 2 * L) {
-        const T* even = sums + (done - base) / 2;
-        V lo, hi;
-        V::zip(load<T, L>(even), load<T, L>(even + phases.pitch), lo, hi);
-        put<add>(to + done, lo);
-        put<add>(to + done + L, hi);
-      }
+  // The gradients of L elements a stride apart, the first at `position` of the padded row. Taps run from the last to
+  // the first, so that terms arrive in the order of the outputs.
+  template <int fixed_stride>
+  FASTPOOL_HD V sum(V x, int64_t position) const {
+    const int64_t stride = fixed_stride ? fixed_stride : w.stride, f = position % stride, q = position / stride - origin;
+    V total(T(0));
+    if (w.dilation == 1) {
+      const int64_t steps = f < w.kernel ? (w.kernel - 1 - f) / stride : -1;
+      for (int64_t r = 0; r < count; ++r)
+        for (int64_t step = steps; step >= 0; --step)
+          total = total + outputs.arrays().term(p, x, Tap<V>(Tap<T>(over[r].tap + f + step * stride)), over[r].at + q - step);
+    } else {
+      for (int64_t r = 0; r < count; ++r)
+        for (int64_t k = w.kernel - 1; k >= 0; --k)
+          if (k * w.dilation % stride == f)
+            total = total + outputs.arrays().term(p, x, Tap<V>(Tap<T>(over[r].tap + k)), over[r].at + q - k * w.dilation / stride);
     }
-    int64_t f = (done - base) % w.stride, j = (done - base) / w.stride;
-    for (; done < count; ++done) {
-      put_one<add>(to + done, f < phases.count ? sums[f * phases.pitch + j] : T(0));
-      if (++f == w.stride) f = 0, ++j;
+    return total;
+  }
+
+  template <bool add, class To>
+  static FASTPOOL_HD void put(To* to, V value, int64_t count) {
+    if constexpr (add)
+      store(to, load<T, L>(to) + value);
+    else
+      store_part(to, 1, value, smaller(L, count));
+  }
+
+  template <int fixed_stride, bool add, class To>
+  void blocks(const S* x, To* to) const {
+    const int64_t stride = fixed_stride ? fixed_stride : w.stride, width = L * stride, length = columns.end - columns.begin;
+    for (int64_t done = 0; done < length; done += width) {
+      // The last block is computed a second time rather than left empty, unless it is added.
+      if (!add) done = smaller(done, larger(length - width, 0));
+      const int64_t position = columns.begin + w.before + done, left = length - done;
+      if constexpr (fixed_stride == 1) {
+        V here(T(0));
+        if (Gradient::uses_input) here = load_apart<T, L>(x + done, 1, smaller(L, left));
+        put<add>(to + done, sum<1>(here, position), left);
+      } else if constexpr (fixed_stride == 2) {
+        V even(T(0)), odd(T(0)), lo, hi;
+        if (Gradient::uses_input)
+          V::unzip(load_apart<T, L>(x + done, 1, smaller(L, left)), load_apart<T, L>(x + done + L, 1, smaller(L, left - L)), even, odd);
+        V::zip(sum<2>(even, position), sum<2>(odd, position + 1), lo, hi);
+        put<add>(to + done, lo, left);
+        put<add>(to + done + L, hi, left - L);
+      } else {
+        for (int64_t a = 0; a < smaller(stride, left); ++a) {
+          const int64_t lanes = smaller(L, ceil_div(left - a, stride));
+          V here(T(0));
+          if (Gradient::uses_input) here = load_apart<T, L>(x + done + a, stride, lanes);
+          const V total = sum<0>(here, position + a);
+          if constexpr (add) {
+            T sums[L];
+            store(sums, total);
+            for (int64_t l = 0; l < lanes; ++l) to[done + a + l * stride] += sums[l];
+          } else {
+            store_part(to + done + a, stride, total, lanes);
+          }
+        }
+      }
     }
   }
 };

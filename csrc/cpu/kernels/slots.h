@@ -86,8 +86,8 @@ struct OutputRows {
   }
   FASTPOOL_HD int64_t count() const { return depth * height; }
   FASTPOOL_HD int64_t slot(int64_t d, int64_t h) const {
-    if (count() == 1) return 0;
-    return int64_t(uint32_t(d) % uint32_t(depth)) * height + uint32_t(h) % uint32_t(height);
+    const int64_t slice = depth == 1 ? 0 : uint32_t(d) % uint32_t(depth);
+    return slice * height + (height == 1 ? 0 : uint32_t(h) % uint32_t(height));
   }
 };
 
