@@ -28,12 +28,17 @@ struct MaxAverage : Reducer {
       largest.template add<pass>(x, tap);
       mean.template add<pass>(x, tap);
     }
+    template <int pass>
+    FASTPOOL_HD void add_inside(V x, Tap<V> tap, Mask<V> inside) {
+      largest.template add<pass>(select(inside, x, V(Max::padding<Scalar<V>>())), tap);
+      mean.template add<pass>(select(inside, x, V(Average::padding<Scalar<V>>())), tap);
+    }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
       largest.template share<pass>(team, facts);
       mean.template share<pass>(team, facts);
     }
-    // Padding of -inf is invisible to the maximum but spoils the sum: such windows take the exact path.
+    // Padding of -inf is invisible to the maximum but spoils the sum: windows that hold it take the exact path.
     FASTPOOL_HD Mask<V> ordinary() const {
       return mean.sum > -infinity<V>();
     }

@@ -4,6 +4,7 @@
 //   start(first_tap, p)       before the first element
 //   begin<pass>(facts, p)     before each further pass over the window
 //   add<pass>(x, tap)         one element; taps arrive in increasing order
+//   add_inside<pass>(x, tap, inside)  the same for some lanes only; needed where no padding is neutral
 //   share<pass>(team, facts)  after each pass, instead of begin, where lanes share one window, lane = tap mod 32
 //   ordinary()                where the fast arithmetic holds; elsewhere Careful recomputes the output
 //   finish(facts)             then y(), second(), tap(), moment(0 or 1)
@@ -32,12 +33,17 @@ struct LargeWindows {
   using type = R;
 };
 
+// What ordinary() returns where the fast arithmetic holds for all values.
+struct Always {
+  FASTPOOL_HD constexpr operator bool() const { return true; }
+};
+
 // State members that most reducers leave as they are.
 template <class V>
 struct StateDefaults {
   template <int pass>
   FASTPOOL_HD void begin(const Facts<V>&, const Problem&) {}
-  FASTPOOL_HD Mask<V> ordinary() const { return Mask<V>(true); }
+  FASTPOOL_HD Always ordinary() const { return {}; }
   FASTPOOL_HD V second() const { return V(Scalar<V>(0)); }
   FASTPOOL_HD Tap<V> tap() const { return Tap<V>(0); }
   FASTPOOL_HD V moment(int) const { return V(Scalar<V>(0)); }

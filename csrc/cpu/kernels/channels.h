@@ -54,6 +54,10 @@ class Channels {
       const int64_t bytes = d.count * h.count * w.count * channels * int64_t(sizeof(S));
       if (windows == WindowsOf::large || (windows == WindowsOf::both && bytes > kSmallWindow && channels > L))
         pool_large(at, channels, lines, window, bin);
+      else if (window.is_whole(2, 2))
+        pool_held<2, 2>(at, channels, lines, window, bin);
+      else if (window.is_whole(3, 3))
+        pool_held<3, 3>(at, channels, lines, window, bin);
       else
         pool_small(at, channels, lines, window, bin);
     }
@@ -61,19 +65,31 @@ class Channels {
 
  private:
   static constexpr int64_t kSmallWindow = 16 << 10;
-  // Bytes to ask for in advance: the walk jumps between rows, which hardware prefetchers follow badly.
-  static constexpr int64_t kAhead = 4096;
   // The first tile asks for a whole position where that is short, so that the others find it.
   static FASTPOOL_HD int64_t ahead_of(int64_t tile, int64_t channels) {
     if (channels > 4 * L) return L * int64_t(sizeof(S));
     return tile == 0 ? channels * int64_t(sizeof(S)) : 0;
   }
-  static constexpr int kMostTiles = 8;
+  static constexpr int64_t kMostTiles = 8;
 
   struct Window {
     const Span &d, &h, &w;
     int64_t out, saved;
+
+    // Loses nothing to the padding.
+    FASTPOOL_HD bool is_whole(int64_t height, int64_t width) const {
+      return d.size == 1 && h.count == height && h.size == height && w.count == width && w.size == width;
+    }
   };
+
+  // The channels of one tile.
+  struct Part {
+    int64_t c, count;
+  };
+  static FASTPOOL_HD Part part_at(int64_t tile, int64_t channels) {
+    const int64_t c = smaller(tile, larger(channels - L, 0));
+    return {c, smaller(L, channels - c)};
+  }
 
   static FASTPOOL_HD int64_t words_of(int64_t channels) { return round_up(channels, larger(L, kBlocks)); }
 
@@ -84,11 +100,11 @@ class Channels {
   T* drawn;
   Divisors<T> divisors;
 
-  FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t c, int64_t count, int64_t bin) const {
+  FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
     Facts<V> facts;
     if constexpr (Reducer::uses_divisor) facts.divisor = V(divisors.rows * divisors.columns[at.o[2]]);
-    if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, count);
-    if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + bin % 4 * word_step + c);
+    if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + part.c, bin, true, part.count);
+    if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + bin % 4 * word_step + part.c);
     return facts;
   }
 
@@ -96,18 +112,21 @@ class Channels {
     return from + L <= lines.end ? load<T, L>(from) : load_part<T, L>(from, count);
   }
 
-  // Elements begin … end - 1 of row `j` of the window in its slice `i`.
-  template <int pass>
-  static FASTPOOL_HD void walk_row(State& state, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin, int64_t end,
-                             int64_t c, int64_t count, int64_t ahead) {
+  // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side.
+  template <int pass, int tiles>
+  static FASTPOOL_HD void walk_row(State* states, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j,
+                             int64_t begin, int64_t end, int64_t ahead) {
     const Span &d = window.d, &h = window.h, &w = window.w;
     const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
     const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
-    const S* from = lines.x + (row + begin * w.step) * lines.step + c;
+    const S* from = lines.x + (row + begin * w.step) * lines.step;
     for (int64_t k = begin; k < end; ++k, from += w.step * lines.step) {
       if constexpr (pass == 0)
-        for (int64_t byte = 0; byte < ahead; byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead + byte);
-      state.template add<pass>(load_lanes(from, lines, count), Tap<V>(Tap<T>(tap + k)));
+        for (int64_t byte = 0; byte < ahead; byte += 64)
+          __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + kAhead + byte);
+      FASTPOOL_UNROLL
+      for (int t = 0; t < tiles; ++t)
+        states[t].template add<pass>(load_lanes(from + parts[t].c, lines, parts[t].count), Tap<V>(Tap<T>(tap + k)));
     }
   }
 
@@ -115,7 +134,8 @@ class Channels {
     const Problem& p;
     const Lines<S>& lines;
     const Window& window;
-    int64_t c, count, ahead;
+    const Part& part;
+    int64_t ahead;
     const Facts<V>& facts;
     State& state;
 
@@ -123,7 +143,7 @@ class Channels {
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0) state.template begin<pass>(facts, p);
       for (int64_t i = 0; i < window.d.count; ++i)
-        for (int64_t j = 0; j < window.h.count; ++j) walk_row<pass>(state, lines, window, i, j, 0, window.w.count, c, count, ahead);
+        for (int64_t j = 0; j < window.h.count; ++j) walk_row<pass, 1>(&state, &part, lines, window, i, j, 0, window.w.count, ahead);
     }
   };
 
@@ -131,62 +151,89 @@ class Channels {
     state.start(Tap<V>(Tap<T>((window.d.first * window.h.size + window.h.first) * window.w.size + window.w.first)), p);
   }
 
-  void finish(const Place& at, int64_t c, int64_t count, const Window& window, const Facts<V>& facts, State& state) const {
+  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
     state.finish(facts);
-    store_lanes<Reducer, Result>(p, level, window.out + c * level.output.channel, level.output.channel, window.saved + c * p.saved.channel,
-                                 p.saved.channel, count, state);
-    if (all_ordinary(state, count, V())) return;
-    typename V::Signed ordinary[L];
-    store(ordinary, state.ordinary());
-    for (int64_t i = 0; i < count; ++i)
-      if (!ordinary[i]) forward_exact<Reducer>(p, level, {at.n, at.c + c + i, {at.o[0], at.o[1], at.o[2]}});
+    store_lanes<Reducer, Result>(p, level, window.out + part.c * level.output.channel, level.output.channel,
+                                 window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
+    repair(state, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
   }
 
   void pool_small(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
     for (int64_t tile = 0; tile < channels; tile += L) {
-      const int64_t c = smaller(tile, larger(channels - L, 0)), count = smaller(L, channels - c);
-      const Facts<V> facts = facts_at(at, c, count, bin);
+      const Part part = part_at(tile, channels);
+      const Facts<V> facts = facts_at(at, part, bin);
       State state;
       start(state, window);
-      for_each_pass<0, Reducer::passes>(Passes{p, lines, window, c, count, ahead_of(tile, channels), facts, state});
-      finish(at, c, count, window, facts, state);
+      for_each_pass<0, Reducer::passes>(Passes{p, lines, window, part, ahead_of(tile, channels), facts, state});
+      finish(at, part, window, facts, state);
     }
   }
 
+  template <int height, int width>
+  void pool_held(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
+    const int64_t row_step = window.h.step * lines.width * lines.step, step = window.w.step * lines.step;
+    const S* first = lines.x + ((window.d.start * lines.height + window.h.start) * lines.width + window.w.start) * lines.step;
+    for (int64_t tile = 0; tile < channels; tile += L) {
+      const Part part = part_at(tile, channels);
+      const Facts<V> facts = facts_at(at, part, bin);
+      V x[height * width];
+      FASTPOOL_UNROLL
+      for (int k = 0; k < height * width; ++k)
+        x[k] = load_lanes(first + k / width * row_step + k % width * step + part.c, lines, part.count);
+      State state;
+      state.start(Tap<V>(Tap<T>(0)), p);
+      for_each_pass<0, Reducer::passes>(Held<V, State, height * width>{p, facts, state, x});
+      finish(at, part, window, facts, state);
+    }
+  }
+
+  // A large window goes through the cache once: a few positions at a time for several tiles of channels.
   struct LargePasses {
     const Channels& self;
     const Place& at;
     const Lines<S>& lines;
     const Window& window;
-    int64_t first, channels, bin;
+    int64_t channels, bin, tiles;
+    const Part* parts;
     State* states;
 
     template <int pass>
     FASTPOOL_HD void run() const {
+      if constexpr (pass > 0)
+        for (int64_t t = 0; t < tiles; ++t) states[t].template begin<pass>(self.facts_at(at, parts[t], bin), self.p);
       const int64_t positions = larger(kSmallWindow / (channels * int64_t(sizeof(S))), 1);
       for (int64_t i = 0; i < window.d.count; ++i)
         for (int64_t j = 0; j < window.h.count; ++j)
-          for (int64_t k = 0; k < window.w.count; k += positions)
-            for (int64_t tile = 0; tile < kMostTiles && first + tile * L < channels; ++tile) {
-              const int64_t c = smaller(first + tile * L, larger(channels - L, 0)), count = smaller(L, channels - c);
-              State state = states[tile];
-              if (pass > 0 && i == 0 && j == 0 && k == 0) state.template begin<pass>(self.facts_at(at, c, count, bin), self.p);
-              walk_row<pass>(state, lines, window, i, j, k, smaller(k + positions, window.w.count), c, count, ahead_of(tile * L, channels));
-              states[tile] = state;
-            }
+          for (int64_t k = 0; k < window.w.count; k += positions) {
+            const int64_t end = smaller(k + positions, window.w.count);
+            int64_t t = 0;
+            for (; t + 2 <= tiles; t += 2) walk<pass, 2>(t, i, j, k, end);
+            if (t < tiles) walk<pass, 1>(t, i, j, k, end);
+          }
+    }
+    template <int pass, int count>
+    FASTPOOL_HD void walk(int64_t t, int64_t i, int64_t j, int64_t k, int64_t end) const {
+      State side[count];
+      Part part[count];
+      FASTPOOL_UNROLL
+      for (int s = 0; s < count; ++s) side[s] = states[t + s], part[s] = parts[t + s];
+      walk_row<pass, count>(side, part, lines, window, i, j, k, end, channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0);
+      FASTPOOL_UNROLL
+      for (int s = 0; s < count; ++s) states[t + s] = side[s];
     }
   };
 
-  // A large window goes through the cache once: a few positions at a time for several tiles of channels.
   void pool_large(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
     State states[kMostTiles];
+    Part parts[kMostTiles];
     for (int64_t first = 0; first < channels; first += kMostTiles * L) {
-      for (State& state : states) start(state, window);
-      for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, first, channels, bin, states});
-      for (int64_t tile = 0; tile < kMostTiles && first + tile * L < channels; ++tile) {
-        const int64_t c = smaller(first + tile * L, larger(channels - L, 0)), count = smaller(L, channels - c);
-        finish(at, c, count, window, facts_at(at, c, count, bin), states[tile]);
+      const int64_t tiles = smaller(kMostTiles, ceil_div(channels - first, L));
+      for (int64_t t = 0; t < tiles; ++t) {
+        start(states[t], window);
+        parts[t] = part_at(first + t * L, channels);
       }
+      for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, tiles, parts, states});
+      for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t]);
     }
   }
 };

@@ -52,35 +52,56 @@ class Flat {
     template <int pass>
     FASTPOOL_HD void run() const {
       const Span &d = spans[0], &h = spans[1], &w = spans[2];
+      const Mask<V> tail = Tap<V>::iota() < Tap<V>(Tap<T>(w.count % L));
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
           const int64_t row = ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
-          self.template add_run<pass>(state, plane + row, w.step, w.count, ((d.first + i) * h.size + h.first + j) * w.size + w.first);
+          const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+          if (w.step == 1 && (!Reducer::uses_uniform || tap % L == 0) && plane + row + round_up(w.count, L) <= self.end)
+            add_run<pass>(state, plane + row, w.count, tap, tail);
+          else
+            self.template add_pieces<pass>(state, plane + row, w.step, w.count, tap);
         }
       state.template share<pass>(Team<T>(), facts);
     }
   };
 
-  // Elements of one row of the window. Draws need lane = tap mod 32; for others any lane will do.
+  static constexpr int64_t kShortRun = 1024;  // long ones the hardware prefetches better alone
+
+  // `count` neighbours, from the first lane on; `tail` holds for the lanes of the last step.
   template <int pass>
-  FASTPOOL_HD void add_run(State& state, const S* x, int64_t step, int64_t count, int64_t tap) const {
-    int64_t k = Reducer::uses_uniform ? -(tap % L) : 0;
-    if (k == 0 && step == 1)
-      for (; k + L <= count; k += L) state.template add<pass>(load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
-    for (; k < count; k += L) state.template add<pass>(load_inside(x, step, k, count), Tap<V>::iota(Tap<T>(tap + k)));
+  static FASTPOOL_HD void add_run(State& state, const S* x, int64_t count, int64_t tap, Mask<V> tail) {
+    int64_t k = 0;
+    if (pass == 0 && count < kShortRun)
+      for (int64_t byte = 0; byte < count * int64_t(sizeof(S)); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
+    for (; k + L <= count; k += L) state.template add<pass>(load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
+    if (k < count) add_inside<pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), tail);
   }
 
-  // Lanes k … k + 31 of a run, padded where they lie outside it.
-  V load_inside(const S* x, int64_t step, int64_t k, int64_t count) const {
-    const T padding = Reducer::template padding<T>();
-    if (step == 1 && x + k >= begin && x + k + L <= end) {
+  // Any run. Draws need lane = tap mod 32; for others any lane will do.
+  template <int pass>
+  FASTPOOL_HD void add_pieces(State& state, const S* x, int64_t step, int64_t count, int64_t tap) const {
+    for (int64_t k = Reducer::uses_uniform ? -(tap % L) : 0; k < count; k += L) {
       const Tap<V> lane = Tap<V>::iota(Tap<T>(k));
-      const Mask<V> inside = (lane >= Tap<V>(Tap<T>(0))) & (lane < Tap<V>(Tap<T>(count)));
-      return select(inside, load<T, L>(x + k), V(padding));
+      V found;
+      if (step == 1 && x + k >= begin && x + k + L <= end) {
+        found = load<T, L>(x + k);
+      } else {
+        T values[L];
+        for (int64_t l = 0; l < L; ++l) values[l] = k + l >= 0 && k + l < count ? T(widen(x[(k + l) * step])) : T(0);
+        found = load<T, L>(values);
+      }
+      add_inside<pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), (lane >= Tap<V>(Tap<T>(0))) & (lane < Tap<V>(Tap<T>(count))));
     }
-    T found[L];
-    for (int64_t l = 0; l < L; ++l) found[l] = k + l >= 0 && k + l < count ? T(widen(x[(k + l) * step])) : padding;
-    return load<T, L>(found);
+  }
+
+  template <int pass>
+  static FASTPOOL_HD void add_inside(State& state, V x, Tap<V> tap, Mask<V> inside) {
+    if constexpr (requires { state.template add_inside<pass>(x, tap, inside); })
+      state.template add_inside<pass>(x, tap, inside);
+    else
+      state.template add<pass>(select(inside, x, V(Reducer::template padding<T>())), tap);
   }
 };
 

@@ -109,10 +109,15 @@ FASTPOOL_HD bool any(Lanes<T, L> mask) {
   if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
     return any(mask.lo | mask.hi);
   } else {
-    uint64_t words[L * sizeof(T) / 8], all = 0;
+#if FASTPOOL_VECTOR_BYTES == 64
+    return _mm512_test_epi64_mask((__m512i)mask.v, (__m512i)mask.v) != 0;
+#elif FASTPOOL_VECTOR_BYTES == 32
+    return !_mm256_testz_si256((__m256i)mask.v, (__m256i)mask.v);
+#else
+    uint64_t words[2];
     memcpy(words, &mask.v, sizeof(words));
-    for (uint64_t word : words) all |= word;
-    return all != 0;
+    return (words[0] | words[1]) != 0;
+#endif
   }
 }
 

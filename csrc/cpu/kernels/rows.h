@@ -57,7 +57,7 @@ struct Splitter {
         j = smaller(j, pairs_end - L);
         const S* from = row + origin + 2 * j;
         for (int64_t byte = 0; byte < 2 * L * int64_t(sizeof(S)); byte += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(from) + 4096 + byte);
+          __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead + byte);
         Lanes<T, L> even, odd;
         Lanes<T, L>::unzip(load<T, L>(from), load<T, L>(from + L), even, odd);
         store(to + j, even);
@@ -169,25 +169,13 @@ class Rows {
       }
   }
 
-  // A whole window of `height` x `width` in registers, so that what its passes have in common is computed once.
   template <int height, int width>
-  struct Held {
-    const Rows& self;
-    const Facts<V>& facts;
-    State& state;
+  FASTPOOL_HD void hold(int64_t lane0, const Facts<V>& facts, State& state) const {
     V x[height * width];
-
-    FASTPOOL_HD Held(const Rows& self, int64_t lane0, const Facts<V>& facts, State& state) : self(self), facts(facts), state(state) {
-      FASTPOOL_UNROLL
-      for (int k = 0; k < height * width; ++k) x[k] = load<T, L>(self.rows[k / width] + lane0 + self.offsets[k % width]);
-    }
-    template <int pass>
-    FASTPOOL_HD void run() const {
-      if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
-      FASTPOOL_UNROLL
-      for (int k = 0; k < height * width; ++k) state.template add<pass>(x[k], Tap<V>(Tap<T>(k)));
-    }
-  };
+    FASTPOOL_UNROLL
+    for (int k = 0; k < height * width; ++k) x[k] = load<T, L>(rows[k / width] + lane0 + offsets[k % width]);
+    for_each_pass<0, Reducer::passes>(Held<V, State, height * width>{p, facts, state, x});
+  }
 
   struct Passes {
     const Rows& self;
@@ -235,22 +223,16 @@ class Rows {
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
       if (whole && kernel == 2 && slots == 2)
-        for_each_pass<0, Reducer::passes>(Held<2, 2>(*this, lane0, facts, state));
+        hold<2, 2>(lane0, facts, state);
       else if (whole && kernel == 3 && slots == 3)
-        for_each_pass<0, Reducer::passes>(Held<3, 3>(*this, lane0, facts, state));
+        hold<3, 3>(lane0, facts, state);
       else
         for_each_pass<0, Reducer::passes>(Passes{*this, lane0, facts, state});
       state.finish(facts);
       store_lanes<Reducer, S>(p, level, out + lane0, 1, saved + lane0, 1, count, state);
-      if (!all_ordinary(state, count, V()))
-        for (int64_t i = 0; i < count; ++i) repair(at, lane0 + i, state, i);
+      repair(state, count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + lane0 + i}}); });
       if (lane0 + count == outputs) break;
     }
-  }
-  void repair(const Place& at, int64_t lane, const State& state, int64_t i) const {
-    typename V::Signed ordinary[L];
-    store(ordinary, state.ordinary());
-    if (!ordinary[i]) forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + lane}});
   }
 };
 

@@ -12,6 +12,9 @@ FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; 
 // Planes of up to so many positions are transposed whole: 128 KB of scratch for 32 of them.
 constexpr int64_t kSmallPlane = 1024;
 
+// Bytes to ask for in advance where a walk jumps between rows, which hardware prefetchers follow badly.
+constexpr int64_t kAhead = 4096;
+
 // Scratch memory of one chunk, handed out piece by piece.
 class Arena {
  public:
@@ -74,12 +77,35 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, 
       store_part(static_cast<T*>(p.moments) + which * p.moments_size + saved, saved_step, state.moment(which), count);
 }
 
-// The lanes i < count where the fast arithmetic does not hold; all lanes beyond them are false.
-template <class State, class V>
-FASTPOOL_HD bool all_ordinary(const State& state, int64_t count, V) {
-  using M = Mask<V>;
-  return !any((!state.ordinary()) & (M::iota() < M(typename V::Signed(count))));
+// Calls again(i) for the lanes i < count where the fast arithmetic does not hold.
+template <class State, class Again>
+FASTPOOL_HD void repair(const State& state, int64_t count, const Again& again) {
+  if constexpr (!std::is_same_v<decltype(state.ordinary()), Always>) {
+    using M = decltype(state.ordinary());
+    const M odd = (!state.ordinary()) & (M::iota() < M(Scalar<M>(count)));
+    if (!any(odd)) return;
+    Scalar<M> lanes[sizeof(M) / sizeof(Scalar<M>)];
+    store(lanes, odd);
+    for (int64_t i = 0; i < count; ++i)
+      if (lanes[i]) again(i);
+  }
 }
+
+// A whole window of `taps` elements in registers, so that what its passes have in common is computed once.
+template <class V, class State, int taps>
+struct Held {
+  const Problem& p;
+  const Facts<V>& facts;
+  State& state;
+  const V (&x)[taps];
+
+  template <int pass>
+  FASTPOOL_HD void run() const {
+    if constexpr (pass > 0) state.template begin<pass>(facts, p);
+    FASTPOOL_UNROLL
+    for (int k = 0; k < taps; ++k) state.template add<pass>(x[k], Tap<V>(Scalar<Tap<V>>(k)));
+  }
+};
 
 template <int pass, int passes, class Step>
 FASTPOOL_HD void for_each_pass(const Step& step) {
