@@ -7,22 +7,25 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-// Rows of outputs of one level for all channels of a unit, and the terms that they give.
+// An output that sees the element at hand: where the slots of its first channel are, and the element's tap.
+template <class Gradient, class T>
+struct Source {
+  const SlotArrays<Gradient, T>* slots;
+  int64_t at;
+  Tap<T> tap;
+};
+
+// Rows of outputs of one level for all channels of a unit.
 template <class Gradient, class T>
 class LaneTerms {
  public:
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  // An output row that sees the row at hand, and the first tap of that row in its windows.
-  struct Row {
-    int64_t at, tap;
-  };
-  Row* over;
-  int64_t count;
+  static FASTPOOL_HD int64_t most_sources(const Grid& grid) { return OutputRows(grid).count() * OutputRows::covering(grid.axis[2]); }
 
-  // Adds the terms of those rows for the L channels from c on of column i.
-  FASTPOOL_HD V add(V sum, V x, int64_t i, int64_t c) const {
+  // Lists the outputs that see column i of the row at hand, and returns where the list ends.
+  Source<Gradient, T>* list(int64_t i, Source<Gradient, T>* to) const {
     const Axis& w = level.grid.axis[2];
     for (int64_t r = 0; r < count; ++r)
       for (int64_t o = covers[i].begin; o < covers[i].end; ++o) {
@@ -32,12 +35,18 @@ class LaneTerms {
           if (tap < 0) continue;
           size = w.taps(o);
         }
-        sum = sum + slots.term(p, x, Tap<V>(Tap<T>(over[r].tap * size + tap)), over[r].at + o * stride + c);
+        *to++ = {&slots, over[r].at + o * stride, Tap<T>(over[r].tap * size + tap)};
       }
-    return sum;
+    return to;
   }
 
  protected:
+  // An output row that sees the row at hand, and the first tap of that row in its windows.
+  struct Row {
+    int64_t at, tap;
+  };
+  Row* over;
+  int64_t count;
   const Problem& p;
   const Level& level;
   OutputRows rows;
@@ -116,18 +125,22 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
 
 // One row of input gradients; its columns lie `step` apart.
 template <class Gradient, class T, class From, class To>
-void sum_row(const LaneTerms<Gradient, T>* const* levels, int32_t level_count, int64_t columns, const From* x, To* gx, int64_t step,
-             int64_t channels) {
+void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Source<Gradient, T>* sources, int64_t columns, const From* x,
+             To* gx, int64_t step, int64_t channels) {
   constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
-  for (int64_t k = 0; k < columns; ++k)
+  for (int64_t k = 0; k < columns; ++k) {
+    const Source<Gradient, T>* end = sources;
+    for (int32_t l = 0; l < p.level_count; ++l) end = levels[l]->list(k, sources + (end - sources));
     for (int64_t tile = 0; tile < channels; tile += L) {
       const int64_t c = smaller(tile, larger(channels - L, 0)), count = smaller(L, channels - c);
       V here(T(0)), sum(T(0));
       if (Gradient::uses_input) here = load_apart<T, L>(x + k * step + c, 1, count);
-      for (int32_t l = 0; l < level_count; ++l) sum = levels[l]->add(sum, here, k, c);
+      for (const Source<Gradient, T>* source = sources; source != end; ++source)
+        sum = sum + source->slots->term(p, here, Tap<V>(source->tap), source->at + c);
       store_part(gx + k * step + c, 1, sum, count);
     }
+  }
 }
 
 template <class Gradient, class S>
@@ -144,7 +157,8 @@ class LanesBackward {
   static int64_t scratch_bytes(const Problem& p, int64_t channels) {
     int64_t bytes = 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
-      bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128;
+      bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
+               Prepared::most_sources(p.levels[l].grid) * int64_t(sizeof(Source<Gradient, T>));
     return bytes;
   }
 
@@ -168,12 +182,18 @@ class LanesBackward {
   int64_t stride;
   Prepared* levels;
   const LaneTerms<Gradient, T>** terms;
+  Source<Gradient, T>* sources;
   T *turned, *turned_x;
 
   LanesBackward(const Problem& p, const Units::Unit& unit, Arena& arena) : p(p), unit(unit), stride(round_up(unit.channels, L)) {
     levels = arena.take<Prepared>(p.level_count);
     terms = arena.take<const LaneTerms<Gradient, T>*>(p.level_count);
-    for (int32_t l = 0; l < p.level_count; ++l) terms[l] = new (levels + l) Prepared(p, p.levels[l], unit, arena);
+    int64_t most = 0;
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      terms[l] = new (levels + l) Prepared(p, p.levels[l], unit, arena);
+      most += Prepared::most_sources(p.levels[l].grid);
+    }
+    sources = arena.take<Source<Gradient, T>>(most);
     turned = arena.take<T>(held_rows(p) * p.extent[2] * stride);
     turned_x = arena.take<T>(held_rows(p) * p.extent[2] * stride);
   }
@@ -182,7 +202,7 @@ class LanesBackward {
   void run_row(int64_t row, const From* x, To* gx, int64_t step, int64_t channels) {
     const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
     for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(i);
-    sum_row(terms, p.level_count, p.extent[2], x, gx, step, channels);
+    sum_row(p, terms, sources, p.extent[2], x, gx, step, channels);
   }
 
   // The same in scratch, for planes that are transposed on the way.
