@@ -172,6 +172,7 @@ SLIDING = [
     sliding("infinities", (2, 3, 8, 70), 2, "inf"),
     sliding("infinities overlapping", (2, 3, 9, 9), 3, "inf", stride=2, padding=1),
     sliding("windows of -inf", (2, 3, 8, 40), 2, "-inf"),
+    sliding("infinities 2x2", (2, 3, 8, 72), 2, "nan and inf"),
     sliding("windows of -inf overlapping", (2, 3, 8, 8), 3, "-inf", stride=1, padding=1),
     sliding("only -inf clipped", (1, 2, 5, 5), 3, "only -inf", stride=2, padding=1),
     sliding("nan and infinities", (2, 17, 8, 8), 2, "nan and inf", layout="channels_last"),
@@ -244,6 +245,7 @@ SLIDING = [
         layout="channels_last",
     ),
     sliding("channels_last one pixel", (2, 5, 1, 1), 1, layout="channels_last"),
+    sliding("several nans in slices", (2, 2, 3, 4, 16), (1, 2, 2), "nans"),
     # lanes of planes
     sliding("35 planes clipped", (1, 35, 9, 20), 3, stride=2, padding=1),
     sliding("35 planes with nan", (1, 35, 6, 40), 2, "nan"),

@@ -131,15 +131,12 @@ FASTPOOL_HD void gather(To (&to)[items], const State (&states)[items], Value val
   for (int i = 0; i < items; ++i) to[i] = value(states[i]);
 }
 
+// The results of `count` outputs that lie `step` apart, and `saved_step` in what is saved.
 template <class Reducer, class S, bool side_by_side, int items, class State>
-FASTPOOL_HD void store_window(const Job& job, const Window& window, int count, const State (&states)[items]) {
+FASTPOOL_HD void store_results(const Job& job, const Level& level, int64_t out, int32_t step, int64_t saved, int32_t saved_step, int count,
+                          const State (&states)[items]) {
   using T = Accumulated<S>;
   const Problem& p = job.p;
-  const Level& level = job.levels[window.l];
-  const int64_t out = window.n * level.output.sample + times(window.c, level.output.channel) + times(window.bin, level.output.position);
-  const int64_t saved =
-      window.n * p.saved.sample + times(window.c, p.saved.channel) + times(int32_t(level.first_bin) + window.bin, p.saved.position);
-  const int32_t step = int32_t(level.output.channel), saved_step = int32_t(p.saved.channel);
   S y[items];
   gather(y, states, [](const State& state) { return narrowed<S>(state.y()); });
   store<side_by_side>(static_cast<S*>(p.y) + level.output_base + out, y, step, count);
@@ -171,6 +168,16 @@ FASTPOOL_HD void store_window(const Job& job, const Window& window, int count, c
       store<side_by_side>(static_cast<int32_t*>(p.taps) + saved, taps, saved_step, count);
     }
   }
+}
+
+template <class Reducer, class S, bool side_by_side, int items, class State>
+FASTPOOL_HD void store_window(const Job& job, const Window& window, int count, const State (&states)[items]) {
+  const Problem& p = job.p;
+  const Level& level = job.levels[window.l];
+  const int64_t out = window.n * level.output.sample + times(window.c, level.output.channel) + times(window.bin, level.output.position);
+  const int64_t saved =
+      window.n * p.saved.sample + times(window.c, p.saved.channel) + times(int32_t(level.first_bin) + window.bin, p.saved.position);
+  store_results<Reducer, S, side_by_side>(job, level, out, int32_t(level.output.channel), saved, int32_t(p.saved.channel), count, states);
 }
 
 // One window by one thread, and where the fast arithmetic does not hold, again by Careful.

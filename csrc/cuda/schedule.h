@@ -5,6 +5,7 @@
 #include "cuda/backward.h"
 #include "cuda/launch.h"
 #include "cuda/lookup.h"
+#include "cuda/quads.h"
 
 namespace fastpool::cuda {
 
@@ -94,12 +95,24 @@ void launch_all(Body body, const Launcher& launcher) {
   launcher(body);
 }
 
+template <class Body, class Launcher>
+void launch_tiles(Body body, const Launcher& launcher) {
+  body.finish(launcher.limits.enough_threads);
+  launch_all(body, launcher);
+}
+
+template <class S>
+bool in_quads(const Problem& p) {
+  return Quads::suit<S>(p, [](const void* pointer, int64_t bytes) { return aligned(pointer, bytes); });
+}
+
 template <class Reducer, class Launcher>
 void forward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
+    if (in_quads<S>(p)) return launch_tiles(QuadForward<Reducer, S>(p), launcher);
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch_levels(ThreadForward<Reducer, S, true>(p), launcher, Path::thread, draws);
     else
@@ -113,17 +126,12 @@ void forward(const Problem& p, const Launcher& launcher) {
   });
 }
 
-template <class Body, class Launcher>
-void launch_tiles(Body body, const Launcher& launcher) {
-  body.finish(launcher.limits.enough_threads);
-  launch_all(body, launcher);
-}
-
 template <class Gradient, class Launcher>
 void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
+    if (in_quads<S>(p)) return launch_tiles(QuadBackward<Gradient, S>(p), launcher);
     if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
     launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
   });
