@@ -8,8 +8,10 @@
 // A short loop inside a vectorised one has to be unrolled first.
 #if defined(__CUDACC__)
 #define FASTPOOL_UNROLL _Pragma("unroll")
+#define FASTPOOL_ROLL _Pragma("unroll 1")  // a long loop, unrolled, would not fit the registers
 #else
 #define FASTPOOL_UNROLL _Pragma("GCC unroll 16")
+#define FASTPOOL_ROLL
 #endif
 
 #if defined(__CUDACC__)

@@ -26,10 +26,61 @@ struct LoneThread {
 };
 
 #if defined(__linux__)
+// Who touched a word of a block's shared memory, and before which barrier.
+struct Touch {
+  unsigned written = 0, read = 0;
+  int writer = 0, reader = 0;  // a reader below 0: several
+};
+
 template <int count>
 struct SharedBlock {
   uint64_t exchanged[count], slots[count];
+  Touch touches[2 * count];
   Meeting all, warps[count / kWarp];
+};
+
+// Shared memory where two threads may not touch a word between two barriers if one of them writes: what a device leaves
+// to chance stops the tests.
+template <class X, int count>
+struct Slots {
+  SharedBlock<count>* shared;
+  int thread;
+
+  struct Slot {
+    const Slots& of;
+    int index;
+
+    operator X() const {
+      of.touch(index, false);
+      X x;
+      memcpy(&x, reinterpret_cast<const char*>(of.shared->slots) + index * sizeof(X), sizeof(X));
+      return x;
+    }
+    void operator=(X x) const {
+      of.touch(index, true);
+      memcpy(reinterpret_cast<char*>(of.shared->slots) + index * sizeof(X), &x, sizeof(X));
+    }
+  };
+  Slot operator[](int index) const { return {*this, index}; }
+
+  void touch(int index, bool writes) const {
+    const unsigned now = shared->all.round + 1;
+    constexpr int words = sizeof(X) / 4;
+    for (int word = index * words; word < (index + 1) * words; ++word) {
+      Touch& touch = shared->touches[word];
+      if ((touch.written == now && touch.writer != thread) || (writes && touch.read == now && touch.reader != thread)) {
+        std::fprintf(stderr, "fastpool: emulated threads race for shared memory: a barrier is missing\n");
+        std::abort();
+      }
+      if (writes) {
+        touch.written = now;
+        touch.writer = thread;
+      } else {
+        touch.reader = touch.read == now && touch.reader != thread ? -1 : thread;
+        touch.read = now;
+      }
+    }
+  }
 };
 
 template <int count>
@@ -50,8 +101,8 @@ struct FiberThread {
   }
   void barrier() const { fibers->meet(shared->all); }
   template <class X>
-  X* slots() const {
-    return reinterpret_cast<X*>(shared->slots);
+  Slots<X, count> slots() const {
+    return {shared, index};
   }
 };
 

@@ -207,7 +207,11 @@ FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, 
 template <class Reducer, class S, bool side_by_side>
 struct ThreadForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ <= 800 || __CUDA_ARCH__ >= 1200)
+  static constexpr bool roomy = heavy || Reducer::has_second;  // 80 registers are a few too little there
+#else
   static constexpr bool roomy = heavy || (side_by_side && Reducer::has_second);
+#endif
   static constexpr int threads = 1, items = kItems<S, heavy>, blocks = kBlocks<S, roomy>;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;

@@ -76,17 +76,17 @@ struct Block {
   template <class X, class Combine>
   FASTPOOL_HD X reduce(X x, Combine combine) const {
     x = Warp<Thread>{thread}.reduce(x, combine);
-    X* slots = thread.template slots<X>();
+    const auto slots = thread.template slots<X>();
     thread.barrier();  // the slots may still be read
     if (member() % kWarp == 0) slots[member() / kWarp] = x;
     thread.barrier();
     x = slots[0];
-    for (int warp = 1; warp < members / kWarp; ++warp) x = combine(x, slots[warp]);
+    for (int warp = 1; warp < members / kWarp; ++warp) x = combine(x, X(slots[warp]));
     return x;
   }
   template <class X>
   FASTPOOL_HD X of(X x, int from) const {
-    X* slots = thread.template slots<X>();
+    const auto slots = thread.template slots<X>();
     thread.barrier();
     if (member() == from) slots[0] = x;
     thread.barrier();
@@ -104,19 +104,19 @@ struct Columns {
   FASTPOOL_HD int column() const { return thread.index % columns; }
   template <class X, class Combine>
   FASTPOOL_HD X reduce(X x, Combine combine) const {
-    X* slots = thread.template slots<X>();
+    const auto slots = thread.template slots<X>();
     thread.barrier();
     slots[thread.index] = x;
     for (int step = members / 2; step > 0; step /= 2) {
       thread.barrier();
-      if (member() < step) slots[thread.index] = combine(slots[thread.index], slots[thread.index + step * columns]);
+      if (member() < step) slots[thread.index] = combine(X(slots[thread.index]), X(slots[thread.index + step * columns]));
     }
     thread.barrier();
     return slots[column()];
   }
   template <class X>
   FASTPOOL_HD X of(X x, int from) const {
-    X* slots = thread.template slots<X>();
+    const auto slots = thread.template slots<X>();
     thread.barrier();
     slots[thread.index] = x;
     thread.barrier();

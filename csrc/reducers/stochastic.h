@@ -85,9 +85,11 @@ struct Stochastic : Reducer {
       if constexpr (pass == total_pass) {
         const auto sums_of = team.spread(sum[0]);
         T all(0), before(0), passed(0);
+        FASTPOOL_ROLL
         for (int r = 0; r < kClasses; ++r) all += sums_of[r];
         const T limit = first_lane(facts.uniform) * all;
         int found = -1;
+        FASTPOOL_ROLL
         for (int r = 0; r < kClasses; ++r) {
           const T after = before + sums_of[r];
           if (found < 0 && after > limit) {
