@@ -48,23 +48,34 @@ def sources(*folders: str, suffix: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / "csrc" / folder).glob(suffix))
 
 
+def generated(name: str, text: str) -> str:
+    """A source in build/kernels, written only where it changed."""
+    file = ROOT / "build" / "kernels" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
+    return str(file.relative_to(ROOT))
+
+
 def kernels() -> list[str]:
     """One source for every file in csrc/cpu/kernels and every capability: the same code for another register width."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     capabilities = {"baseline": 16, "avx2": 32, "avx512": 64} if x86 else {"baseline": 16}
-    folder = ROOT / "build" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for source in sorted((ROOT / "csrc" / "cpu" / "kernels").glob("*.cpp")):
         for name, width in capabilities.items():
             text = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
             text += f'#include "cpu/kernels/{source.name}"\n'
             text += "#if defined(FASTPOOL_TARGET) && defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
-            file = folder / f"{source.stem}_{name}.cpp"
-            if not file.exists() or file.read_text() != text:
-                file.write_text(text)
-            files.append(str(file.relative_to(ROOT)))
+            files.append(generated(f"{source.stem}_{name}.cpp", text))
     return files
+
+
+def emulations() -> list[str]:
+    """The CUDA sources once more, for the tests to run on the CPU. Optimisation would take a minute longer."""
+    text = '#pragma GCC optimize("O0")\n#define FASTPOOL_EMULATED\n#include "cuda/{}"\n'
+    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    return [generated(f"{source.stem}_emulated.cpp", text.format(source.name)) for source in sources]
 
 
 def extension() -> cpp_extension.CppExtension:
@@ -76,9 +87,9 @@ def extension() -> cpp_extension.CppExtension:
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    # Linked in this order: of what the others share with the emulation in csrc/cuda, which is compiled without
-    # optimisation, the linker keeps the first copy.
-    files = [*sources("cpu", suffix="*.cpp"), *kernels(), *sources("cuda", "ops", suffix="*.cpp")]
+    # Linked in this order: of what the others share with the emulation, which is compiled without optimisation, the
+    # linker keeps the first copy.
+    files = [*sources("cpu", suffix="*.cpp"), *kernels(), *sources("ops", "cuda", suffix="*.cpp"), *emulations()]
     libraries: list[str] = []
     library_dirs: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:

@@ -18,31 +18,27 @@ void tap_indices(const Problem& p);
 void alpha_gradient(const Problem& p, double* partial);
 }  // namespace cpu
 
-// The CUDA schedules run on the CPU, for tests.
+#define FASTPOOL_ON_STREAM(backend)                                                     \
+  namespace backend {                                                                   \
+  template <class Reducer>                                                              \
+  void forward(const Problem& p, void* stream);                                         \
+  template <class Gradient>                                                             \
+  void backward(const Problem& p, void* stream);                                        \
+  void select(const Problem& p, void* stream);                                          \
+  void tap_indices(const Problem& p, void* stream);                                     \
+  void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream); \
+  }
+FASTPOOL_ON_STREAM(emulated)  // the CUDA schedules run on the CPU, for tests
+#ifdef USE_CUDA
+FASTPOOL_ON_STREAM(cuda)
+#endif
+#undef FASTPOOL_ON_STREAM
+
 namespace emulated {
-template <class Reducer>
-void forward(const Problem& p);
-template <class Gradient>
-void backward(const Problem& p);
-void select(const Problem& p);
-void tap_indices(const Problem& p);
-void alpha_gradient(const Problem& p, int64_t splits, double* partial);
 // Limits that tests exceed: bodies then stride over the grid in several launches, or take indices of 64 bits.
 enum class Emulated : int32_t { as_launched, small_grid, wide_indices };
 void set_limits(Emulated emulated);
 }  // namespace emulated
-
-#ifdef USE_CUDA
-namespace cuda {
-template <class Reducer>
-void forward(const Problem& p, void* stream);
-template <class Gradient>
-void backward(const Problem& p, void* stream);
-void select(const Problem& p, void* stream);
-void tap_indices(const Problem& p, void* stream);
-void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream);
-}  // namespace cuda
-#endif
 
 // Calls f(S{}) with the storage type of a dtype.
 template <class F>

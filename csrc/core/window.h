@@ -26,6 +26,10 @@ struct Axis {
 
   FASTPOOL_HD bool adaptive() const { return kernel == 0; }
   FASTPOOL_HD int64_t extent() const { return dilation * (kernel - 1) + 1; }
+  // Whether some window loses elements to the padding.
+  FASTPOOL_HD bool clips() const {
+    return !adaptive() && (before > 0 || (out - 1) * stride - before + extent() > in);
+  }
 
   FASTPOOL_HD_SCALAR Span window(int64_t o) const {
     if (adaptive()) {

@@ -1,5 +1,12 @@
-// The only launch of kernels on a device.
+// How the sources of this folder launch: kernels on a device, the only place that does, or for the tests, with
+// FASTPOOL_EMULATED, their emulation on the CPU.
 #pragma once
+
+#if defined(FASTPOOL_EMULATED)
+#include "cuda/emulate.h"
+#define FASTPOOL_BACKEND emulated
+#else
+#define FASTPOOL_BACKEND cuda
 
 #include <cuda_runtime.h>
 
@@ -41,21 +48,34 @@ struct Launcher {
   template <class Body>
   void operator()(const Body& body) const {
     for_each_launch(body, limits, [&](const Body& part, uint32_t count, uint32_t blocks) {
-      kernel<<<blocks, kBlockThreads<Body>, 0, static_cast<cudaStream_t>(stream)>>>(part, count);
+      kernel<<<blocks, kBlockThreads<Body>, 0, static_cast<cudaStream_t>(stream)> > >(part, count);
       const cudaError_t error = cudaGetLastError();
       if (error != cudaSuccess) throw std::runtime_error(std::string("fastpool: CUDA launch failed: ") + cudaGetErrorString(error));
     });
   }
 };
 
+}  // namespace fastpool::cuda
+#endif
+
+namespace fastpool::FASTPOOL_BACKEND {
+
 template <class Reducer>
 void forward(const Problem& p, void* stream) {
-  forward<Reducer>(p, Launcher{stream});
+  cuda::forward<Reducer>(p, Launcher{stream});
 }
-
 template <class Gradient>
 void backward(const Problem& p, void* stream) {
-  backward<Gradient>(p, Launcher{stream});
+  cuda::backward<Gradient>(p, Launcher{stream});
 }
 
-}  // namespace fastpool::cuda
+}  // namespace fastpool::FASTPOOL_BACKEND
+
+#define FASTPOOL_FORWARD(...)                                         \
+  namespace fastpool::FASTPOOL_BACKEND {                              \
+  template void forward<__VA_ARGS__>(const Problem& p, void* stream); \
+  }
+#define FASTPOOL_BACKWARD(...)                                         \
+  namespace fastpool::FASTPOOL_BACKEND {                               \
+  template void backward<__VA_ARGS__>(const Problem& p, void* stream); \
+  }

@@ -1,13 +1,13 @@
 #include "cuda/launch.cuh"
 
-namespace fastpool::cuda {
+namespace fastpool::FASTPOOL_BACKEND {
 
-void select(const Problem& p, void* stream) { select(p, Launcher{stream}); }
+void select(const Problem& p, void* stream) { cuda::select(p, Launcher{stream}); }
 
-void tap_indices(const Problem& p, void* stream) { tap_indices(p, Launcher{stream}); }
+void tap_indices(const Problem& p, void* stream) { cuda::tap_indices(p, Launcher{stream}); }
 
 void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream) {
-  alpha_gradient(p, splits, partial, Launcher{stream});
+  cuda::alpha_gradient(p, splits, partial, Launcher{stream});
 }
 
-}  // namespace fastpool::cuda
+}  // namespace fastpool::FASTPOOL_BACKEND

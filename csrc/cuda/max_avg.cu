@@ -1,8 +1,6 @@
 #include "cuda/launch.cuh"
 
-namespace fastpool::cuda {
-template void forward<MaxAverage>(const Problem&, void*);
-template void backward<MaxAverageGradient>(const Problem&, void*);
-template void forward<Mixed>(const Problem&, void*);
-template void backward<MixedGradient>(const Problem&, void*);
-}  // namespace fastpool::cuda
+FASTPOOL_FORWARD(MaxAverage)
+FASTPOOL_BACKWARD(MaxAverageGradient)
+FASTPOOL_FORWARD(Mixed)
+FASTPOOL_BACKWARD(MixedGradient)

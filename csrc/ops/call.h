@@ -67,13 +67,13 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_e
 template <class Reducer>
 void run_forward(const Problem& p, const Tensor& x) {
   if (p.samples == 0) return;
-  FASTPOOL_ON_DEVICE(x, cpu::forward<Reducer>(p), emulated::forward<Reducer>(p), cuda::forward<Reducer>(p, stream));
+  FASTPOOL_ON_DEVICE(x, cpu::forward<Reducer>(p), emulated::forward<Reducer>(p, nullptr), cuda::forward<Reducer>(p, stream));
 }
 
 template <class Gradient>
 void run_backward(const Problem& p, const Tensor& g) {
   if (p.samples == 0) return;
-  FASTPOOL_ON_DEVICE(g, cpu::backward<Gradient>(p), emulated::backward<Gradient>(p), cuda::backward<Gradient>(p, stream));
+  FASTPOOL_ON_DEVICE(g, cpu::backward<Gradient>(p), emulated::backward<Gradient>(p, nullptr), cuda::backward<Gradient>(p, stream));
 }
 
 // Shapes and layout of what a call returns.

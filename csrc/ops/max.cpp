@@ -20,7 +20,7 @@ static Tensor select_taps(Tensors inputs, Tensor taps, Ints window, int64_t orde
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), dense_taps = checked_taps(taps, call.geometry);
   call.for_each_input(output, dense_taps, int64_t(taps.element_size()), [&](Problem& p, int64_t) {
-    if (p.samples) FASTPOOL_ON_DEVICE(x, cpu::select(p), emulated::select(p), cuda::select(p, stream));
+    if (p.samples) FASTPOOL_ON_DEVICE(x, cpu::select(p), emulated::select(p, nullptr), cuda::select(p, stream));
   });
   return output;
 }
@@ -39,7 +39,8 @@ static Tensor tap_indices(Tensor taps, Ints size, Ints window) {
   plan.p.y = output.mutable_data_ptr();
   plan.p.taps = dense.mutable_data_ptr();
   plan.p.tap_bytes = int32_t(taps.element_size());
-  if (plan.p.samples) FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), emulated::tap_indices(plan.p), cuda::tap_indices(plan.p, stream));
+  if (plan.p.samples)
+    FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), emulated::tap_indices(plan.p, nullptr), cuda::tap_indices(plan.p, stream));
   return output;
 }
 

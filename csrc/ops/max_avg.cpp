@@ -88,7 +88,7 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
     plan.p.alpha_view = view;
     double* to = data<double>(partial) + row * splits * elements;
     if (shape.samples)
-      FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), emulated::alpha_gradient(plan.p, splits, to),
+      FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), emulated::alpha_gradient(plan.p, splits, to, nullptr),
                          cuda::alpha_gradient(plan.p, splits, to, stream));
     row += shape.samples;
   }

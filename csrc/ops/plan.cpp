@@ -62,10 +62,6 @@ static WindowSizes window_sizes(const Axis& axis) {
   return {whole + 1, axis.out % rest == 0 ? whole + 1 : whole + 2};
 }
 
-static bool clips(const Axis& axis) {
-  return !axis.adaptive() && (axis.before > 0 || (axis.out - 1) * axis.stride - axis.before + axis.extent() > axis.in);
-}
-
 // Lanes over one window pay from about two steps of all lanes on, and rows of half a step: 7x7 costs 0.5 ns an element
 // transposed and 2.1 in lanes of its own, 14x14 0.85 and 0.6; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
 constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
@@ -83,7 +79,7 @@ static void choose_schedules(Level& level, bool bins, bool channels_last, int64_
     smallest *= sizes.smallest;
     largest *= sizes.largest;
     sliding &= !axis[a].adaptive();
-    level.clipped |= clips(axis[a]);
+    level.clipped |= axis[a].clips();
   }
   level.large = smallest > kMostSequentialTaps;
   level.forward = level.backward = Schedule::direct;

@@ -1,13 +1,13 @@
 // What every pooling provides. A reducer names what it uses and saves, and has a State<V>, where V is one value or a
 // vector of lanes with a window each:
 //
-//   start(first_tap, p)       before the first element
-//   begin<pass>(facts, p)     before each further pass over the window
-//   add<pass>(x, tap)         one element; taps arrive in increasing order
-//   add_inside<pass>(x, tap, inside)  the same for some lanes only; needed where no padding is neutral
-//   share<pass>(team, facts)  after each pass, instead of begin, where lanes share one window, lane = tap mod 32
-//   ordinary()                where the fast arithmetic holds; elsewhere Careful recomputes the output
-//   finish(facts)             then y(), second(), tap(), moment(0 or 1)
+//   start(first_tap, p)            before the first element
+//   begin<pass>(facts, p)          before each further pass over the window
+//   add<pass>(x, tap)              one element; taps arrive in increasing order
+//   add_inside<pass>(x, tap, mask) the same for some lanes; only needed where no padding is neutral
+//   share<pass>(team, facts)       after each pass, instead of begin, where lanes share one window, lane = tap mod 32
+//   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
+//   finish(facts)                  then y(), second(), tap(), moment(0 or 1)
 //
 // `padding()` is the value that stands outside the input and changes no result.
 //

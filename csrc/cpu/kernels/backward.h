@@ -63,12 +63,12 @@ struct Backward {
     using Sliding = SlidingBackward<Gradient, S>;
     using Wide = WideBackward<Gradient, S>;
     const int64_t columns = smaller(kColumns, p.extent[2]);
-    int64_t bytes = (columns + 2 * L) * int64_t(sizeof(T)) + kSlack;
+    int64_t bytes = (columns + Sliding::kRoom) * int64_t(sizeof(T)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       bytes += wide(p.levels[l]) ? int64_t(sizeof(Wide)) + Wide::scratch_bytes(p.levels[l].grid)
                                  : int64_t(sizeof(Sliding)) + Sliding::scratch_bytes(p.levels[l].grid, columns);
     Arena arena(bytes + p.level_count * 192);
-    T* sums = arena.take<T>(columns + 2 * L);
+    T* sums = arena.take<T>(columns + Sliding::kRoom);
     void** schedules = arena.take<void*>(p.level_count);
     for (int32_t l = 0; l < p.level_count; ++l) {
       if (wide(p.levels[l]))
@@ -85,7 +85,7 @@ struct Backward {
       }
       for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
         const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
-        fill_run(sums, T(0), columns + 2 * L);
+        fill_run(sums, T(0), columns + Sliding::kRoom);
         for (int32_t l = 0; l < p.level_count; ++l) {
           if (wide(p.levels[l]))
             static_cast<Wide*>(schedules[l])->run(unit.n, c, i, sums);

@@ -169,6 +169,32 @@ void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int
   }
 }
 
+// n * L neighbours into n vectors of elements n apart, and back.
+template <class V, int n>
+FASTPOOL_HD void split_phases(V (&x)[n]) {
+  static_assert(n == 1 || n == 2 || n == 4, "zips halve");
+  if constexpr (n == 2) V::unzip(x[0], x[1], x[0], x[1]);
+  if constexpr (n == 4) {
+    V even[2], odd[2];
+    V::unzip(x[0], x[1], even[0], odd[0]);
+    V::unzip(x[2], x[3], even[1], odd[1]);
+    V::unzip(even[0], even[1], x[0], x[2]);
+    V::unzip(odd[0], odd[1], x[1], x[3]);
+  }
+}
+template <class V, int n>
+FASTPOOL_HD void join_phases(V (&x)[n]) {
+  static_assert(n == 1 || n == 2 || n == 4, "zips double");
+  if constexpr (n == 2) V::zip(x[0], x[1], x[0], x[1]);
+  if constexpr (n == 4) {
+    V even[2], odd[2];
+    V::zip(x[0], x[2], even[0], even[1]);
+    V::zip(x[1], x[3], odd[0], odd[1]);
+    V::zip(even[0], odd[0], x[0], x[1]);
+    V::zip(even[1], odd[1], x[2], x[3]);
+  }
+}
+
 // All lanes combined as x[i] op x[i + half], down to one; every lane gets the result.
 template <class T, int L, class Op>
 FASTPOOL_HD Lanes<T, L> combine(Lanes<T, L> x, const Op& op) {

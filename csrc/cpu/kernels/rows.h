@@ -34,45 +34,51 @@ struct Splitter {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
   Phases<T> phases;
-  int64_t begin[2], end[2];
+  int64_t begin[4], end[4], all_begin = 0, all_end = 0;  // of each phase, and what all have
 
   FASTPOOL_HD explicit Splitter(const Phases<T>& phases) : phases(phases) {
-    for (int f = 0; f < 2; ++f) {
+    if (phases.count != phases.w.stride || phases.count > 4) return;
+    all_end = phases.length;
+    for (int64_t f = 0; f < phases.count; ++f) {
       begin[f] = phases.begin(f);
       end[f] = phases.end(f);
+      all_begin = larger(all_begin, begin[f]);
+      all_end = smaller(all_end, end[f]);
     }
   }
 
   void split(const S* row, T* to) const {
     const int64_t stride = phases.w.stride, origin = phases.first * stride - phases.w.before;
-    if (stride == 1 && end[0] - begin[0] >= L) {
-      for (int64_t j = begin[0];; j += L) {
-        j = smaller(j, end[0] - L);
-        store(to + j, load<T, L>(row + origin + j));
-        if (j == end[0] - L) break;
-      }
-    } else if (stride == 2 && phases.count == 2 && smaller(end[0], end[1]) - larger(begin[0], begin[1]) >= L) {
-      const int64_t pairs_begin = larger(begin[0], begin[1]), pairs_end = smaller(end[0], end[1]);
-      for (int64_t j = pairs_begin;; j += L) {
-        j = smaller(j, pairs_end - L);
-        const S* from = row + origin + 2 * j;
-        for (int64_t byte = 0; byte < 2 * L * int64_t(sizeof(S)); byte += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead + byte);
-        Lanes<T, L> even, odd;
-        Lanes<T, L>::unzip(load<T, L>(from), load<T, L>(from + L), even, odd);
-        store(to + j, even);
-        store(to + phases.pitch + j, odd);
-        if (j == pairs_end - L) break;
-      }
-      for (int f = 0; f < 2; ++f) {
-        if (begin[f] < pairs_begin) to[f * phases.pitch + begin[f]] = widen(row[origin + 2 * begin[f] + f]);
-        if (end[f] > pairs_end) to[f * phases.pitch + pairs_end] = widen(row[origin + 2 * pairs_end + f]);
-      }
-    } else {
-      for (int64_t f = 0; f < phases.count; ++f) {
-        const int64_t stop = phases.end(f);
-        for (int64_t j = phases.begin(f); j < stop; ++j) to[f * phases.pitch + j] = T(widen(row[origin + j * stride + f]));
-      }
+    if (all_end - all_begin >= L) {
+      if (stride == 1) return in_lanes<1>(row + origin, to);
+      if (stride == 2) return in_lanes<2>(row + origin, to);
+      if (stride == 4) return in_lanes<4>(row + origin, to);
+    }
+    for (int64_t f = 0; f < phases.count; ++f) {
+      const int64_t stop = phases.end(f);
+      for (int64_t j = phases.begin(f); j < stop; ++j) to[f * phases.pitch + j] = T(widen(row[origin + j * stride + f]));
+    }
+  }
+
+ private:
+  template <int stride>
+  FASTPOOL_HD void in_lanes(const S* row, T* to) const {
+    for (int64_t j = all_begin;; j += L) {
+      j = smaller(j, all_end - L);
+      const S* from = row + stride * j;
+      for (int64_t byte = 0; byte < stride * L * int64_t(sizeof(S)); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead + byte);
+      Lanes<T, L> x[stride];
+      FASTPOOL_UNROLL
+      for (int k = 0; k < stride; ++k) x[k] = load<T, L>(from + k * L);
+      split_phases(x);
+      FASTPOOL_UNROLL
+      for (int f = 0; f < stride; ++f) store(to + f * phases.pitch + j, x[f]);
+      if (j == all_end - L) break;
+    }
+    for (int f = 0; f < stride; ++f) {  // one more at either end
+      if (begin[f] < all_begin) to[f * phases.pitch + begin[f]] = widen(row[stride * begin[f] + f]);
+      if (end[f] > all_end) to[f * phases.pitch + all_end] = widen(row[stride * all_end + f]);
     }
   }
 };
@@ -126,7 +132,8 @@ class Rows {
     for (int64_t first = 0; first < w.out; first += columns) {
       const int64_t outputs = smaller(columns, w.out - first);
       const Splitter<S> splitter(Phases<T>(w, first, columns + (w.extent() - 1) / w.stride));
-      if (first == 0 ? !filled : true) {
+      const bool padded = w.clips() || outputs < L;  // otherwise no lane reads beside the input
+      if (padded && (first == 0 ? !filled : true)) {
         fill_run(values, Reducer::template padding<T>(), slots * slot_values);
         filled = columns == w.out;
       }

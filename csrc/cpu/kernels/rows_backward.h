@@ -105,7 +105,8 @@ class SlidingBackward {
     outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(end, w.out), larger(origin, 0)));
   }
 
-  // Gradients of the columns of row i, written or added to `to`. What is added to has room for 2 L more.
+  static constexpr int64_t kRoom = 4 * L;
+  // Gradients of the columns of row i, written or added to `to`. What is added to has room for kRoom more.
   template <bool add, class To>
   void run(int64_t n, int64_t c, const int64_t i[2], To* to) {
     const Axis* axis = level.grid.axis;
@@ -122,6 +123,8 @@ class SlidingBackward {
       blocks<1, add>(x, to);
     else if (w.stride == 2)
       blocks<2, add>(x, to);
+    else if (w.stride == 4)
+      blocks<4, add>(x, to);
     else
       blocks<0, add>(x, to);
   }
@@ -176,17 +179,17 @@ class SlidingBackward {
       // The last block is computed a second time rather than left empty, unless it is added.
       if (!add) done = smaller(done, larger(length - width, 0));
       const int64_t position = columns.begin + w.before + done, left = length - done;
-      if constexpr (fixed_stride == 1) {
-        V here(T(0));
-        if (Gradient::uses_input) here = load_apart<T, L>(x + done, 1, smaller(L, left));
-        put<add>(to + done, sum<1>(here, position), left);
-      } else if constexpr (fixed_stride == 2) {
-        V even(T(0)), odd(T(0)), lo, hi;
-        if (Gradient::uses_input)
-          V::unzip(load_apart<T, L>(x + done, 1, smaller(L, left)), load_apart<T, L>(x + done + L, 1, smaller(L, left - L)), even, odd);
-        V::zip(sum<2>(even, position), sum<2>(odd, position + 1), lo, hi);
-        put<add>(to + done, lo, left);
-        put<add>(to + done + L, hi, left - L);
+      if constexpr (fixed_stride > 0) {
+        V part[fixed_stride];
+        FASTPOOL_UNROLL
+        for (int k = 0; k < fixed_stride; ++k)
+          part[k] = Gradient::uses_input ? load_apart<T, L>(x + done + k * L, 1, smaller(L, left - k * L)) : V(T(0));
+        if (Gradient::uses_input) split_phases(part);
+        FASTPOOL_UNROLL
+        for (int a = 0; a < fixed_stride; ++a) part[a] = sum<fixed_stride>(part[a], position + a);
+        join_phases(part);
+        FASTPOOL_UNROLL
+        for (int k = 0; k < fixed_stride; ++k) put<add>(to + done + k * L, part[k], left - k * L);
       } else {
         for (int64_t a = 0; a < smaller(stride, left); ++a) {
           const int64_t lanes = smaller(L, ceil_div(left - a, stride));

@@ -39,7 +39,10 @@ struct Divisors {
 
   FASTPOOL_HD void prepare(const Problem& p, const Level& level) {
     const Axis& w = level.grid.axis[2];
-    for (int64_t o = 0; o < w.out; ++o) columns[o] = p.divisor_override ? T(p.divisor_override) : T(w.divisor(o, p.include_pad));
+    if (p.divisor_override || !(w.clips() || w.adaptive()))
+      fill_run(columns, T(p.divisor_override ? p.divisor_override : w.kernel), w.out);
+    else
+      for (int64_t o = 0; o < w.out; ++o) columns[o] = T(w.divisor(o, p.include_pad));
   }
   FASTPOOL_HD void set_row(const Problem& p, const Level& level, const int64_t o[3]) {
     const Axis* axis = level.grid.axis;

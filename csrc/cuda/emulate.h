@@ -1,0 +1,149 @@
+// Runs the CUDA schedules on the CPU, grids and blocks included, so that their tests need no device.
+#pragma once
+
+#if defined(__linux__)
+#include "cuda/fibers.h"
+#endif
+
+#include "cuda/schedule.h"
+
+namespace fastpool::emulated {
+
+using cuda::kBlockThreads;
+using cuda::kWarp;
+
+extern cuda::Limits limits;
+
+// A thread that needs no other.
+struct LoneThread {
+  uint32_t block, blocks;
+  int index;
+};
+
+#if defined(__linux__)
+// Who touched a word of a block's shared memory, and before which barrier.
+struct Touch {
+  unsigned written = 0, read = 0;
+  int writer = 0, reader = 0;  // a reader below 0: several
+};
+
+template <int count>
+struct SharedBlock {
+  uint64_t exchanged[count], slots[count];
+  Touch touches[2 * count];
+  Meeting all, warps[count / kWarp];
+};
+
+// Shared memory where two threads may not touch a word between two barriers if one of them writes: what a device leaves
+// to chance stops the tests.
+template <class X, int count>
+struct Slots {
+  SharedBlock<count>* shared;
+  int thread;
+
+  struct Slot {
+    const Slots& of;
+    int index;
+
+    operator X() const {
+      of.touch(index, false);
+      X x;
+      memcpy(&x, reinterpret_cast<const char*>(of.shared->slots) + index * sizeof(X), sizeof(X));
+      return x;
+    }
+    void operator=(X x) const {
+      of.touch(index, true);
+      memcpy(reinterpret_cast<char*>(of.shared->slots) + index * sizeof(X), &x, sizeof(X));
+    }
+  };
+  Slot operator[](int index) const { return {*this, index}; }
+
+  void touch(int index, bool writes) const {
+    const unsigned now = shared->all.round + 1;
+    constexpr int words = sizeof(X) / 4;
+    for (int word = index * words; word < (index + 1) * words; ++word) {
+      Touch& touch = shared->touches[word];
+      if ((touch.written == now && touch.writer != thread) || (writes && touch.read == now && touch.reader != thread)) {
+        std::fprintf(stderr, "fastpool: emulated threads race for shared memory: a barrier is missing\n");
+        std::abort();
+      }
+      if (writes) {
+        touch.written = now;
+        touch.writer = thread;
+      } else {
+        touch.reader = touch.read == now && touch.reader != thread ? -1 : thread;
+        touch.read = now;
+      }
+    }
+  }
+};
+
+template <int count>
+struct FiberThread {
+  SharedBlock<count>* shared;
+  Fibers* fibers;
+  uint32_t block, blocks;
+  int index;
+
+  template <class X>
+  X shuffle(X x, int from) const {
+    Meeting& warp = shared->warps[index / kWarp];
+    memcpy(&shared->exchanged[index], &x, sizeof(X));
+    fibers->meet(warp);
+    memcpy(&x, &shared->exchanged[index / kWarp * kWarp + from], sizeof(X));
+    fibers->meet(warp);
+    return x;
+  }
+  void barrier() const { fibers->meet(shared->all); }
+  template <class X>
+  Slots<X, count> slots() const {
+    return {shared, index};
+  }
+};
+
+template <class Body>
+struct BlockOf {
+  const Body& body;
+  uint32_t units, block, blocks;
+  SharedBlock<kBlockThreads<Body>> shared;
+
+  static void run(const void* self, Fibers& fibers, int thread) {
+    BlockOf& block = *static_cast<BlockOf*>(const_cast<void*>(self));
+    each_unit(block.body, FiberThread<kBlockThreads<Body>>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
+  }
+};
+#endif
+
+struct Launcher {
+  void* stream;  // there is none
+  cuda::Limits limits = emulated::limits;
+
+  template <class Body>
+  void operator()(const Body& body) const {
+    for_each_launch(body, limits, [&](const Body& part, uint32_t units, uint32_t blocks) {
+      for (uint32_t block = 0; block < blocks; ++block) run(part, units, block, blocks);
+    });
+  }
+  template <class Body>
+  static void run(const Body& body, uint32_t units, uint32_t block, uint32_t blocks) {
+    constexpr int count = kBlockThreads<Body>;
+    if constexpr (Body::threads == 1) {
+      for (int thread = 0; thread < count; ++thread) each_unit(body, LoneThread{block, blocks, thread}, units);
+    } else {
+#if defined(__linux__)
+      static thread_local Fibers fibers(count);
+      BlockOf<Body> all{body, units, block, blocks, {}};
+      all.shared.all.size = count;
+      for (int warp = 0; warp < count / kWarp; ++warp) {
+        all.shared.warps[warp].begin = warp * kWarp;
+        all.shared.warps[warp].size = kWarp;
+      }
+      fibers.run(&BlockOf<Body>::run, &all);
+#else
+      throw std::runtime_error("fastpool: threads that share a window are emulated on Linux only");
+#endif
+    }
+  }
+};
+
+}  // namespace fastpool::emulated
