@@ -56,8 +56,8 @@ class Channels {
         pool_large(at, channels, lines, window, bin);
       else if (window.is_whole(2, 2))
         pool_held<2, 2>(at, channels, lines, window, bin);
-      else if (window.is_whole(3, 3))
-        pool_held<3, 3>(at, channels, lines, window, bin);
+      else if (kHoldsNine && window.is_whole(3, 3))
+        pool_held<kHoldsNine ? 3 : 2, kHoldsNine ? 3 : 2>(at, channels, lines, window, bin);
       else
         pool_small(at, channels, lines, window, bin);
     }
@@ -65,6 +65,8 @@ class Channels {
 
  private:
   static constexpr int64_t kSmallWindow = 16 << 10;
+  // Several passes over nine registers are slow to compile and no faster.
+  static constexpr bool kHoldsNine = Reducer::passes == 1;
   // The first tile asks for a whole position where that is short, so that the others find it.
   static FASTPOOL_HD int64_t ahead_of(int64_t tile, int64_t channels) {
     if (channels > 4 * L) return L * int64_t(sizeof(S));
