@@ -48,7 +48,7 @@ struct Launcher {
   template <class Body>
   void operator()(const Body& body) const {
     for_each_launch(body, limits, [&](const Body& part, uint32_t count, uint32_t blocks) {
-      kernel<<<blocks, kBlockThreads<Body>, 0, static_cast<cudaStream_t>(stream)> > >(part, count);
+      kernel<<<blocks, kBlockThreads<Body>, 0, static_cast<cudaStream_t>(stream)>>>(part, count);
       const cudaError_t error = cudaGetLastError();
       if (error != cudaSuccess) throw std::runtime_error(std::string("fastpool: CUDA launch failed: ") + cudaGetErrorString(error));
     });
