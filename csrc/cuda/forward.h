@@ -180,12 +180,28 @@ FASTPOOL_HD void store_window(const Job& job, const Window& window, int count, c
   store_results<Reducer, S, side_by_side>(job, level, out, int32_t(level.output.channel), saved, int32_t(p.saved.channel), count, states);
 }
 
-// One window by one thread, in the exact path.
+// One window by one thread, and where the fast arithmetic does not hold, again by Careful.
 template <class Reducer, class S>
 FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, int32_t bin) {
-  int32_t o[3];
-  job.fast[l].place(bin, o);
-  forward_one<Reducer, S>(job.p, job.levels[l], {n, c, {o[0], o[1], o[2]}});
+  using T = Accumulated<S>;
+  using State = typename Reducer::template State<T>;
+  const Window window(job, n, c, l, bin);
+  const Facts<T> facts[1] = {facts_of_window<Reducer, T>(job, window, c)};
+  State state[1];
+  state[0].start(window.first_tap(), job.p);
+  Walk<State, S, 1, false>(job, window, 1, state).template run<0, Reducer::passes>(facts);
+  if constexpr (Reducer::careful_passes > 0) {
+    if (!state[0].ordinary()) {
+      using Careful = typename Reducer::template Careful<T>;
+      Careful careful[1];
+      careful[0].start(window.first_tap(), job.p);
+      Walk<Careful, S, 1, false>(job, window, 1, careful).template run<0, Reducer::careful_passes>(facts);
+      careful[0].finish(facts[0]);
+      return store_window<Reducer, S, false>(job, window, 1, careful);
+    }
+  }
+  state[0].finish(facts[0]);
+  store_window<Reducer, S, false>(job, window, 1, state);
 }
 
 template <class Reducer, class S, bool side_by_side>
