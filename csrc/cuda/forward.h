@@ -54,8 +54,8 @@ FASTPOOL_HD Facts<T> facts_of_window(const Job& job, const Window& window, int32
   return facts_at<Reducer, T>(job, window.l, window.n, c, window.bin, divisor);
 }
 
-// Visits one window of `items` channels, row by row.
-template <class State, class S, int items, bool side_by_side>
+// Visits one window of `items` channels, row by row, up to `width` columns at a time.
+template <class State, class S, int items, bool side_by_side, int width = 3>
 struct Walk {
   using T = Accumulated<S>;
   const Job& job;
@@ -73,13 +73,13 @@ struct Walk {
   }
   FASTPOOL_HD const S* at(int i, int32_t position) const { return reinterpret_cast<const S*>(x[i] + uint64_t(uint32_t(position)) * stride); }
 
-  // Up to `width` elements of a row, all loaded before the first is used.
-  template <int pass, int width>
+  // Up to `columns` elements of a row, all loaded before the first is used.
+  template <int pass, int columns>
   FASTPOOL_HD void add(int32_t position, int32_t elements, int32_t tap) {
     const int32_t dilation = job.fast[window.l].axis[2].dilation;
-    S values[width][items];
+    S values[columns][items];
     FASTPOOL_UNROLL
-    for (int k = 0; k < width; ++k) {
+    for (int k = 0; k < columns; ++k) {
       if (k >= elements) continue;
       if constexpr (side_by_side) {
         load<true>(values[k], at(0, position + k * dilation), 1, items);
@@ -89,7 +89,7 @@ struct Walk {
       }
     }
     FASTPOOL_UNROLL
-    for (int k = 0; k < width; ++k) {
+    for (int k = 0; k < columns; ++k) {
       if (k >= elements) continue;
       FASTPOOL_UNROLL
       for (int i = 0; i < items; ++i) states[i].template add<pass>(widened(values[k][i]), Tap<T>(tap + k));
@@ -104,10 +104,11 @@ struct Walk {
         const int32_t row = (d.start + i * axis[0].dilation) * axis[1].in + h.start + j * axis[1].dilation;
         const int32_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first, position = row * axis[2].in + w.start;
         // Three columns at most, or two, are most of the windows there are.
-        if (w.size == 3) {
-          add<pass, 3>(position, w.count, tap);
+        if (w.size == width) {
+          add<pass, width>(position, w.count, tap);
         } else {
-          for (int32_t k = 0; k < w.count; k += 2) add<pass, 2>(position + k * axis[2].dilation, w.count - k, tap + k);
+          constexpr int step = width < 2 ? width : 2;
+          for (int32_t k = 0; k < w.count; k += step) add<pass, step>(position + k * axis[2].dilation, w.count - k, tap + k);
         }
       }
   }
@@ -189,13 +190,13 @@ FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, 
   const Facts<T> facts[1] = {facts_of_window<Reducer, T>(job, window, c)};
   State state[1];
   state[0].start(window.first_tap(), job.p);
-  Walk<State, S, 1, false>(job, window, 1, state).template run<0, Reducer::passes>(facts);
+  Walk<State, S, 1, false, 1>(job, window, 1, state).template run<0, Reducer::passes>(facts);
   if constexpr (Reducer::careful_passes > 0) {
     if (!state[0].ordinary()) {
       using Careful = typename Reducer::template Careful<T>;
       Careful careful[1];
       careful[0].start(window.first_tap(), job.p);
-      Walk<Careful, S, 1, false>(job, window, 1, careful).template run<0, Reducer::careful_passes>(facts);
+      Walk<Careful, S, 1, false, 1>(job, window, 1, careful).template run<0, Reducer::careful_passes>(facts);
       careful[0].finish(facts[0]);
       return store_window<Reducer, S, false>(job, window, 1, careful);
     }
