@@ -83,6 +83,7 @@ struct Problem {
 template <class T>
 struct Facts {
   T divisor, alpha, uniform;
+  bool inverse = false;  // `divisor` is one over a power of two: a product has the bits of the quotient, sooner
 };
 
 template <class T>

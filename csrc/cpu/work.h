@@ -35,6 +35,7 @@ struct Units {
     parts = smaller(smaller(rows, worth), ceil_div(kWanted, samples * blocks));
   }
   int64_t count() const { return samples * blocks * parts; }
+  int64_t most_channels() const { return larger(channels - (blocks - 1) * block, block); }
 
   struct Unit {
     int64_t n, c, channels, first_row, last_row;

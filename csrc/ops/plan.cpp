@@ -65,9 +65,10 @@ static WindowSizes window_sizes(const Axis& axis) {
 // Lanes over one window pay from about two steps of all lanes on, and rows of half a step: 7x7 costs 0.5 ns an element
 // transposed and 2.1 in lanes of its own, 14x14 0.85 and 0.6; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
 constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
-// Transposing planes pays when there are a few, and rows are short: 28 outputs cost 0.9 ns an element as rows of
-// their own and 0.8 transposed, 14 cost 2.8 and 0.6, 4 cost 6 and 0.6 (AVX-512, k2 s2, float32, one thread).
-constexpr int64_t kFewPlanes = 8, kNarrowOutput = 32, kNarrowInput = 64, kNarrowBin = 16;
+// Transposing planes pays when there are a few, and rows are short. Rows of 28 outputs cost 0.35 ns an element as rows
+// of their own and 0.95 transposed, 24 outputs 0.4 and 0.5 or less, 14 outputs 0.55 and 0.45, 7 outputs 1.4 and 0.45
+// (k2 s2, float32, two threads); draws and 3x3 windows meet at 24 outputs.
+constexpr int64_t kFewPlanes = 8, kNarrowOutput = 24, kNarrowInput = 64, kNarrowBin = 16;
 
 static void choose_schedules(Level& level, bool bins, bool channels_last, int64_t channels, ReducerTraits traits) {
   const Axis* axis = level.grid.axis;

@@ -25,7 +25,7 @@ struct Average : Reducer {
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
       sum = team.sum(sum);
     }
-    FASTPOOL_HD void finish(const Facts<V>& facts) { sum = sum / facts.divisor; }
+    FASTPOOL_HD void finish(const Facts<V>& facts) { sum = mean(sum, facts); }
     FASTPOOL_HD V y() const { return sum; }
   };
 };
@@ -34,7 +34,7 @@ struct AverageGradient : Gradient {
   static constexpr bool uses_divisor = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
-    const V share = out.g / facts.divisor;
+    const V share = mean(out.g, facts);
     return {share, share, share};
   }
   template <class V>

@@ -71,7 +71,7 @@ struct MaxAverageGradient : SelectGradient {
   static constexpr bool uses_second = true, uses_divisor = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
-    const V share = out.g_second / facts.divisor;
+    const V share = mean(out.g_second, facts);
     return {out.g + share, share, share};
   }
   template <class V>
@@ -84,7 +84,7 @@ struct MixedGradient : MaxAverageGradient {
   static constexpr bool uses_second = false, uses_alpha = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
-    const V share = (V(Scalar<V>(1)) - facts.alpha) * out.g / facts.divisor;
+    const V share = mean((V(Scalar<V>(1)) - facts.alpha) * out.g, facts);
     return {facts.alpha * out.g + share, share, share};
   }
 };

@@ -33,6 +33,11 @@ struct LargeWindows {
   using type = R;
 };
 
+template <class V>
+FASTPOOL_HD V mean(V sum, const Facts<V>& facts) {
+  return facts.inverse ? sum * facts.divisor : sum / facts.divisor;
+}
+
 // What ordinary() returns where the fast arithmetic holds for all values.
 struct Always {
   FASTPOOL_HD constexpr operator bool() const { return true; }

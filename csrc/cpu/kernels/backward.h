@@ -53,7 +53,9 @@ struct Backward {
       level.move_to(unit.n, c, tile);
       for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
         const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
-        level.template run<false>(unit.n, c, i, gradient_row(p, unit.n, c, row) + tile.begin);
+        // Whole rows may be followed by junk as far as later rows will replace it.
+        const int64_t room = tile.end - tile.begin == p.extent[2] ? (unit.last_row - row) * p.extent[2] : 0;
+        level.template run<false>(unit.n, c, i, gradient_row(p, unit.n, c, row) + tile.begin, room);
       }
     });
   }

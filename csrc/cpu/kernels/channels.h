@@ -29,15 +29,11 @@ class Channels {
     return (grid.axis[2].out + 4 * words_of(channels) + L) * int64_t(sizeof(T)) + kSlack;
   }
   Channels(const Problem& p, const Level& level, uint64_t seed, int64_t channels, Arena& arena)
-      : p(p), level(level), seed(seed), word_step(words_of(channels)) {
-    divisors.columns = arena.take<T>(level.grid.axis[2].out);
-    if (Reducer::uses_divisor) divisors.prepare(p, level);
-    drawn = arena.take<T>(4 * word_step + L);
-  }
+      : p(p), level(level), seed(seed), word_step(words_of(channels)), drawn(arena.take<T>(4 * word_step + L)), divisors(p, level, arena) {}
 
   // One row of bins. Spans of depth and height are in the coordinates of `lines`.
   void run(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h) {
-    if constexpr (Reducer::uses_divisor) divisors.set_row(p, level, at.o);
+    if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t block = -1;
     const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
@@ -52,14 +48,16 @@ class Channels {
         }
       const Window window{d, h, w, out + o * level.output.position, saved + o * p.saved.position};
       const int64_t bytes = d.count * h.count * w.count * channels * int64_t(sizeof(S));
-      if (windows == WindowsOf::large || (windows == WindowsOf::both && bytes > kSmallWindow && channels > L))
+      if (!inside(lines, window))
+        pool_small<true>(at, channels, lines, window, bin);
+      else if (windows == WindowsOf::large || (windows == WindowsOf::both && bytes > kSmallWindow && channels > L))
         pool_large(at, channels, lines, window, bin);
       else if (window.is_whole(2, 2))
         pool_held<2, 2>(at, channels, lines, window, bin);
       else if (kHoldsNine && window.is_whole(3, 3))
         pool_held<kHoldsNine ? 3 : 2, kHoldsNine ? 3 : 2>(at, channels, lines, window, bin);
       else
-        pool_small(at, channels, lines, window, bin);
+        pool_small<false>(at, channels, lines, window, bin);
     }
   }
 
@@ -90,7 +88,7 @@ class Channels {
   };
   static FASTPOOL_HD Part part_at(int64_t tile, int64_t channels) {
     const int64_t c = smaller(tile, larger(channels - L, 0));
-    return {c, smaller(L, channels - c)};
+    return {c, smaller(L, channels)};
   }
 
   static FASTPOOL_HD int64_t words_of(int64_t channels) { return round_up(channels, larger(L, kBlocks)); }
@@ -104,18 +102,23 @@ class Channels {
 
   FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
     Facts<V> facts;
-    if constexpr (Reducer::uses_divisor) facts.divisor = V(divisors.rows * divisors.columns[at.o[2]]);
+    if constexpr (Reducer::uses_divisor) divisors.give_one(facts, at.o[2]);
     if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + part.c, bin, true, part.count);
     if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + bin % 4 * word_step + part.c);
     return facts;
   }
 
-  static FASTPOOL_HD V load_lanes(const S* from, const Lines<S>& lines, int64_t count) {
-    return from + L <= lines.end ? load<T, L>(from) : load_part<T, L>(from, count);
+  // Whether all lanes of every element of a window can be read. Fewer channels than lanes are followed by those of the
+  // next position, except at the end.
+  static FASTPOOL_HD bool inside(const Lines<S>& lines, const Window& window) {
+    const Span &d = window.d, &h = window.h, &w = window.w;
+    const int64_t last = ((d.start + (d.count - 1) * d.step) * lines.height + h.start + (h.count - 1) * h.step) * lines.width + w.start +
+                         (w.count - 1) * w.step;
+    return lines.x + last * lines.step + L <= lines.end;
   }
 
   // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side.
-  template <int pass, int tiles>
+  template <int pass, int tiles, bool by_parts>
   static FASTPOOL_HD void walk_row(State* states, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j,
                              int64_t begin, int64_t end, int64_t ahead) {
     const Span &d = window.d, &h = window.h, &w = window.w;
@@ -127,11 +130,17 @@ class Channels {
         for (int64_t byte = 0; byte < ahead; byte += 64)
           __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + kAhead + byte);
       FASTPOOL_UNROLL
-      for (int t = 0; t < tiles; ++t)
-        states[t].template add<pass>(load_lanes(from + parts[t].c, lines, parts[t].count), Tap<V>(Tap<T>(tap + k)));
+      for (int t = 0; t < tiles; ++t) {
+        const S* x = from + parts[t].c;
+        if constexpr (by_parts)
+          states[t].template add<pass>(load_part<T, L>(x, parts[t].count), Tap<V>(Tap<T>(tap + k)));
+        else
+          states[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+      }
     }
   }
 
+  template <bool by_parts>
   struct Passes {
     const Problem& p;
     const Lines<S>& lines;
@@ -145,7 +154,8 @@ class Channels {
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0) state.template begin<pass>(facts, p);
       for (int64_t i = 0; i < window.d.count; ++i)
-        for (int64_t j = 0; j < window.h.count; ++j) walk_row<pass, 1>(&state, &part, lines, window, i, j, 0, window.w.count, ahead);
+        for (int64_t j = 0; j < window.h.count; ++j)
+          walk_row<pass, 1, by_parts>(&state, &part, lines, window, i, j, 0, window.w.count, ahead);
     }
   };
 
@@ -160,13 +170,14 @@ class Channels {
     repair(state, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
   }
 
+  template <bool by_parts>
   void pool_small(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
     for (int64_t tile = 0; tile < channels; tile += L) {
       const Part part = part_at(tile, channels);
       const Facts<V> facts = facts_at(at, part, bin);
       State state;
       start(state, window);
-      for_each_pass<0, Reducer::passes>(Passes{p, lines, window, part, ahead_of(tile, channels), facts, state});
+      for_each_pass<0, Reducer::passes>(Passes<by_parts>{p, lines, window, part, ahead_of(tile, channels), facts, state});
       finish(at, part, window, facts, state);
     }
   }
@@ -180,8 +191,7 @@ class Channels {
       const Facts<V> facts = facts_at(at, part, bin);
       V x[height * width];
       FASTPOOL_UNROLL
-      for (int k = 0; k < height * width; ++k)
-        x[k] = load_lanes(first + k / width * row_step + k % width * step + part.c, lines, part.count);
+      for (int k = 0; k < height * width; ++k) x[k] = load<T, L>(first + k / width * row_step + k % width * step + part.c);
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
       for_each_pass<0, Reducer::passes>(Held<V, State, height * width>{p, facts, state, x});
@@ -219,7 +229,7 @@ class Channels {
       Part part[count];
       FASTPOOL_UNROLL
       for (int s = 0; s < count; ++s) side[s] = states[t + s], part[s] = parts[t + s];
-      walk_row<pass, count>(side, part, lines, window, i, j, k, end, channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0);
+      walk_row<pass, count, false>(side, part, lines, window, i, j, k, end, channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0);
       FASTPOOL_UNROLL
       for (int s = 0; s < count; ++s) states[t + s] = side[s];
     }
@@ -240,8 +250,9 @@ class Channels {
   }
 };
 
-// Contiguous input, bins of uneven size or short rows: lanes are neighbouring planes. They are transposed into scratch
-// and then walked like channels: small planes whole, others as far as one row of bins sees them.
+// Contiguous input, bins of uneven size or short rows: lanes are neighbouring planes. They are transposed into scratch,
+// small planes whole and others as far as one row of bins sees them, then pooled like channels-last input, and the
+// results are transposed back.
 template <class Reducer, class S>
 class Planes {
  public:
@@ -249,24 +260,80 @@ class Planes {
   static constexpr int L = kLanes<T>;
 
   static int64_t scratch_bytes(const Grid& grid) {
-    return held_positions(grid) * L * int64_t(sizeof(T)) + Lanes::scratch_bytes(grid, L) + kSlack;
+    return (held_positions(grid) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * held_bins(grid)) * L * int64_t(sizeof(T)) +
+           Lanes::scratch_bytes(grid, L) + kSlack;
   }
   Planes(const Problem& p, const Level& level, uint64_t seed, Arena arena)
       : p(p),
         level(level),
         values(arena.take<T>(held_positions(level.grid) * L)),
         end(values + held_positions(level.grid) * L),
-        lanes(p, level, seed, L, arena) {}
+        turned(p),
+        turned_level(level),
+        lanes(turned, turned_level, seed, L, arena) {
+    const int64_t results = held_bins(level.grid) * L;
+    y = arena.take<S>(results);
+    second = arena.take<S>(Reducer::has_second ? results : 0);
+    taps = arena.take<int32_t>(Reducer::saves_taps ? results : 0);
+    difference = arena.take<T>(Reducer::second_is_difference ? results : 0);
+    moments = arena.take<T>(Reducer::saves_moments ? 2 * results : 0);
+    turned.moments_size = results;
+    if (p.tap_bytes) turned.tap_bytes = 4;
+    turned.saved = turned_level.output = {0, 1, L};
+    turned_level.output_base = turned_level.second_base = 0;
+  }
 
   // The rows of bins first_row … last_row - 1 of the planes c … c + count - 1.
   void run(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) {
     const Grid& grid = level.grid;
-    const bool whole = is_small(grid);
-    if (whole) turn(0, n, c, count, 0, p.positions());
+    if (is_small(grid)) turn(0, n, c, count, 0, p.positions());
+    const int64_t rows = held_bins(grid) / grid.axis[2].out;
+    for (int64_t row = first_row; row < last_row; row += rows) run_rows(n, c, count, row, smaller(row + rows, last_row));
+  }
+
+ private:
+  using Lanes = Channels<Reducer, T, WindowsOf::small, S>;
+
+  const Problem& p;
+  const Level& level;
+  T *values, *end;
+  Problem turned;  // results go to scratch
+  Level turned_level;
+  Lanes lanes;
+  S *y, *second;
+  int32_t* taps;
+  T *difference, *moments;
+
+  static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
+                                          (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
+  static bool is_small(const Grid& grid) { return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane; }
+  static int64_t held_positions(const Grid& grid) {
+    if (is_small(grid)) return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in;
+    int64_t rows = 1;
+    for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
+    return rows * grid.axis[2].in;
+  }
+  static int64_t held_bins(const Grid& grid) { return larger(smaller(kSmallPlane / grid.axis[2].out, grid.rows()), 1) * grid.axis[2].out; }
+
+  // `length` positions of the planes, from `from` on, to scratch position `to` and following.
+  void turn(int64_t to, int64_t n, int64_t c, int64_t count, int64_t from, int64_t length) const {
+    transpose(values + to * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count, length);
+  }
+
+  void run_rows(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) {
+    const Grid& grid = level.grid;
+    const int64_t first_bin = first_row * grid.axis[2].out, bins = (last_row - first_row) * grid.axis[2].out;
+    // The kernel finds channel c of the first bin at the beginning of scratch.
+    const int64_t out = c + first_bin * L, saved = c + (level.first_bin + first_bin) * L;
+    turned.y = y - out;
+    turned.second = second - out;
+    turned.taps = taps - saved;
+    turned.difference = p.difference ? difference - saved : nullptr;
+    turned.moments = p.moments ? moments - saved : nullptr;
     for (int64_t row = first_row; row < last_row; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]);
-      if (whole) {
+      if (is_small(grid)) {
         lanes.run(at, count, Lines<T>{values, end, p.extent[1], p.extent[2], L}, d, h);
         continue;
       }
@@ -278,26 +345,21 @@ class Planes {
       const Span slices{0, d.count, 1, d.first, d.size}, lines_of_slice{0, h.count, 1, h.first, h.size};
       lanes.run(at, count, Lines<T>{values, end, h.count, p.extent[2], L}, slices, lines_of_slice);
     }
-  }
-
- private:
-  using Lanes = Channels<Reducer, T, WindowsOf::small, S>;
-
-  const Problem& p;
-  const Level& level;
-  T *values, *end;
-  Lanes lanes;
-
-  static bool is_small(const Grid& grid) { return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane; }
-  static int64_t held_positions(const Grid& grid) {
-    if (is_small(grid)) return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in;
-    int64_t rows = 1;
-    for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
-    return rows * grid.axis[2].in;
-  }
-  // `length` positions of the planes, from `from` on, to scratch position `to` and following.
-  void turn(int64_t to, int64_t n, int64_t c, int64_t count, int64_t from, int64_t length) const {
-    transpose(values + to * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count, length);
+    const auto turn_back = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
+    const int64_t to = level.output.at(n, c, first_bin), to_saved = p.saved.at(n, c, level.first_bin + first_bin);
+    turn_back(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
+    if constexpr (Reducer::second_is_difference) {
+      if (p.difference) turn_back(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
+    } else if constexpr (Reducer::has_second) {
+      turn_back(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
+    }
+    if constexpr (Reducer::saves_taps) {
+      if (p.tap_bytes == 1) turn_back(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);
+      if (p.tap_bytes == 4) turn_back(static_cast<int32_t*>(p.taps) + to_saved, p.saved.channel, taps);
+    }
+    if constexpr (Reducer::saves_moments)
+      for (int which = 0; p.moments && which < 2; ++which)
+        turn_back(static_cast<T*>(p.moments) + which * p.moments_size + to_saved, p.saved.channel, moments + which * turned.moments_size);
   }
 };
 

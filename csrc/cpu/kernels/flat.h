@@ -17,7 +17,7 @@ class Flat {
       : p(p), level(level), begin(static_cast<const S*>(p.x)), end(begin + p.samples * p.channels * p.positions()) {}
 
   // The rows of bins first_row … last_row - 1 of one plane.
-  void run(int64_t n, int64_t c, int64_t first_row, int64_t last_row) const {
+  void run(int64_t n, int64_t c, int64_t, int64_t first_row, int64_t last_row) const {
     const Axis* axis = level.grid.axis;
     for (int64_t row = first_row; row < last_row; ++row)
       for (int64_t o = 0; o < axis[2].out; ++o) pool({n, c, {row / axis[1].out, row % axis[1].out, o}});
@@ -30,7 +30,7 @@ class Flat {
 
   void pool(const Place& at) const {
     const Facts<T> fact = facts_of<Reducer, T>(p, level, at.n, at.c, at.o);
-    const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform)};
+    const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform), false};
     State state;
     state.start(Tap<V>(Tap<T>(0)), p);
     const Axis* axis = level.grid.axis;
@@ -76,7 +76,7 @@ class Flat {
       for (int64_t byte = 0; byte < count * int64_t(sizeof(S)); byte += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
     for (; k + L <= count; k += L) state.template add<pass>(load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
-    if (k < count) add_inside<pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), tail);
+    if (k < count) add_masked<Reducer, pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return tail; });
   }
 
   // Any run. Draws need lane = tap mod 32; for others any lane will do.
@@ -92,16 +92,9 @@ class Flat {
         for (int64_t l = 0; l < L; ++l) values[l] = k + l >= 0 && k + l < count ? T(widen(x[(k + l) * step])) : T(0);
         found = load<T, L>(values);
       }
-      add_inside<pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), (lane >= Tap<V>(Tap<T>(0))) & (lane < Tap<V>(Tap<T>(count))));
+      add_masked<Reducer, pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), false,
+                                [&] { return (lane >= Tap<V>(Tap<T>(0))) & (lane < Tap<V>(Tap<T>(count))); });
     }
-  }
-
-  template <int pass>
-  static FASTPOOL_HD void add_inside(State& state, V x, Tap<V> tap, Mask<V> inside) {
-    if constexpr (requires { state.template add_inside<pass>(x, tap, inside); })
-      state.template add_inside<pass>(x, tap, inside);
-    else
-      state.template add<pass>(select(inside, x, V(Reducer::template padding<T>())), tap);
   }
 };
 

@@ -78,9 +78,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
            (grid.axis[2].out + 2 * grid.axis[2].in + 2 * rows) * 8 + kSlack;
   }
   PreparedLanes(const Problem& p, const Level& level, const Units::Unit& unit, Arena& arena)
-      : Terms(p, level, unit.channels, arena), unit(unit), held(arena.take<int64_t>(rows.count())) {
-    divisors.columns = arena.take<T>(level.grid.axis[2].out);
-    if (Gradient::uses_divisor) divisors.prepare(p, level);
+      : Terms(p, level, unit.channels, arena), unit(unit), held(arena.take<int64_t>(rows.count())), divisors(p, level, arena) {
     for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
   }
 
@@ -108,16 +106,16 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
   Divisors<T> divisors;
 
   void prepare(int64_t to, Place at) {
-    if (Gradient::uses_divisor) divisors.set_row(p, level, at.o);
+    if (Gradient::uses_divisor) divisors.move_to(at.o);
     for (at.o[2] = 0; at.o[2] < level.grid.axis[2].out; ++at.o[2]) {
       const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
-      const V divisor(Gradient::uses_divisor ? divisors.rows * divisors.columns[at.o[2]] : T(1));
+      Facts<V> facts;
+      if constexpr (Gradient::uses_divisor) divisors.give_one(facts, at.o[2]);
       for (int64_t tile = 0; tile < unit.channels; tile += L) {
         const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
-        Preparation<Gradient, S>{p, level}.run(
-            slots, to + at.o[2] * stride + c, out + c * level.output.channel, level.output.channel, saved + c * p.saved.channel,
-            p.saved.channel, count, divisor,
-            Gradient::uses_alpha ? alpha_lanes<T>(p, at.n, at.c + c, level.first_bin + bin, true, count) : V(T(0)));
+        if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, level.first_bin + bin, true, count);
+        Preparation<Gradient, S>{p, level}.run(slots, to + at.o[2] * stride + c, out + c * level.output.channel, level.output.channel,
+                                               saved + c * p.saved.channel, p.saved.channel, count, facts);
       }
     }
   }

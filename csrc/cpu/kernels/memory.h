@@ -66,16 +66,26 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   }
 }
 
-// The first `count` lanes; the others are `rest`.
-template <class T, int L, class S>
-FASTPOOL_HD Lanes<T, L> load_part(const S* from, int64_t count, T rest = T(0)) {
-  T values[L];
-  for (int64_t i = 0; i < L; ++i) {
-    if constexpr (std::is_integral_v<S>)
-      values[i] = i < count ? T(from[i]) : rest;
-    else
-      values[i] = i < count ? T(widen(from[i])) : rest;
+// The first 0 <= count < 2 * pieces of some elements, in copies of halving length.
+template <int pieces, class S>
+FASTPOOL_HD void copy_part(S* to, const S* from, int64_t count) {
+  if constexpr (pieces > 0) {
+    const int64_t here = count & pieces;
+    if (here) memcpy(to, from, pieces * sizeof(S));
+    copy_part<pieces / 2>(to + here, from + here, count);
   }
+}
+
+// The first `count` lanes; the others are 0. Out of line, as below: the compiler would prepare it on the common path.
+template <int L, class S>
+__attribute__((noinline)) void take_part(S* values, const S* from, int64_t count) {
+  memset(values, 0, L * sizeof(S));
+  copy_part<L>(values, from, larger(count, 0));
+}
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_part(const S* from, int64_t count) {
+  S values[L];
+  take_part<L>(values, from, count);
   return load<T, L>(values);
 }
 
@@ -96,12 +106,17 @@ FASTPOOL_HD Lanes<T, L> load_apart(const S* from, int64_t step, int64_t count) {
 }
 
 // Neighbouring lanes go `step` apart.
+template <int L, class S>
+__attribute__((noinline)) void put_part(S* to, int64_t step, const S* values, int64_t count) {
+  if (step == 1) return copy_part<L>(to, values, larger(count, 0));
+  for (int64_t i = 0; i < count; ++i) to[i * step] = values[i];
+}
 template <class S, class T, int L>
 FASTPOOL_HD void store_part(S* to, int64_t step, Lanes<T, L> lanes, int64_t count) {
   if (step == 1 && count == L) return store(to, lanes);
   S values[L];
   store(values, lanes);
-  for (int64_t i = 0; i < count; ++i) to[i * step] = values[i];
+  put_part<L>(to, step, values, count);
 }
 
 template <class T, int L>
@@ -143,13 +158,28 @@ FASTPOOL_HD void transpose_square(Lanes<T, n> (&x)[n]) {
   }
 }
 
+// What elements are while they are moved: values in their accumulation type, taps as they come.
+template <class X, class = void>
+struct Moved {
+  using type = Accumulated<X>;
+};
+template <class X>
+struct Moved<X, std::enable_if_t<std::is_integral_v<X>>> {
+  using type = X;
+};
+
 template <class To, class From>
 void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int64_t rows, int64_t columns) {
-  using T = Accumulated<std::conditional_t<sizeof(To) < sizeof(From), To, From>>;
+  using T = typename Moved<From>::type;
   constexpr int n = kRegisterBytes / int(sizeof(T));
   if (rows < n || columns < n) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < columns; ++c) to[c * to_step + r] = Narrow<To>::from(T(widen(from[r * from_step + c])));
+      for (int64_t c = 0; c < columns; ++c) {
+        if constexpr (std::is_integral_v<From>)
+          to[c * to_step + r] = To(from[r * from_step + c]);
+        else
+          to[c * to_step + r] = Narrow<To>::from(T(widen(from[r * from_step + c])));
+      }
     return;
   }
   // The last squares overlap those before them.

@@ -22,10 +22,8 @@ class PreparedRows {
         rows(level.grid),
         pitch(pitch_of(room)),
         slots(arena, rows.count() * pitch),
-        held(arena.take<int64_t>(rows.count())) {
-    divisors.columns = arena.take<T>(level.grid.axis[2].out);
-    if (Gradient::uses_divisor) divisors.prepare(p, level);
-  }
+        held(arena.take<int64_t>(rows.count())),
+        divisors(p, level, arena) {}
 
   // From now on element j of a row is output `origin + j`; those outside first … end - 1 do not exist.
   void move_to(int64_t n_, int64_t c_, int64_t origin_, int64_t first_, int64_t end_) {
@@ -56,19 +54,15 @@ class PreparedRows {
 
   void prepare(int64_t to, const Place& at) {
     using V = Lanes<T, L>;
-    if (Gradient::uses_divisor) divisors.set_row(p, level, at.o);
+    if (Gradient::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o), out = level.output.at(n, c, bin), saved = p.saved.at(n, c, level.first_bin + bin);
     for (int64_t o = first; o < end; o += L) {
       o = smaller(o, larger(end - L, first));
       const int64_t count = smaller(L, end - o);
-      V divisor(T(1));
-      if (Gradient::uses_divisor) {
-        const T* column = divisors.columns + o;
-        divisor = (count == L ? load<T, L>(column) : load_part<T, L>(column, count, T(1))) * V(divisors.rows);
-      }
-      Preparation<Gradient, S>{p, level}.run(
-          slots, to + o - origin, out + o, 1, saved + o, 1, count, divisor,
-          Gradient::uses_alpha ? alpha_lanes<T>(p, n, c, level.first_bin + bin + o, false, count) : V(T(0)));
+      Facts<V> facts;
+      if constexpr (Gradient::uses_divisor) divisors.give_row(facts, o);
+      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, n, c, level.first_bin + bin + o, false, count);
+      Preparation<Gradient, S>{p, level}.run(slots, to + o - origin, out + o, 1, saved + o, 1, count, facts);
     }
   }
 };
@@ -106,9 +100,10 @@ class SlidingBackward {
   }
 
   static constexpr int64_t kRoom = 4 * L;
-  // Gradients of the columns of row i, written or added to `to`. What is added to has room for kRoom more.
+  // Gradients of the columns of row i, written to `to`, where `room` elements may be overwritten, or added to it: what is
+  // added to has room for kRoom more.
   template <bool add, class To>
-  void run(int64_t n, int64_t c, const int64_t i[2], To* to) {
+  void run(int64_t n, int64_t c, const int64_t i[2], To* to, int64_t room = 0) {
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
     count = 0;
@@ -120,13 +115,13 @@ class SlidingBackward {
     const S* x = static_cast<const S*>(p.x);
     if (Gradient::uses_input) x += p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2] + columns.begin);
     if (w.stride == 1)
-      blocks<1, add>(x, to);
+      blocks<1, add>(x, to, room);
     else if (w.stride == 2)
-      blocks<2, add>(x, to);
+      blocks<2, add>(x, to, room);
     else if (w.stride == 4)
-      blocks<4, add>(x, to);
+      blocks<4, add>(x, to, room);
     else
-      blocks<0, add>(x, to);
+      blocks<0, add>(x, to, room);
   }
 
  private:
@@ -165,15 +160,15 @@ class SlidingBackward {
   }
 
   template <bool add, class To>
-  static FASTPOOL_HD void put(To* to, V value, int64_t count) {
+  static FASTPOOL_HD void put(To* to, V value, int64_t count, int64_t room) {
     if constexpr (add)
       store(to, load<T, L>(to) + value);
     else
-      store_part(to, 1, value, smaller(L, count));
+      store_part(to, 1, value, room >= L ? L : smaller(L, count));
   }
 
   template <int fixed_stride, bool add, class To>
-  void blocks(const S* x, To* to) const {
+  void blocks(const S* x, To* to, int64_t room) const {
     const int64_t stride = fixed_stride ? fixed_stride : w.stride, width = L * stride, length = columns.end - columns.begin;
     for (int64_t done = 0; done < length; done += width) {
       // The last block is computed a second time rather than left empty, unless it is added.
@@ -189,7 +184,7 @@ class SlidingBackward {
         for (int a = 0; a < fixed_stride; ++a) part[a] = sum<fixed_stride>(part[a], position + a);
         join_phases(part);
         FASTPOOL_UNROLL
-        for (int k = 0; k < fixed_stride; ++k) put<add>(to + done + k * L, part[k], left - k * L);
+        for (int k = 0; k < fixed_stride; ++k) put<add>(to + done + k * L, part[k], left - k * L, room - done - k * L);
       } else {
         for (int64_t a = 0; a < smaller(stride, left); ++a) {
           const int64_t lanes = smaller(L, ceil_div(left - a, stride));

@@ -2,7 +2,7 @@
 // gradient is gathered from the outputs that see it, in their row-major order, and written once.
 #pragma once
 
-#include "cpu/kernels/rows.h"
+#include "cpu/kernels/tile.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -54,7 +54,7 @@ struct Preparation {
   const Level& level;
 
   FASTPOOL_HD void run(const SlotArrays<Gradient, T>& slots, int64_t to, int64_t out, int64_t step, int64_t saved, int64_t saved_step,
-                  int64_t count, V divisor, V alpha) const {
+                  int64_t count, const Facts<V>& facts) const {
     OutputFacts<V> output;
     output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
     if constexpr (Gradient::uses_second)
@@ -68,9 +68,6 @@ struct Preparation {
       for (int which = 0; which < 2; ++which)
         output.moment[which] = load_apart<T, L>(static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, count);
     }
-    Facts<V> facts;
-    if constexpr (Gradient::uses_divisor) facts.divisor = divisor;
-    if constexpr (Gradient::uses_alpha) facts.alpha = alpha;
     slots.set(to, Gradient::prepare(output, facts), tap, count);
   }
 };

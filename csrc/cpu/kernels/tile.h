@@ -31,22 +31,42 @@ class Arena {
 };
 constexpr int64_t kSlack = 4096;  // bytes that the roundings of an arena's pieces may add
 
-// What an average divides by, for the outputs of one row: the product of the axes' counts.
+// What averages divide by, for the outputs of one row after another: the product of the axes' counts.
 template <class T>
-struct Divisors {
-  T* columns;
-  T rows;
+class Divisors {
+ public:
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
 
-  FASTPOOL_HD void prepare(const Problem& p, const Level& level) {
-    const Axis& w = level.grid.axis[2];
-    if (p.divisor_override || !(w.clips() || w.adaptive()))
-      fill_run(columns, T(p.divisor_override ? p.divisor_override : w.kernel), w.out);
-    else
-      for (int64_t o = 0; o < w.out; ++o) columns[o] = T(w.divisor(o, p.include_pad));
+  FASTPOOL_HD Divisors(const Problem& p, const Level& level, Arena& arena) : p(p), axis(level.grid.axis) {
+    const Axis& w = axis[2];
+    columns = arena.take<T>(w.out + L);
+    int64_t every = p.divisor_override;  // what all outputs divide by, or 0
+    if (!every && !level.clipped && !(axis[0].adaptive() || axis[1].adaptive() || w.adaptive()))
+      every = axis[0].kernel * axis[1].kernel * w.kernel;
+    constant = every != 0;
+    inverse = every > 0 && (every & (every - 1)) == 0;
+    fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), w.out + L);
+    for (int64_t o = 0; !constant && o < w.out; ++o) columns[o] = T(w.divisor(o, p.include_pad));
   }
-  FASTPOOL_HD void set_row(const Problem& p, const Level& level, const int64_t o[3]) {
-    const Axis* axis = level.grid.axis;
-    rows = p.divisor_override ? T(1) : T(axis[0].divisor(o[0], p.include_pad) * axis[1].divisor(o[1], p.include_pad));
+  FASTPOOL_HD void move_to(const int64_t o[3]) {
+    if (!constant) rows = T(axis[0].divisor(o[0], p.include_pad) * axis[1].divisor(o[1], p.include_pad));
+  }
+  // Those of L neighbours, or of one output.
+  FASTPOOL_HD void give_row(Facts<V>& facts, int64_t o) const {
+    give(facts, load<T, L>(columns + o));
+  }
+  FASTPOOL_HD void give_one(Facts<V>& facts, int64_t o) const { give(facts, V(columns[o])); }
+
+ private:
+  const Problem& p;
+  const Axis* axis;
+  T *columns, rows = T(1);
+  bool constant, inverse;
+
+  FASTPOOL_HD void give(Facts<V>& facts, V column) const {
+    facts.divisor = column * V(rows);
+    facts.inverse = inverse;
   }
 };
 
@@ -78,6 +98,18 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, 
   if constexpr (Reducer::saves_moments)
     for (int which = 0; which < (p.moments ? 2 : 0); ++which)
       store_part(static_cast<T*>(p.moments) + which * p.moments_size + saved, saved_step, state.moment(which), count);
+}
+
+// Adds an element for the lanes where `inside` or `always` holds.
+template <class Reducer, int pass, class State, class V>
+FASTPOOL_HD void add_masked(State& state, V x, Tap<V> tap, bool always, const auto& inside) {
+  if constexpr (requires { state.template add_inside<pass>(x, tap, inside()); }) {
+    if (always) return state.template add<pass>(x, tap);
+    state.template add_inside<pass>(x, tap, inside());
+  } else {
+    if (!always) x = select(inside(), x, V(Reducer::template padding<Scalar<V>>()));
+    state.template add<pass>(x, tap);
+  }
 }
 
 // Calls again(i) for the lanes i < count where the fast arithmetic does not hold.
