@@ -117,10 +117,11 @@ class Channels {
     return lines.x + last * lines.step + L <= lines.end;
   }
 
-  // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side.
+  // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side; of what lies `far` bytes
+  // ahead, `ahead` bytes are asked for.
   template <int pass, int tiles, bool by_parts>
   static FASTPOOL_HD void walk_row(State* states, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j,
-                             int64_t begin, int64_t end, int64_t ahead) {
+                             int64_t begin, int64_t end, int64_t ahead, int64_t far) {
     const Span &d = window.d, &h = window.h, &w = window.w;
     const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
     const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
@@ -128,7 +129,7 @@ class Channels {
     for (int64_t k = begin; k < end; ++k, from += w.step * lines.step) {
       if constexpr (pass == 0)
         for (int64_t byte = 0; byte < ahead; byte += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + kAhead + byte);
+          __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
       FASTPOOL_UNROLL
       for (int t = 0; t < tiles; ++t) {
         const S* x = from + parts[t].c;
@@ -155,7 +156,7 @@ class Channels {
       if constexpr (pass > 0) state.template begin<pass>(facts, p);
       for (int64_t i = 0; i < window.d.count; ++i)
         for (int64_t j = 0; j < window.h.count; ++j)
-          walk_row<pass, 1, by_parts>(&state, &part, lines, window, i, j, 0, window.w.count, ahead);
+          walk_row<pass, 1, by_parts>(&state, &part, lines, window, i, j, 0, window.w.count, ahead, kAhead);
     }
   };
 
@@ -213,23 +214,26 @@ class Channels {
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0)
         for (int64_t t = 0; t < tiles; ++t) states[t].template begin<pass>(self.facts_at(at, parts[t], bin), self.p);
-      const int64_t positions = larger(kSmallWindow / (channels * int64_t(sizeof(S))), 1);
+      const int64_t positions = larger(kSmallWindow / (smaller(channels, kMostTiles * L) * int64_t(sizeof(S))), 1);
+      // What the tile asks for in advance: its part of the window's next row, or of the next positions.
+      const int64_t next = window.h.count > 1 ? window.h.step * lines.width : positions * window.w.step;
+      const int64_t far = larger(next * lines.step * int64_t(sizeof(S)), kAhead);
       for (int64_t i = 0; i < window.d.count; ++i)
         for (int64_t j = 0; j < window.h.count; ++j)
           for (int64_t k = 0; k < window.w.count; k += positions) {
             const int64_t end = smaller(k + positions, window.w.count);
             int64_t t = 0;
-            for (; t + 2 <= tiles; t += 2) walk<pass, 2>(t, i, j, k, end);
-            if (t < tiles) walk<pass, 1>(t, i, j, k, end);
+            for (; t + 2 <= tiles; t += 2) walk<pass, 2>(t, i, j, k, end, far);
+            if (t < tiles) walk<pass, 1>(t, i, j, k, end, far);
           }
     }
     template <int pass, int count>
-    FASTPOOL_HD void walk(int64_t t, int64_t i, int64_t j, int64_t k, int64_t end) const {
+    FASTPOOL_HD void walk(int64_t t, int64_t i, int64_t j, int64_t k, int64_t end, int64_t far) const {
       State side[count];
       Part part[count];
       FASTPOOL_UNROLL
       for (int s = 0; s < count; ++s) side[s] = states[t + s], part[s] = parts[t + s];
-      walk_row<pass, count, false>(side, part, lines, window, i, j, k, end, channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0);
+      walk_row<pass, count, false>(side, part, lines, window, i, j, k, end, channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0, far);
       FASTPOOL_UNROLL
       for (int s = 0; s < count; ++s) states[t + s] = side[s];
     }
