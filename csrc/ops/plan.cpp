@@ -65,10 +65,15 @@ static WindowSizes window_sizes(const Axis& axis) {
 // Lanes over one window pay from about two steps of all lanes on, and rows of half a step: 7x7 costs 0.5 ns an element
 // transposed and 2.1 in lanes of its own, 14x14 0.85 and 0.6; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
 constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
-// Transposing planes pays when there are a few, and rows are short. Rows of 28 outputs cost 0.35 ns an element as rows
-// of their own and 0.95 transposed, 24 outputs 0.4 and 0.5 or less, 14 outputs 0.55 and 0.45, 7 outputs 1.4 and 0.45
-// (k2 s2, float32, two threads); draws and 3x3 windows meet at 24 outputs.
-constexpr int64_t kFewPlanes = 8, kNarrowOutput = 24, kNarrowInput = 64, kNarrowBin = 16;
+// Transposing planes pays when there are a few, and rows are short. Per element of (8, 512, W, W) float32 on two threads
+// of AVX-512, k2 s2, as rows and transposed: 28 outputs 0.35 and 0.95 ns, 24 outputs 0.4 and 0.5, 20 outputs 0.45 both,
+// 16 outputs, two rows at once, 0.33 and 0.67, 14 outputs 0.38 and 0.6, 12 outputs 0.43 and 0.5, 7 outputs 0.9 and 0.43.
+// Windows that overlap lose some more by rows.
+constexpr int64_t kFewPlanes = 8, kNarrowInput = 64, kNarrowBin = 16;
+static bool is_narrow(const Axis& w) {
+  if (w.stride >= w.extent()) return w.out < 14 || (w.out > 16 && w.out < 24);
+  return w.out < (w.stride == 1 ? 32 : 24);
+}
 
 static void choose_schedules(Level& level, bool bins, bool channels_last, int64_t channels, ReducerTraits traits) {
   const Axis* axis = level.grid.axis;
@@ -95,7 +100,7 @@ static void choose_schedules(Level& level, bool bins, bool channels_last, int64_
     level.forward = Schedule::rows;
   else if (level.large || (free_order && smallest >= kFlatTaps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
-  else if (sliding && largest <= kMostSequentialTaps && !(planes && axis[2].out < kNarrowOutput))
+  else if (sliding && largest <= kMostSequentialTaps && !(planes && is_narrow(axis[2])))
     level.forward = Schedule::rows;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;

@@ -128,8 +128,7 @@ class Channels {
     const S* from = lines.x + (row + begin * w.step) * lines.step;
     for (int64_t k = begin; k < end; ++k, from += w.step * lines.step) {
       if constexpr (pass == 0)
-        for (int64_t byte = 0; byte < ahead; byte += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
+        for (int64_t byte = 0; byte < ahead; byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
       FASTPOOL_UNROLL
       for (int t = 0; t < tiles; ++t) {
         const S* x = from + parts[t].c;

@@ -1,5 +1,6 @@
-// Forward schedule of contiguous input and small sliding windows: lanes are neighbouring outputs of a row. What they
-// read lies a stride apart and is sorted out of plain loads; lanes that would read beside the input are masked.
+// Forward schedule of contiguous input and small sliding windows: lanes are neighbouring outputs of a row, or the
+// halves of the lanes are two rows that are short. What they read lies a stride apart and is sorted out of plain loads;
+// lanes that would read beside the input are masked.
 #pragma once
 
 #include "cpu/kernels/tile.h"
@@ -30,7 +31,8 @@ class Rows {
         taps(arena.take<int64_t>(most_rows(level.grid))),
         copies(arena.take<S>(most_rows(level.grid) * pitch(level.grid))),
         drawn(arena.take<T>(columns + 8 * kBlocks + L)),
-        divisors(p, level, arena) {}
+        divisors(p, level, arena),
+        pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position) {}
 
   // The rows of bins begin … end - 1 of one plane.
   void run(int64_t n, int64_t c, int64_t, int64_t begin, int64_t end) {
@@ -39,7 +41,14 @@ class Rows {
       Place at{n, c, {begin / level.grid.axis[1].out, begin % level.grid.axis[1].out, first}};
       for (int64_t row = begin; row < end; ++row) {
         // Whole rows may be followed by junk as far as later rows will replace it.
-        run_row(at, outputs, outputs == w.out ? (end - row) * w.out : outputs);
+        const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
+        if (row + 1 < end && find_pair(at)) {
+          run_row(at, outputs, room, true);
+          ++at.o[1], ++row;
+        } else {
+          find_rows(at, outputs);
+          run_row(at, outputs, room, false);
+        }
         if (++at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0];
       }
     }
@@ -57,6 +66,7 @@ class Rows {
   S* copies;
   T* drawn;
   Divisors<T> divisors;
+  bool pairs;
 
   // Outputs of one tile: the rows that it reads stay in the second-level cache.
   static FASTPOOL_HD int64_t columns_of(const Grid& grid) { return smaller(grid.axis[2].out, 4096); }
@@ -65,10 +75,8 @@ class Rows {
   static FASTPOOL_HD int64_t reach(const Grid& grid, int64_t outputs) { return larger(outputs, L) * grid.axis[2].stride + grid.axis[2].extent(); }
   static FASTPOOL_HD int64_t pitch(const Grid& grid) { return reach(grid, columns_of(grid)); }
 
-  // Finds the rows of a window. Those at either end of the tensor, beyond which lanes would read, are copied.
-  void find_rows(const Place& at, int64_t outputs) {
-    const Axis* axis = level.grid.axis;
-    const Span d = axis[0].window(at.o[0]), h = axis[1].window(at.o[1]);
+  // Finds the rows of a window, and the row beyond which lanes that read `length` elements of each must not go.
+  bool find_rows(const Place& at, const Span& d, const Span& h, int64_t length) {
     const S* x = static_cast<const S*>(p.x);
     const int64_t plane = p.input.at(at.n, at.c, 0), column = at.o[2] * w.stride - w.before;
     row_count = 0;
@@ -78,8 +86,13 @@ class Rows {
         rows[row_count] = x + (plane + row * p.extent[2] + column);
         taps[row_count++] = ((d.first + i) * h.size + h.first + j) * w.kernel;
       }
-    const int64_t length = reach(level.grid, outputs), total = p.samples * p.channels * p.positions();
-    if (rows[0] >= x && rows[row_count - 1] + length <= x + total) return;
+    return rows[0] >= x && rows[row_count - 1] + length <= x + p.samples * p.channels * p.positions();
+  }
+  // One row of outputs. Rows at either end of the tensor, beyond which lanes would read, are copied.
+  void find_rows(const Place& at, int64_t outputs) {
+    const Axis* axis = level.grid.axis;
+    const int64_t length = reach(level.grid, outputs), column = at.o[2] * w.stride - w.before;
+    if (find_rows(at, axis[0].window(at.o[0]), axis[1].window(at.o[1]), length)) return;
     const int64_t begin = larger(-column, 0), count = smaller(length, p.extent[2] - column) - begin;
     for (int64_t r = 0; r < row_count; ++r) {
       S* copy = copies + r * length;
@@ -87,13 +100,23 @@ class Rows {
       rows[r] = copy;
     }
   }
+  // Two rows of outputs at once, if they are short and see as many rows of the input.
+  bool find_pair(const Place& at) {
+    const Axis &d = level.grid.axis[0], &h = level.grid.axis[1];
+    if (!pairs || at.o[1] + 1 == h.out) return false;
+    const Span first = h.window(at.o[1]), next = h.window(at.o[1] + 1);
+    if (first.count < first.size || next.count < next.size) return false;
+    return find_rows(at, d.window(at.o[0]), first, pair_step() + reach(level.grid, 0));
+  }
+  FASTPOOL_HD int64_t pair_step() const { return level.grid.axis[1].stride * p.extent[2]; }
 
   // The lanes of one tile: outputs lane0 and following of the row at hand.
   struct Tile {
     const Rows& self;
-    int64_t lane0;
-    bool clipped;        // some lane reads beside the input
-    int64_t begin, end;  // the row's columns, counted from the first that lane 0 reads
+    int64_t lane0, second;  // where the second half of the lanes reads, from where the first does
+    bool paired, clipped;   // some lane reads beside the input
+    int64_t begin, end;     // the row's columns, counted from the first that lane 0 reads
+    int64_t span;           // from the first output's to the last
     const Facts<V>& facts;
     State& state;
 
@@ -101,19 +124,27 @@ class Rows {
     // former, for any stride.
     template <int stride>
     FASTPOOL_HD void load_phases(const S* from, V (&x)[stride ? stride : 1]) const {
-      if constexpr (stride > 0) {
+      if constexpr (stride == 1) {
+        x[0] = load_halves(from);
+      } else if constexpr (stride == 2) {
+        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], x[1]);
+      } else if constexpr (stride > 0) {
         FASTPOOL_UNROLL
         for (int k = 0; k < stride; ++k) x[k] = load<T, L>(from + k * L);
         split_phases(x);
+      } else if (self.w.stride == 1) {
+        x[0] = load_halves(from);
       } else if (self.w.stride == 2) {
         V rest;
-        V::unzip(load<T, L>(from), load<T, L>(from + L), x[0], rest);
+        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], rest);
       } else {
         x[0] = load_apart<T, L>(from, self.w.stride, L);
       }
     }
+    FASTPOOL_HD V load_halves(const S* from) const { return V(load<T, L / 2>(from), load<T, L / 2>(from + second)); }
     FASTPOOL_HD Mask<V> inside(int64_t column) const {
-      const Tap<V> lane = Tap<V>::iota() * Tap<V>(Tap<T>(self.w.stride));
+      using Half = Lanes<Scalar<Tap<V>>, L / 2>;
+      const Tap<V> lane = (paired ? Tap<V>(Half::iota(), Half::iota()) : Tap<V>::iota()) * Tap<V>(Tap<T>(self.w.stride));
       return (lane >= Tap<V>(Tap<T>(begin - column))) & (lane < Tap<V>(Tap<T>(end - column)));
     }
 
@@ -133,8 +164,9 @@ class Rows {
           for (int f = 0; f < (stride ? stride : 1); ++f) {
             if (f >= phases || k + f >= kernel) continue;
             const Tap<V> tap(Tap<T>(self.taps[r] + k + f));
-            add_masked<Reducer, pass>(state, x[f], tap, !clipped,
-                                      [&]() __attribute__((always_inline)) { return inside(k * dilation + f); });
+            const int64_t column = k * dilation + f;
+            add_masked<Reducer, pass>(state, x[f], tap, !clipped || (column >= begin && column + span < end),
+                                      [&]() __attribute__((always_inline)) { return inside(column); });
           }
         }
       }
@@ -159,7 +191,7 @@ class Rows {
     FASTPOOL_HD void hold_2x2() const {
       V x[4];
       FASTPOOL_UNROLL
-      for (int k = 0; k < 4; ++k) x[k] = load<T, L>(self.rows[k / 2] + 2 * lane0 + k % 2 * L);
+      for (int k = 0; k < 4; ++k) x[k] = load<T, L>(self.rows[k / 2] + 2 * lane0 + k % 2 * second);
       V::unzip(x[0], x[1], x[0], x[1]);
       V::unzip(x[2], x[3], x[2], x[3]);
       for_each_pass<0, Reducer::passes>(Held<V, State, 4>{self.p, facts, state, x});
@@ -170,11 +202,12 @@ class Rows {
       for (int k = 0; k < 9; k += 3) {
         const S* row = self.rows[k / 3] + lane0 * self.w.stride;
         if (self.w.stride == 1) {
-          x[k] = load<T, L>(row), x[k + 1] = load<T, L>(row + 1), x[k + 2] = load<T, L>(row + 2);
+          FASTPOOL_UNROLL
+          for (int i = 0; i < 3; ++i) x[k + i] = load_halves(row + i);
         } else {
           V rest;
-          V::unzip(load<T, L>(row), load<T, L>(row + L), x[k], x[k + 1]);
-          V::unzip(load<T, L>(row + 2), load<T, L>(row + 2 + L), x[k + 2], rest);
+          V::unzip(load<T, L>(row), load<T, L>(row + second), x[k], x[k + 1]);
+          V::unzip(load<T, L>(row + 2), load<T, L>(row + 2 + second), x[k + 2], rest);
         }
       }
       if (clipped) {
@@ -185,19 +218,20 @@ class Rows {
     }
   };
 
-  FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t lane0, int64_t count) {
+  FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t lane0, int64_t count, bool paired) {
     Facts<V> facts;
-    if constexpr (Reducer::uses_divisor) divisors.give_row(facts, at.o[2] + lane0);
+    if constexpr (Reducer::uses_divisor) divisors.give_halves(facts, at.o[2] + lane0, paired ? 0 : L / 2);
     if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, level.first_bin + level.bin(at.o) + lane0, false, count);
-    if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + lane0);
+    if constexpr (Reducer::uses_uniform)
+      facts.uniform = V(load<T, L / 2>(drawn + lane0), load<T, L / 2>(drawn + lane0 + (paired ? w.out : L / 2)));
     return facts;
   }
 
-  void run_row(const Place& at, int64_t outputs, int64_t room) {
-    find_rows(at, outputs);
+  // One row of `outputs`, or two; as many as `room` may be written.
+  void run_row(const Place& at, int64_t outputs, int64_t room, bool paired) {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o);
-    if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, outputs, drawn);
+    if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, paired ? 2 * outputs : outputs, drawn);
     const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     const bool whole = row_count == most_rows(level.grid) && w.dilation == 1;
     const bool is_2x2 = whole && row_count == 2 && w.kernel == 2 && w.stride == 2 && !w.clips();
@@ -207,10 +241,12 @@ class Rows {
       lane0 = smaller(lane0, larger(outputs - L, 0));
       const int64_t count = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
       const bool clipped = column < 0 || column + (count - 1) * w.stride + w.extent() > w.in;
-      const Facts<V> facts = facts_at(at, lane0, count);
+      const Facts<V> facts = facts_at(at, lane0, count, paired);
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
-      const Tile tile{*this, lane0, clipped, -column, w.in - column, facts, state};
+      const Tile tile{
+          *this, lane0, paired ? pair_step() : L / 2 * w.stride, paired, clipped, -column, w.in - column, (count - 1) * w.stride,
+          facts, state};
       if (is_2x2)
         tile.hold_2x2();
       else if (Reducer::passes > 1 && is_3x3)
@@ -218,10 +254,37 @@ class Rows {
       else
         for_each_pass<0, Reducer::passes>(tile);
       state.finish(facts);
+      if (paired) return store_pair(at, out, saved, room, state);
       store_lanes<Reducer, S>(p, level, out + lane0, 1, saved + lane0, 1, lane0 + L <= room ? L : count, state);
       repair(state, count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + lane0 + i}}); });
       if (lane0 + count == outputs) break;
     }
+  }
+
+  // One half of the lanes.
+  template <bool high>
+  struct HalfState {
+    const State& state;
+
+    template <class X>
+    static FASTPOOL_HD auto half(const X& x) {
+      if constexpr (high)
+        return x.hi;
+      else
+        return x.lo;
+    }
+    FASTPOOL_HD auto y() const { return half(state.y()); }
+    FASTPOOL_HD auto second() const { return half(state.second()); }
+    FASTPOOL_HD auto tap() const { return half(state.tap()); }
+    FASTPOOL_HD auto moment(int which) const { return half(state.moment(which)); }
+  };
+
+  FASTPOOL_HD void store_pair(const Place& at, int64_t out, int64_t saved, int64_t room, const State& state) const {
+    store_lanes<Reducer, S>(p, level, out, 1, saved, 1, L / 2 <= room ? L / 2 : w.out, HalfState<false>{state});
+    store_lanes<Reducer, S>(p, level, out + w.out, 1, saved + w.out, 1, w.out + L / 2 <= room ? L / 2 : w.out, HalfState<true>{state});
+    repair(state, L, [&](int64_t i) {
+      if (i % (L / 2) < w.out) forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1] + i / (L / 2), i % (L / 2)}});
+    });
   }
 };
 
