@@ -39,6 +39,7 @@ class Rows {
     for (int64_t first = 0; first < w.out; first += columns) {
       const int64_t outputs = smaller(columns, w.out - first);
       Place at{n, c, {begin / level.grid.axis[1].out, begin % level.grid.axis[1].out, first}};
+      held_line = -1;
       for (int64_t row = begin; row < end; ++row) {
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
@@ -46,10 +47,10 @@ class Rows {
           run_row(at, outputs, room, true);
           ++at.o[1], ++row;
         } else {
-          find_rows(at, outputs);
+          find_row(at, outputs);
           run_row(at, outputs, room, false);
         }
-        if (++at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0];
+        if (++at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], held_line = -1;
       }
     }
   }
@@ -60,9 +61,9 @@ class Rows {
   const Axis& w;
   uint64_t seed;
   int64_t columns;
-  const S** rows;  // for each row of a window, the first element that the first lane reads, even if that is padding
-  int64_t* taps;   // and its tap
-  int64_t row_count = 0;
+  const S** rows;                         // for each row of a window, the first element that the first lane reads, even if that is padding
+  int64_t* taps;                          // and its tap
+  int64_t row_count = 0, held_line = -1;  // the row of outputs whose rows, none of them padding, were found last
   S* copies;
   T* drawn;
   Divisors<T> divisors;
@@ -75,40 +76,51 @@ class Rows {
   static FASTPOOL_HD int64_t reach(const Grid& grid, int64_t outputs) { return larger(outputs, L) * grid.axis[2].stride + grid.axis[2].extent(); }
   static FASTPOOL_HD int64_t pitch(const Grid& grid) { return reach(grid, columns_of(grid)); }
 
-  // Finds the rows of a window, and the row beyond which lanes that read `length` elements of each must not go.
-  bool find_rows(const Place& at, const Span& d, const Span& h, int64_t length) {
+  // Finds the rows of a window; whether lanes may read `length` elements of each.
+  bool find_rows(const Place& at, int64_t length) {
     const S* x = static_cast<const S*>(p.x);
-    const int64_t plane = p.input.at(at.n, at.c, 0), column = at.o[2] * w.stride - w.before;
-    row_count = 0;
-    for (int64_t i = 0; i < d.count; ++i)
-      for (int64_t j = 0; j < h.count; ++j) {
-        const int64_t row = (d.start + i * d.step) * p.extent[1] + h.start + j * h.step;
-        rows[row_count] = x + (plane + row * p.extent[2] + column);
-        taps[row_count++] = ((d.first + i) * h.size + h.first + j) * w.kernel;
-      }
+    const bool whole = is_whole(at.o[1]);
+    if (whole && held_line >= 0) {
+      const int64_t distance = (at.o[1] - held_line) * line_step();
+      for (int64_t r = 0; r < row_count; ++r) rows[r] += distance;
+    } else {
+      const Span d = level.grid.axis[0].window(at.o[0]), h = level.grid.axis[1].window(at.o[1]);
+      const int64_t plane = p.input.at(at.n, at.c, 0), column = at.o[2] * w.stride - w.before;
+      row_count = 0;
+      for (int64_t i = 0; i < d.count; ++i)
+        for (int64_t j = 0; j < h.count; ++j) {
+          const int64_t row = (d.start + i * d.step) * p.extent[1] + h.start + j * h.step;
+          rows[row_count] = x + (plane + row * p.extent[2] + column);
+          taps[row_count++] = ((d.first + i) * h.size + h.first + j) * w.kernel;
+        }
+    }
+    held_line = whole ? at.o[1] : -1;
     return rows[0] >= x && rows[row_count - 1] + length <= x + p.samples * p.channels * p.positions();
   }
   // One row of outputs. Rows at either end of the tensor, beyond which lanes would read, are copied.
-  void find_rows(const Place& at, int64_t outputs) {
-    const Axis* axis = level.grid.axis;
+  void find_row(const Place& at, int64_t outputs) {
     const int64_t length = reach(level.grid, outputs), column = at.o[2] * w.stride - w.before;
-    if (find_rows(at, axis[0].window(at.o[0]), axis[1].window(at.o[1]), length)) return;
+    if (find_rows(at, length)) return;
     const int64_t begin = larger(-column, 0), count = smaller(length, p.extent[2] - column) - begin;
     for (int64_t r = 0; r < row_count; ++r) {
       S* copy = copies + r * length;
       memcpy(copy + begin, rows[r] + begin, size_t(count) * sizeof(S));
       rows[r] = copy;
     }
+    held_line = -1;
   }
   // Two rows of outputs at once, if they are short and see as many rows of the input.
   bool find_pair(const Place& at) {
-    const Axis &d = level.grid.axis[0], &h = level.grid.axis[1];
-    if (!pairs || at.o[1] + 1 == h.out) return false;
-    const Span first = h.window(at.o[1]), next = h.window(at.o[1] + 1);
-    if (first.count < first.size || next.count < next.size) return false;
-    return find_rows(at, d.window(at.o[0]), first, pair_step() + reach(level.grid, 0));
+    return pairs && at.o[1] + 1 < level.grid.axis[1].out && is_whole(at.o[1]) && is_whole(at.o[1] + 1) &&
+           find_rows(at, line_step() + reach(level.grid, 0));
   }
-  FASTPOOL_HD int64_t pair_step() const { return level.grid.axis[1].stride * p.extent[2]; }
+  // Whether no row of a window is padding.
+  FASTPOOL_HD bool is_whole(int64_t line) const {
+    const Axis& h = level.grid.axis[1];
+    const int64_t origin = line * h.stride - h.before;
+    return origin >= 0 && origin + h.extent() <= h.in;
+  }
+  FASTPOOL_HD int64_t line_step() const { return level.grid.axis[1].stride * p.extent[2]; }
 
   // The lanes of one tile: outputs lane0 and following of the row at hand.
   struct Tile {
@@ -245,7 +257,7 @@ class Rows {
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
       const Tile tile{
-          *this, lane0, paired ? pair_step() : L / 2 * w.stride, paired, clipped, -column, w.in - column, (count - 1) * w.stride,
+          *this, lane0, paired ? line_step() : L / 2 * w.stride, paired, clipped, -column, w.in - column, (count - 1) * w.stride,
           facts, state};
       if (is_2x2)
         tile.hold_2x2();
