@@ -6,6 +6,20 @@
 
 namespace fastpool::cuda {
 
+// Output i of those that were loaded; arrays that the gradient does not use are not read.
+template <class Gradient, class S, class T, int items>
+FASTPOOL_HD OutputFacts<T> facts_of_output(const S (&g)[items], const S (&second)[items], const S (&y)[items], const T (&moment)[2][items],
+                                      int i) {
+  OutputFacts<T> output{widened(g[i]), T(0), T(0), {T(0), T(0)}};
+  if constexpr (Gradient::uses_second) output.g_second = widened(second[i]);
+  if constexpr (Gradient::uses_input) {
+    output.y = widened(y[i]);
+    output.moment[0] = moment[0][i];
+    output.moment[1] = moment[1][i];
+  }
+  return output;
+}
+
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
   static constexpr bool heavy = Gradient::slots > 1;
@@ -64,13 +78,7 @@ struct TileBackward : Job {
     }
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {
-      OutputFacts<T> output{widened(g[i]), T(0), T(0), {T(0), T(0)}};
-      if constexpr (Gradient::uses_second) output.g_second = widened(second[i]);
-      if constexpr (Gradient::uses_input) {
-        output.y = widened(y[i]);
-        output.moment[0] = moment[0][i];
-        output.moment[1] = moment[1][i];
-      }
+      const OutputFacts<T> output = facts_of_output<Gradient>(g, second, y, moment, i);
       const int32_t c = tile.c + (i < tile.count ? i : 0);
       slots[i] = Gradient::prepare(output, facts_at<Gradient, T>(*this, l, tile.n, c, bin, divisor));
       if constexpr (!Gradient::uses_taps) taps[i] = 0;

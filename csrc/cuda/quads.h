@@ -83,7 +83,7 @@ struct Quads : Job {
     if constexpr (Pooling::uses_uniform) words = draws_of(p, p.seed_now(), quad.n, quad.c, quad.bin / outputs);
     FASTPOOL_UNROLL
     for (int i = 0; i < outputs; ++i) {
-      facts[i] = {T(p.divisor_override ? p.divisor_override : 4), T(0), T(0)};
+      facts[i] = {p.divisor_override ? T(p.divisor_override) : T(0.25), T(0), T(0), p.divisor_override == 0};
       if constexpr (Pooling::uses_alpha) facts[i].alpha = alpha_of<T>(p, quad.n, quad.c, quad.bin + i);
       if constexpr (Pooling::uses_uniform) facts[i].uniform = T(uniform(words.word[i]));
     }
@@ -166,13 +166,7 @@ struct QuadBackward : Quads {
     S gx[2][columns];
     FASTPOOL_UNROLL
     for (int i = 0; i < outputs; ++i) {
-      OutputFacts<T> output{widened(g[i]), T(0), T(0), {T(0), T(0)}};
-      if constexpr (Gradient::uses_second) output.g_second = widened(second[i]);
-      if constexpr (Gradient::uses_input) {
-        output.y = widened(y[i]);
-        output.moment[0] = moment[0][i];
-        output.moment[1] = moment[1][i];
-      }
+      const OutputFacts<T> output = facts_of_output<Gradient>(g, second, y, moment, i);
       const Slot<T> slot = Gradient::prepare(output, facts[i]);
       Tap<T> tap(0);
       if constexpr (Gradient::uses_taps) tap = taps[i];

@@ -61,9 +61,10 @@ class Rows {
   const Axis& w;
   uint64_t seed;
   int64_t columns;
-  const S** rows;                         // for each row of a window, the first element that the first lane reads, even if that is padding
-  int64_t* taps;                          // and its tap
-  int64_t row_count = 0, held_line = -1;  // the row of outputs whose rows, none of them padding, were found last
+  // For each row of a window: what the first lane reads first, be it padding, and that element's tap.
+  const S** rows;
+  int64_t *taps, row_count = 0;
+  int64_t held_line = -1;  // the row of outputs whose rows these are, if none of them is padding or copied
   S* copies;
   T* drawn;
   Divisors<T> divisors;
@@ -125,10 +126,12 @@ class Rows {
   // The lanes of one tile: outputs lane0 and following of the row at hand.
   struct Tile {
     const Rows& self;
-    int64_t lane0, second;  // where the second half of the lanes reads, from where the first does
-    bool paired, clipped;   // some lane reads beside the input
-    int64_t begin, end;     // the row's columns, counted from the first that lane 0 reads
-    int64_t span;           // from the first output's to the last
+    int64_t lane0;
+    int64_t second;      // where the second half of the lanes reads, from where the first does
+    bool paired;         // the halves are two rows
+    bool clipped;        // some lane reads beside the input
+    int64_t begin, end;  // the input's columns, counted from the first that lane 0 reads
+    int64_t span;        // columns between the first output's window and the last's
     const Facts<V>& facts;
     State& state;
 
