@@ -146,6 +146,7 @@ def roofline(path: Path, machine: dict, rows: list[dict]) -> str:
         axis.set(xscale="log", yscale="log", title=direction, xlabel="MB moved per call", ylabel="GB/s")
         axis.grid(alpha=0.3)
     axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    figure.suptitle(f"{machine['gpu'] or machine['cpu']}, {machine['threads']} threads, {machine['buffers']} buffers")
+    threads = " and ".join(map(str, machine["threads"]))
+    figure.suptitle(f"{machine['gpu'] or machine['cpu']}, {threads} threads, {machine['buffers']} buffers")
     figure.savefig(path, dpi=120, bbox_inches="tight")
     return f"roofline picture: {path}"
