@@ -259,11 +259,11 @@ SLIDING = [
         for w in (15, 16, 17, 31, 33, 63, 65, 130)
     ),
     *(sliding(f"width {w} 3x3", (1, 1, 4, w), 3, "integers", stride=1, padding=1) for w in (16, 33, 65, 130)),
-    # huge windows: 256 taps fit a byte and one running sum
     *(sliding(f"width {w} 4 taps", (1, 3, w), 4, stride=4) for w in (63, 200, 301)),
     sliding("width 301 6 taps stride 4 clipped", (1, 3, 301), 6, stride=4, padding=3),
     sliding("short rows 3d", (1, 2, 4, 9, 24), 2, "integers"),
     sliding("short rows clipped", (2, 3, 12, 13), 3, "nan", stride=1, padding=1),
+    # huge windows: 256 taps fit a byte and one running sum
     *(sliding(f"{k} taps", (2, 2, k + 7), k, "integers", stride=5) for k in (255, 256, 257, 300, 1024)),
     *(
         sliding(f"{k} random taps", (1, 3, k + 7), k, "positive", stride=3, layout="sliced")
