@@ -8,7 +8,7 @@
 #   make cuda-report            registers and spills of every CUDA kernel; needs nvcc, no card
 #   make build
 #
-# FASTPOOL_CUDA=auto|0|1, TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the build; PYTHON is the interpreter to start from.
+# FASTPOOL_CUDA=auto|0|1, FASTPOOL_EMULATION=0|1 (1 in `make test`), TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the build; PYTHON is the interpreter to start from.
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -32,6 +32,7 @@ demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
 
 # On a busy machine threads that wait by spinning keep each other from running: ten times slower.
+test: export FASTPOOL_EMULATION := 1
 test: build
 	@OMP_WAIT_POLICY=passive $(RUN) -m pytest
 
@@ -80,8 +81,8 @@ $(VENV)/rivals: $(VENV)/installed
 
 # A changed option, or an extension deleted by hand, means a new build.
 $(VENV)/options: FORCE | $(VENV)/installed
-	@echo '$(FASTPOOL_CUDA) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' | cmp -s - $@ \
-	  || echo '$(FASTPOOL_CUDA) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' > $@
+	@echo '$(FASTPOOL_CUDA) $(FASTPOOL_EMULATION) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' | cmp -s - $@ \
+	  || echo '$(FASTPOOL_CUDA) $(FASTPOOL_EMULATION) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' > $@
 
 $(VENV)/built: $(VENV)/installed $(VENV)/options $(SOURCES) $(if $(wildcard fastpool/_C*.so),,FORCE)
 	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler ($(CXX)); on Debian and Ubuntu: apt install g++" >&2; exit 1; }

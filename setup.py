@@ -44,8 +44,12 @@ def wants_cuda(cuda_home: Path | None) -> bool:
     return choice == "1" or (choice == "auto" and cuda_home is not None and torch.version.cuda is not None)
 
 
-def sources(*folders: str, suffix: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / "csrc" / folder).glob(suffix))
+def flag(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+def sources(folder: str, suffix: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / folder).glob(suffix))
 
 
 def generated(name: str, text: str) -> str:
@@ -72,14 +76,17 @@ def kernels() -> list[str]:
 
 
 def emulations() -> list[str]:
-    """The CUDA sources once more, for the tests to run on the CPU. Optimisation would take a minute longer."""
+    """The CUDA sources once more, to run on the CPU: for tests. Optimisation would take a minute longer."""
+    if not flag("FASTPOOL_EMULATION"):
+        return []
     text = '#pragma GCC optimize("O0")\n#define FASTPOOL_EMULATED\n#include "cuda/{}"\n'
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    return [generated(f"{source.stem}_emulated.cpp", text.format(source.name)) for source in sources]
+    files = [generated(f"{source.stem}_emulated.cpp", text.format(source.name)) for source in sources]
+    return ["csrc/cuda/emulate.cpp", *files]
 
 
 def extension() -> cpp_extension.CppExtension:
-    debug = os.environ.get("DEBUG", "0") not in ("", "0")
+    debug = flag("DEBUG")
     macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code. Kernels are
     # written in vectors: -O2 takes twice the time to compile and gains nothing that could be measured.
@@ -89,12 +96,12 @@ def extension() -> cpp_extension.CppExtension:
     cuda_home = find_cuda_home()
     # Linked in this order: of what the others share with the emulation, which is compiled without optimisation, the
     # linker keeps the first copy.
-    files = [*sources("cpu", suffix="*.cpp"), *kernels(), *sources("ops", "cuda", suffix="*.cpp"), *emulations()]
+    files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp"), *emulations()]
     libraries: list[str] = []
     library_dirs: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:
         cpp_extension.CUDA_HOME = str(cuda_home)
-        files += sources("cuda", suffix="*.cu")
+        files += sources("cuda", "*.cu")
         macros.append(("USE_CUDA", None))
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "native" if torch.cuda.is_available() else "9.0")
         if os.environ["TORCH_CUDA_ARCH_LIST"] == "native":

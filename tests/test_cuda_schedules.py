@@ -13,6 +13,11 @@ import fastpool.functional as F
 EMULATED = ("cuda", "cuda small grid", "cuda wide indices")
 
 
+pytestmark = pytest.mark.skipif(
+    not extension.build_info()["emulation"], reason="this build has no emulation; FASTPOOL_EMULATION=1 gives it one"
+)
+
+
 @pytest.fixture(autouse=True)
 def restored_schedule():
     yield

@@ -18,26 +18,28 @@ void tap_indices(const Problem& p);
 void alpha_gradient(const Problem& p, double* partial);
 }  // namespace cpu
 
-#define FASTPOOL_ON_STREAM(backend)                                                     \
-  namespace backend {                                                                   \
-  template <class Reducer>                                                              \
-  void forward(const Problem& p, void* stream);                                         \
-  template <class Gradient>                                                             \
-  void backward(const Problem& p, void* stream);                                        \
-  void select(const Problem& p, void* stream);                                          \
-  void tap_indices(const Problem& p, void* stream);                                     \
-  void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream); \
+#define FASTPOOL_ON_STREAM(backend, linkage)                                                    \
+  namespace backend {                                                                           \
+  template <class Reducer>                                                                      \
+  linkage void forward(const Problem& p, void* stream);                                         \
+  template <class Gradient>                                                                     \
+  linkage void backward(const Problem& p, void* stream);                                        \
+  linkage void select(const Problem& p, void* stream);                                          \
+  linkage void tap_indices(const Problem& p, void* stream);                                     \
+  linkage void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream); \
   }
-FASTPOOL_ON_STREAM(emulated)  // the CUDA schedules run on the CPU, for tests
 #ifdef USE_CUDA
-FASTPOOL_ON_STREAM(cuda)
+FASTPOOL_ON_STREAM(cuda, )
 #endif
+// The CUDA schedules run on the CPU, for tests. Weak: other builds leave them out.
+#define FASTPOOL_OPTIONAL __attribute__((weak, visibility("default")))
+FASTPOOL_ON_STREAM(emulated, FASTPOOL_OPTIONAL)
 #undef FASTPOOL_ON_STREAM
 
 namespace emulated {
 // Limits that tests exceed: bodies then stride over the grid in several launches, or take indices of 64 bits.
 enum class Emulated : int32_t { as_launched, small_grid, wide_indices };
-void set_limits(Emulated emulated);
+FASTPOOL_OPTIONAL void set_limits(Emulated emulated);
 }  // namespace emulated
 
 // Calls f(S{}) with the storage type of a dtype.

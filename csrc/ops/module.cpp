@@ -29,6 +29,7 @@ static py::dict build_info() {
   for (std::string word; words >> word;) architectures.push_back(word);
 #endif
   info["cuda"] = architectures;
+  info["emulation"] = can_emulate_cuda();
   info["cpu_capability"] = kCapabilities[int(cpu::capability())];
 #if defined(__clang__)
   info["compiler"] = "clang " __clang_version__;
@@ -57,13 +58,16 @@ static std::string set_cpu_capability(const std::optional<std::string>& name) {
 }
 
 static std::string set_schedule(const std::optional<std::string>& name) {
-  return kChoices[int(set_schedule_choice(ScheduleChoice(name ? index_of(*name, kChoices, "name") : 0)))];
+  const auto choice = ScheduleChoice(name ? index_of(*name, kChoices, "name") : 0);
+  if (choice >= ScheduleChoice::cuda && !can_emulate_cuda())
+    throw py::value_error("name is '" + *name + "', which needs a build with FASTPOOL_EMULATION=1");
+  return kChoices[int(set_schedule_choice(choice))];
 }
 
 }  // namespace fastpool
 
 PYBIND11_MODULE(_C, m) {
-  m.def("build_info", &fastpool::build_info, "Version, CUDA architectures, CPU capability in use and compiler, as a dict.");
+  m.def("build_info", &fastpool::build_info, "Version, CUDA architectures and emulation, CPU capability in use and compiler, as a dict.");
   m.def("set_cpu_capability", &fastpool::set_cpu_capability, py::arg("name") = py::none(),
         "Force a CPU capability (None: the best); returns the previous one. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),

@@ -15,11 +15,11 @@ using torch::headeronly::ScalarType;
 static std::atomic<ScheduleChoice> schedule_choice{ScheduleChoice::tiled};
 
 ScheduleChoice set_schedule_choice(ScheduleChoice choice) {
-  const bool emulates = choice >= ScheduleChoice::cuda;
-  emulated::set_limits(emulates ? emulated::Emulated(int(choice) - int(ScheduleChoice::cuda)) : emulated::Emulated::as_launched);
+  if (choice >= ScheduleChoice::cuda) emulated::set_limits(emulated::Emulated(int(choice) - int(ScheduleChoice::cuda)));
   return schedule_choice.exchange(choice);
 }
 
+bool can_emulate_cuda() { return emulated::set_limits != nullptr; }
 bool emulates_cuda() { return schedule_choice >= ScheduleChoice::cuda; }
 
 Windows::Windows(std::vector<int64_t> all, int64_t inputs, int64_t rank, int64_t order)
@@ -75,7 +75,7 @@ static bool is_narrow(const Axis& w) {
   return w.out < (w.stride == 1 ? 32 : 24);
 }
 
-static void choose_schedules(Level& level, bool bins, bool channels_last, int64_t channels, ReducerTraits traits) {
+static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {
   const Axis* axis = level.grid.axis;
   int64_t smallest = 1, largest = 1;
   bool sliding = true;
@@ -109,7 +109,7 @@ static void choose_schedules(Level& level, bool bins, bool channels_last, int64_
     level.backward = Schedule::rows;
   else if (planes && (axis[2].in < kNarrowInput || (!sliding && smallest_width < kNarrowBin)))
     level.backward = Schedule::planes;
-  else if (wide || !sliding)
+  else if (wide || !sliding || !alone)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;
   else
     level.backward = Schedule::rows;
@@ -135,7 +135,7 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
     }
     if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
     level.free_order = bins;
-    choose_schedules(level, bins, channels_last, shape.channels, traits);
+    choose_schedules(level, bins, windows.levels == 1, channels_last, shape.channels, traits);
     level.first_bin = p.bins;
     level.first_row = p.bin_rows;
     const int64_t level_bins = level.grid.bins();

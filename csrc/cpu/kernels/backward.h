@@ -22,7 +22,7 @@ struct Backward {
         exact(p, unit);
       else if (p.lanes_are_channels || has(p, Schedule::planes))
         LanesBackward<Gradient, S>::run(p, unit);
-      else if (p.level_count == 1 && p.levels[0].backward == Schedule::rows)
+      else if (has(p, Schedule::rows))
         sliding(p, unit);
       else
         levels(p, unit);
@@ -55,52 +55,33 @@ struct Backward {
         const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = tile.end - tile.begin == p.extent[2] ? (unit.last_row - row) * p.extent[2] : 0;
-        level.template run<false>(unit.n, c, i, gradient_row(p, unit.n, c, row) + tile.begin, room);
+        level.run(unit.n, c, i, gradient_row(p, unit.n, c, row) + tile.begin, room);
       }
     });
   }
 
   // Levels add to the sums of one row after another.
   static void levels(const Problem& p, const Units::Unit& unit) {
-    using Sliding = SlidingBackward<Gradient, S>;
     using Wide = WideBackward<Gradient, S>;
     const int64_t columns = smaller(kColumns, p.extent[2]);
-    int64_t bytes = (columns + Sliding::kRoom) * int64_t(sizeof(T)) + kSlack;
-    for (int32_t l = 0; l < p.level_count; ++l)
-      bytes += wide(p.levels[l]) ? int64_t(sizeof(Wide)) + Wide::scratch_bytes(p.levels[l].grid)
-                                 : int64_t(sizeof(Sliding)) + Sliding::scratch_bytes(p.levels[l].grid, columns);
-    Arena arena(bytes + p.level_count * 192);
-    T* sums = arena.take<T>(columns + Sliding::kRoom);
-    void** schedules = arena.take<void*>(p.level_count);
-    for (int32_t l = 0; l < p.level_count; ++l) {
-      if (wide(p.levels[l]))
-        schedules[l] = new (arena.take<Wide>(1)) Wide(p, p.levels[l], arena);
-      else
-        schedules[l] = new (arena.take<Sliding>(1)) Sliding(p, p.levels[l], columns, arena);
-    }
+    int64_t bytes = (columns + L) * int64_t(sizeof(T)) + kSlack;
+    for (int32_t l = 0; l < p.level_count; ++l) bytes += int64_t(sizeof(Wide)) + 64 + Wide::scratch_bytes(p.levels[l].grid);
+    Arena arena(bytes);
+    T* sums = arena.take<T>(columns + L);
+    Wide* levels = arena.take<Wide>(p.level_count);
+    for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
     each_tile(p, unit, [&](int64_t c, Columns tile) {
-      for (int32_t l = 0; l < p.level_count; ++l) {
-        if (wide(p.levels[l]))
-          static_cast<Wide*>(schedules[l])->move_to(unit.n, c, tile);
-        else
-          static_cast<Sliding*>(schedules[l])->move_to(unit.n, c, tile);
-      }
+      for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(unit.n, c, tile);
       for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
         const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
-        fill_run(sums, T(0), columns + Sliding::kRoom);
-        for (int32_t l = 0; l < p.level_count; ++l) {
-          if (wide(p.levels[l]))
-            static_cast<Wide*>(schedules[l])->run(unit.n, c, i, sums);
-          else
-            static_cast<Sliding*>(schedules[l])->template run<true>(unit.n, c, i, sums);
-        }
+        fill_run(sums, T(0), columns + L);
+        for (int32_t l = 0; l < p.level_count; ++l) levels[l].run(unit.n, c, i, sums);
         S* to = gradient_row(p, unit.n, c, row) + tile.begin;
         const int64_t count = tile.end - tile.begin;
         for (int64_t j = 0; j < count; j += L) store_part(to + j, 1, load<T, L>(sums + j), smaller(L, count - j));
       }
     });
   }
-  static bool wide(const Level& level) { return level.backward == Schedule::flat; }
 
   static void exact(const Problem& p, const Units::Unit& unit) {
     for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)

@@ -60,7 +60,7 @@ class PreparedRows {
       o = smaller(o, larger(end - L, first));
       const int64_t count = smaller(L, end - o);
       Facts<V> facts;
-      if constexpr (Gradient::uses_divisor) divisors.give_row(facts, o);
+      if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, o, L / 2);
       if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, n, c, level.first_bin + bin + o, false, count);
       Preparation<Gradient, S>{p, level}.run(slots, to + o - origin, out + o, 1, saved + o, 1, count, facts);
     }
@@ -99,11 +99,8 @@ class SlidingBackward {
     outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(end, w.out), larger(origin, 0)));
   }
 
-  static constexpr int64_t kRoom = 4 * L;
-  // Gradients of the columns of row i, written to `to`, where `room` elements may be overwritten, or added to it: what is
-  // added to has room for kRoom more.
-  template <bool add, class To>
-  void run(int64_t n, int64_t c, const int64_t i[2], To* to, int64_t room = 0) {
+  // Gradients of the columns of row i, written to `to`, where `room` elements may be overwritten.
+  void run(int64_t n, int64_t c, const int64_t i[2], S* to, int64_t room) {
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
     count = 0;
@@ -115,13 +112,13 @@ class SlidingBackward {
     const S* x = static_cast<const S*>(p.x);
     if (Gradient::uses_input) x += p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2] + columns.begin);
     if (w.stride == 1)
-      blocks<1, add>(x, to, room);
+      blocks<1>(x, to, room);
     else if (w.stride == 2)
-      blocks<2, add>(x, to, room);
+      blocks<2>(x, to, room);
     else if (w.stride == 4)
-      blocks<4, add>(x, to, room);
+      blocks<4>(x, to, room);
     else
-      blocks<0, add>(x, to, room);
+      blocks<0>(x, to, room);
   }
 
  private:
@@ -159,20 +156,12 @@ class SlidingBackward {
     return total;
   }
 
-  template <bool add, class To>
-  static FASTPOOL_HD void put(To* to, V value, int64_t count, int64_t room) {
-    if constexpr (add)
-      store(to, load<T, L>(to) + value);
-    else
-      store_part(to, 1, value, room >= L ? L : smaller(L, count));
-  }
-
-  template <int fixed_stride, bool add, class To>
-  void blocks(const S* x, To* to, int64_t room) const {
+  template <int fixed_stride>
+  void blocks(const S* x, S* to, int64_t room) const {
     const int64_t stride = fixed_stride ? fixed_stride : w.stride, width = L * stride, length = columns.end - columns.begin;
     for (int64_t done = 0; done < length; done += width) {
-      // The last block is computed a second time rather than left empty, unless it is added.
-      if (!add) done = smaller(done, larger(length - width, 0));
+      // The last block is computed a second time rather than left empty.
+      done = smaller(done, larger(length - width, 0));
       const int64_t position = columns.begin + w.before + done, left = length - done;
       if constexpr (fixed_stride > 0) {
         V part[fixed_stride];
@@ -184,20 +173,14 @@ class SlidingBackward {
         for (int a = 0; a < fixed_stride; ++a) part[a] = sum<fixed_stride>(part[a], position + a);
         join_phases(part);
         FASTPOOL_UNROLL
-        for (int k = 0; k < fixed_stride; ++k) put<add>(to + done + k * L, part[k], left - k * L, room - done - k * L);
+        for (int k = 0; k < fixed_stride; ++k)
+          store_part(to + done + k * L, 1, part[k], room - done - k * L >= L ? L : smaller(L, left - k * L));
       } else {
         for (int64_t a = 0; a < smaller(stride, left); ++a) {
           const int64_t lanes = smaller(L, ceil_div(left - a, stride));
           V here(T(0));
           if (Gradient::uses_input) here = load_apart<T, L>(x + done + a, stride, lanes);
-          const V total = sum<0>(here, position + a);
-          if constexpr (add) {
-            T sums[L];
-            store(sums, total);
-            for (int64_t l = 0; l < lanes; ++l) to[done + a + l * stride] += sums[l];
-          } else {
-            store_part(to + done + a, stride, total, lanes);
-          }
+          store_part(to + done + a, stride, sum<0>(here, position + a), lanes);
         }
       }
     }

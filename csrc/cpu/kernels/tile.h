@@ -52,10 +52,7 @@ class Divisors {
   FASTPOOL_HD void move_to(const int64_t o[3]) {
     if (!constant) rows = T(axis[0].divisor(o[0], p.include_pad) * axis[1].divisor(o[1], p.include_pad));
   }
-  // Those of L neighbours, of two halves that lie apart, or of one output.
-  FASTPOOL_HD void give_row(Facts<V>& facts, int64_t o) const {
-    give(facts, load<T, L>(columns + o));
-  }
+  // Those of two halves of the lanes, `second` outputs apart, or of one output.
   FASTPOOL_HD void give_halves(Facts<V>& facts, int64_t o, int64_t second) const {
     give(facts, V(load<T, L / 2>(columns + o), load<T, L / 2>(columns + o + second)));
   }
