@@ -1,10 +1,7 @@
 // What csrc/ops may call: one forward per reducer, one backward per gradient, on either backend.
 #pragma once
 
-#include "reducers/average.h"
-#include "reducers/expectation.h"
-#include "reducers/max_avg.h"
-#include "reducers/stochastic.h"
+#include "core/problem.h"
 
 namespace fastpool {
 

@@ -1,6 +1,9 @@
 #include "core/direct.h"
 #include "core/kernels.h"
 #include "cpu/work.h"
+#include "reducers/expectation.h"
+#include "reducers/max_avg.h"
+#include "reducers/stochastic.h"
 
 namespace fastpool::cpu {
 

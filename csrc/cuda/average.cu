@@ -1,4 +1,5 @@
 #include "cuda/launch.cuh"
+#include "reducers/average.h"
 
 FASTPOOL_FORWARD(Average)
 FASTPOOL_BACKWARD(AverageGradient)

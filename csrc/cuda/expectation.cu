@@ -1,4 +1,5 @@
 #include "cuda/launch.cuh"
+#include "reducers/expectation.h"
 
 FASTPOOL_FORWARD(Expectation<ReluWeights>)
 FASTPOOL_BACKWARD(ExpectationGradient<ReluWeights>)

@@ -1,3 +1,4 @@
+#include "reducers/average.h"
 #include "ops/call.h"
 
 namespace fastpool {

@@ -1,3 +1,4 @@
+#include "reducers/max.h"
 #include "ops/call.h"
 
 namespace fastpool {

@@ -1,3 +1,4 @@
+#include "reducers/max_avg.h"
 #include "cuda/split.h"
 #include "ops/call.h"
 

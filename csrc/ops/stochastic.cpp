@@ -1,4 +1,6 @@
+#include "reducers/stochastic.h"
 #include "ops/call.h"
+#include "reducers/expectation.h"
 
 namespace fastpool {
 

@@ -1,4 +1,6 @@
 #include "cpu/kernels/instantiate.h"
 
+#include "reducers/average.h"
+
 FASTPOOL_FORWARD(Average)
 FASTPOOL_BACKWARD(AverageGradient)

@@ -1,5 +1,7 @@
 #include "cpu/kernels/instantiate.h"
 
+#include "reducers/expectation.h"
+
 FASTPOOL_FORWARD(Expectation<ReluWeights>)
 FASTPOOL_BACKWARD(ExpectationGradient<ReluWeights>)
 FASTPOOL_FORWARD(Expectation<SoftmaxWeights>)

@@ -1,4 +1,6 @@
 #include "cpu/kernels/instantiate.h"
 
+#include "reducers/max.h"
+
 FASTPOOL_FORWARD(Max)
 FASTPOOL_BACKWARD(SelectGradient)

@@ -1,4 +1,6 @@
 #include "cpu/kernels/instantiate.h"
 
+#include "reducers/stochastic.h"
+
 FASTPOOL_FORWARD(Stochastic<ReluWeights, false>)
 FASTPOOL_FORWARD(Stochastic<SoftmaxWeights, false>)
