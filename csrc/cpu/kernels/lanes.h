@@ -25,6 +25,14 @@ struct Integer<int64_t> : Integer<double> {};
 template <>
 struct Integer<uint64_t> : Integer<double> {};
 
+// f(0), …, f(count - 1) as constants. An array that they index stays in registers, which a loop may be unrolled too late for.
+template <int count, class F>
+FASTPOOL_HD void unrolled(const F& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>)
+      __attribute__((always_inline)) { (f(std::integral_constant<int, i>()), ...); }(std::make_integer_sequence<int, count>());
+}
+#define FASTPOOL_STEP __attribute__((always_inline))
+
 template <class T, int count>
 struct Register {
   typedef T type __attribute__((vector_size(count * sizeof(T))));

@@ -77,8 +77,11 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
     return SlotArrays<Gradient, T>::bytes(rows * grid.axis[2].out * round_up(channels, L)) + rows * 8 +
            (grid.axis[2].out + 2 * grid.axis[2].in + 2 * rows) * 8 + kSlack;
   }
-  PreparedLanes(const Problem& p, const Level& level, const Units::Unit& unit, Arena& arena)
-      : Terms(p, level, unit.channels, arena), unit(unit), held(arena.take<int64_t>(rows.count())), divisors(p, level, arena) {
+  PreparedLanes(const Problem& p, const Level& level, int64_t most_channels, Arena& arena)
+      : Terms(p, level, most_channels, arena), held(arena.take<int64_t>(rows.count())), divisors(p, level, arena) {}
+
+  void begin(const Units::Unit& now) {
+    unit = now;
     for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
   }
 
@@ -101,7 +104,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
   }
 
  private:
-  const Units::Unit& unit;
+  Units::Unit unit{};
   int64_t* held;
   Divisors<T> divisors;
 
@@ -114,8 +117,10 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
       for (int64_t tile = 0; tile < unit.channels; tile += L) {
         const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
         if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, level.first_bin + bin, true, count);
-        Preparation<Gradient, S>{p, level}.run(slots, to + at.o[2] * stride + c, out + c * level.output.channel, level.output.channel,
-                                               saved + c * p.saved.channel, p.saved.channel, count, facts);
+        slots.set(to + at.o[2] * stride + c,
+                  prepared<Gradient, S>(p, level, out + c * level.output.channel, level.output.channel, saved + c * p.saved.channel,
+                                        p.saved.channel, count, facts),
+                  count);
       }
     }
   }
@@ -153,48 +158,44 @@ class LanesBackward {
   static int64_t held_rows(const Problem& p) { return larger(kSmallPlane / p.extent[2], 1); }
 
   static int64_t scratch_bytes(const Problem& p, int64_t channels) {
-    int64_t bytes = 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
+    int64_t bytes = p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
                Prepared::most_sources(p.levels[l].grid) * int64_t(sizeof(Source<Gradient, T>));
     return bytes;
   }
 
-  // Row by row of the input gradient, for the channels of one unit.
-  static void run(const Problem& p, const Units::Unit& unit) {
-    Arena arena(scratch_bytes(p, unit.channels));
-    LanesBackward backward(p, unit, arena);
-    if (p.lanes_are_channels) {
-      const int64_t element = p.input.at(unit.n, unit.c, 0);
-      for (int64_t row = unit.first_row; row < unit.last_row; ++row)
-        backward.run_row(row, static_cast<const S*>(p.x) + element + row * p.extent[2] * p.input.position,
-                         static_cast<S*>(p.gx) + element + row * p.extent[2] * p.input.position, p.input.position, unit.channels);
-    } else {
-      backward.run_planes();
-    }
-  }
-
- private:
-  const Problem& p;
-  const Units::Unit& unit;
-  int64_t stride;
-  Prepared* levels;
-  const LaneTerms<Gradient, T>** terms;
-  Source<Gradient, T>* sources;
-  T *turned, *turned_x;
-
-  LanesBackward(const Problem& p, const Units::Unit& unit, Arena& arena) : p(p), unit(unit), stride(round_up(unit.channels, L)) {
+  LanesBackward(const Problem& p, int64_t most_channels, Arena arena) : p(p), stride(round_up(most_channels, L)) {
     levels = arena.take<Prepared>(p.level_count);
     terms = arena.take<const LaneTerms<Gradient, T>*>(p.level_count);
     int64_t most = 0;
     for (int32_t l = 0; l < p.level_count; ++l) {
-      terms[l] = new (levels + l) Prepared(p, p.levels[l], unit, arena);
+      terms[l] = new (levels + l) Prepared(p, p.levels[l], most_channels, arena);
       most += Prepared::most_sources(p.levels[l].grid);
     }
     sources = arena.take<Source<Gradient, T>>(most);
+    if (p.lanes_are_channels) return;
     turned = arena.take<T>(held_rows(p) * p.extent[2] * stride);
     turned_x = arena.take<T>(held_rows(p) * p.extent[2] * stride);
   }
+
+  // Row by row of the input gradient, for the channels of one unit.
+  void run(const Units::Unit& unit) {
+    for (int32_t l = 0; l < p.level_count; ++l) levels[l].begin(unit);
+    if (!p.lanes_are_channels) return run_planes(unit);
+    const int64_t element = p.input.at(unit.n, unit.c, 0);
+    for (int64_t row = unit.first_row; row < unit.last_row; ++row)
+      run_row(row, static_cast<const S*>(p.x) + element + row * p.extent[2] * p.input.position,
+              static_cast<S*>(p.gx) + element + row * p.extent[2] * p.input.position, p.input.position, unit.channels);
+  }
+
+ private:
+  const Problem& p;
+  int64_t stride;
+  Prepared* levels;
+  const LaneTerms<Gradient, T>** terms;
+  Source<Gradient, T>* sources;
+  T *turned = nullptr, *turned_x = nullptr;
 
   template <class From, class To>
   void run_row(int64_t row, const From* x, To* gx, int64_t step, int64_t channels) {
@@ -204,7 +205,7 @@ class LanesBackward {
   }
 
   // The same in scratch, for planes that are transposed on the way.
-  void run_planes() {
+  void run_planes(const Units::Unit& unit) {
     for (int64_t first = unit.first_row; first < unit.last_row; first += held_rows(p)) {
       const int64_t rows = smaller(held_rows(p), unit.last_row - first), positions = rows * p.extent[2];
       const int64_t element = p.input.at(unit.n, unit.c, first * p.extent[2]);

@@ -9,6 +9,54 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
+// One register of integers of type T from narrower ones, and back: compilers spell out most of these conversions element
+// by element.
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_integers(const S* from) {
+  using Raw [[maybe_unused]] = typename Lanes<T, L>::Raw;
+#if FASTPOOL_VECTOR_BYTES == 64
+  if constexpr (sizeof(S) == 1 && sizeof(T) == 4)
+    return Lanes<T, L>::of((Raw)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  else if constexpr (sizeof(S) == 1 && sizeof(T) == 8)
+    return Lanes<T, L>::of((Raw)_mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  else if constexpr (sizeof(S) == 2 && sizeof(T) == 4)
+    return Lanes<T, L>::of((Raw)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+  else
+#elif FASTPOOL_VECTOR_BYTES == 32
+  if constexpr (sizeof(S) == 1 && sizeof(T) == 4)
+    return Lanes<T, L>::of((Raw)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  else if constexpr (sizeof(S) == 2 && sizeof(T) == 4)
+    return Lanes<T, L>::of((Raw)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  else
+#endif
+  {
+    typename Register<S, L>::type stored;
+    memcpy(&stored, from, sizeof(stored));
+    return Lanes<T, L>::of(__builtin_convertvector(stored, typename Register<T, L>::type));
+  }
+}
+template <class S, class T, int L>
+FASTPOOL_HD void store_integers(S* to, Lanes<T, L> lanes) {
+#if FASTPOOL_VECTOR_BYTES == 64
+  if constexpr (sizeof(S) == 2 && sizeof(T) == 4)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16((__m512i)lanes.v));
+  else
+#elif FASTPOOL_VECTOR_BYTES == 32
+  const auto low = [](__m256i x) { return _mm256_castsi256_si128(x); };
+  if constexpr (sizeof(S) == 2 && sizeof(T) == 4) {
+    const __m256i packed = _mm256_packus_epi32((__m256i)lanes.v, (__m256i)lanes.v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), low(_mm256_permute4x64_epi64(packed, 0x08)));
+  } else if constexpr (sizeof(S) == 1 && sizeof(T) == 4) {
+    const __m256i bytes = _mm256_shuffle_epi8((__m256i)lanes.v, _mm256_set1_epi32(0x0c080400));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_unpacklo_epi32(low(bytes), _mm256_extracti128_si256(bytes, 1)));
+  } else
+#endif
+  {
+    const auto stored = __builtin_convertvector(lanes.v, typename Register<S, L>::type);
+    memcpy(to, &stored, sizeof(stored));
+  }
+}
+
 // L elements of storage type S as lanes of T.
 template <class T, int L, class S>
 FASTPOOL_HD Lanes<T, L> load(const S* from) {
@@ -19,9 +67,7 @@ FASTPOOL_HD Lanes<T, L> load(const S* from) {
     memcpy(&lanes.v, from, sizeof(lanes.v));
     return lanes;
   } else if constexpr (std::is_same_v<S, BFloat16>) {
-    typename Register<uint16_t, L>::type stored;
-    memcpy(&stored, from, sizeof(stored));
-    return from_bits(Lanes<uint32_t, L>::of(__builtin_convertvector(stored, typename Register<uint32_t, L>::type)) << 16);
+    return from_bits(load_integers<uint32_t, L>(&from->bits) << 16);
   } else if constexpr (std::is_same_v<S, Half>) {
 #if FASTPOOL_VECTOR_BYTES == 64
     return Lanes<T, L>::of((typename Lanes<T, L>::Raw)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
@@ -33,9 +79,7 @@ FASTPOOL_HD Lanes<T, L> load(const S* from) {
     return load<T, L>(values);
 #endif
   } else {  // taps
-    typename Register<S, L>::type stored;
-    memcpy(&stored, from, sizeof(stored));
-    return Lanes<T, L>::of(__builtin_convertvector(stored, typename Register<T, L>::type));
+    return load_integers<T, L>(from);
   }
 }
 
@@ -49,9 +93,7 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   } else if constexpr (std::is_same_v<S, BFloat16>) {
     const auto bits = bits_of(lanes);
     const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
-    const auto stored =
-        __builtin_convertvector(select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded).v, typename Register<uint16_t, L>::type);
-    memcpy(to, &stored, sizeof(stored));
+    store_integers(&to->bits, select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded));
   } else if constexpr (std::is_same_v<S, Half>) {
 #if FASTPOOL_VECTOR_BYTES == 64
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)lanes.v, _MM_FROUND_TO_NEAREST_INT));
@@ -61,8 +103,7 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
     for (int i = 0; i < L; ++i) to[i] = Narrow<S>::from(lanes.v[i]);
 #endif
   } else {  // taps
-    const auto stored = __builtin_convertvector(lanes.v, typename Register<S, L>::type);
-    memcpy(to, &stored, sizeof(stored));
+    store_integers(to, lanes);
   }
 }
 
@@ -223,6 +264,24 @@ FASTPOOL_HD void join_phases(V (&x)[n]) {
     V::zip(even[0], odd[0], x[0], x[1]);
     V::zip(even[1], odd[1], x[2], x[3]);
   }
+}
+
+// n * L neighbours, of which the first `count` exist, as n vectors of elements n apart, and back.
+template <class S, class T, int L, int n>
+FASTPOOL_HD void load_phases(const S* from, Lanes<T, L> (&x)[n], int64_t count) {
+  if (count >= n * L)
+    unrolled<n>([&](auto k) FASTPOOL_STEP { x[k] = load<T, L>(from + k * L); });
+  else
+    unrolled<n>([&](auto k) FASTPOOL_STEP { x[k] = load_part<T, L>(from + k * L, smaller(L, count - k * L)); });
+  split_phases(x);
+}
+template <class S, class T, int L, int n>
+FASTPOOL_HD void store_phases(S* to, Lanes<T, L> (&x)[n], int64_t count) {
+  join_phases(x);
+  if (count >= n * L)
+    unrolled<n>([&](auto k) FASTPOOL_STEP { store(to + k * L, x[k]); });
+  else
+    unrolled<n>([&](auto k) FASTPOOL_STEP { store_part(to + k * L, 1, x[k], smaller(L, count - k * L)); });
 }
 
 // All lanes combined as x[i] op x[i + half], down to one; every lane gets the result.

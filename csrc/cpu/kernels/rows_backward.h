@@ -1,6 +1,8 @@
 // Backward of contiguous input: the gradients of one row are summed level by level.
 #pragma once
 
+#include <new>
+
 #include "cpu/kernels/slots.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
@@ -62,15 +64,23 @@ class PreparedRows {
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, o, L / 2);
       if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, n, c, level.first_bin + bin + o, false, count);
-      Preparation<Gradient, S>{p, level}.run(slots, to + o - origin, out + o, 1, saved + o, 1, count, facts);
+      slots.set(to + o - origin, prepared<Gradient, S>(p, level, out + o, 1, saved + o, 1, count, facts), count);
     }
   }
 };
 
-// The columns of one tile of one row, in the input and as sums.
+// The columns of one tile of one row.
 struct Columns {
   int64_t begin, end;
 };
+constexpr int64_t kColumns = 2048;  // of one tile: its buffers stay in the first-level cache
+
+// Calls tile(c, columns) for the channels of a unit.
+template <class Tile>
+void each_tile(const Problem& p, const Units::Unit& unit, const Tile& tile) {
+  for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
+    for (int64_t begin = 0; begin < p.extent[2]; begin += kColumns) tile(c, Columns{begin, smaller(begin + kColumns, p.extent[2])});
+}
 
 // Sliding windows: lanes are elements a stride apart, so that every tap is seen by neighbouring outputs.
 template <class Gradient, class S>
@@ -80,17 +90,43 @@ class SlidingBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static FASTPOOL_HD int64_t room(const Axis& w, int64_t columns) { return columns / w.stride + 2 + reach(w); }
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t columns) {
-    return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2], columns)) + OutputRows(grid).count() * int64_t(sizeof(Row)) +
-           kSlack;
+  static int64_t scratch_bytes(const Problem& p, int64_t) {
+    const Grid& grid = p.levels[0].grid;
+    return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2])) + OutputRows(grid).count() * int64_t(sizeof(Row)) + kSlack;
   }
-  SlidingBackward(const Problem& p, const Level& level, int64_t columns, Arena& arena)
+  SlidingBackward(const Problem& p, int64_t, Arena arena)
       : p(p),
+        level(p.levels[0]),
         w(level.grid.axis[2]),
-        level(level),
-        outputs(p, level, room(w, columns), arena),
+        outputs(p, level, room(w), arena),
         over(arena.take<Row>(OutputRows(level.grid).count())) {}
+
+  void run(const Units::Unit& unit) {
+    each_tile(p, unit, [&](int64_t c, Columns tile) {
+      move_to(unit.n, c, tile);
+      for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
+        // Whole rows may be followed by junk as far as later rows will replace it.
+        const int64_t room = tile.end - tile.begin == p.extent[2] ? (unit.last_row - row) * p.extent[2] : 0;
+        run_row(unit.n, c, row, room);
+      }
+    });
+  }
+
+ private:
+  // An output row that sees the row at hand, and the first tap of that row in its windows.
+  struct Row {
+    int64_t at, tap;
+  };
+  const Problem& p;
+  const Level& level;
+  const Axis& w;
+  PreparedRows<Gradient, S> outputs;
+  Row* over;
+  Columns columns{};
+  int64_t origin = 0, count = 0;
+
+  static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
+  static FASTPOOL_HD int64_t room(const Axis& w) { return smaller(kColumns, w.in) / w.stride + 2 + reach(w); }
 
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
@@ -99,8 +135,9 @@ class SlidingBackward {
     outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(end, w.out), larger(origin, 0)));
   }
 
-  // Gradients of the columns of row i, written to `to`, where `room` elements may be overwritten.
-  void run(int64_t n, int64_t c, const int64_t i[2], S* to, int64_t room) {
+  // The gradients of one row's columns; `room` elements from the first one may be written.
+  void run_row(int64_t n, int64_t c, int64_t row, int64_t room) {
+    const int64_t i[2] = {row / p.extent[1], row % p.extent[1]}, element = p.input.at(n, c, row * p.extent[2]) + columns.begin;
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
     count = 0;
@@ -110,7 +147,8 @@ class SlidingBackward {
         if (tap_d >= 0 && tap_h >= 0) over[count++] = {outputs.row(o, q), (tap_d * axis[1].kernel + tap_h) * w.kernel};
       }
     const S* x = static_cast<const S*>(p.x);
-    if (Gradient::uses_input) x += p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2] + columns.begin);
+    if (Gradient::uses_input) x += element;
+    S* to = static_cast<S*>(p.gx) + element;
     if (w.stride == 1)
       blocks<1>(x, to, room);
     else if (w.stride == 2)
@@ -120,21 +158,6 @@ class SlidingBackward {
     else
       blocks<0>(x, to, room);
   }
-
- private:
-  // An output row that sees the row at hand, and the first tap of that row in its windows.
-  struct Row {
-    int64_t at, tap;
-  };
-  const Problem& p;
-  const Axis& w;
-  const Level& level;
-  PreparedRows<Gradient, S> outputs;
-  Row* over;
-  Columns columns{};
-  int64_t origin = 0, count = 0;
-
-  static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
 
   // The gradients of L elements a stride apart, the first at `position` of the padded row. Taps run from the last to
   // the first, so that terms arrive in the order of the outputs.
@@ -165,16 +188,11 @@ class SlidingBackward {
       const int64_t position = columns.begin + w.before + done, left = length - done;
       if constexpr (fixed_stride > 0) {
         V part[fixed_stride];
-        FASTPOOL_UNROLL
-        for (int k = 0; k < fixed_stride; ++k)
-          part[k] = Gradient::uses_input ? load_apart<T, L>(x + done + k * L, 1, smaller(L, left - k * L)) : V(T(0));
-        if (Gradient::uses_input) split_phases(part);
-        FASTPOOL_UNROLL
-        for (int a = 0; a < fixed_stride; ++a) part[a] = sum<fixed_stride>(part[a], position + a);
-        join_phases(part);
-        FASTPOOL_UNROLL
-        for (int k = 0; k < fixed_stride; ++k)
-          store_part(to + done + k * L, 1, part[k], room - done - k * L >= L ? L : smaller(L, left - k * L));
+        const int64_t count = room - done >= width ? width : left;
+        if constexpr (Gradient::uses_input) load_phases(x + done, part, count);
+        unrolled<fixed_stride>([&](auto a)
+                                   FASTPOOL_STEP { part[a] = sum<fixed_stride>(Gradient::uses_input ? part[a] : V(T(0)), position + a); });
+        store_phases(to + done, part, count);
       } else {
         for (int64_t a = 0; a < smaller(stride, left); ++a) {
           const int64_t lanes = smaller(L, ceil_div(left - a, stride));
@@ -238,6 +256,46 @@ class WideBackward {
   const Level& level;
   PreparedRows<Gradient, S> outputs;
   Columns columns{};
+};
+
+// All levels add to the sums of one row after another.
+template <class Gradient, class S>
+class LevelsBackward {
+ public:
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+
+  static int64_t scratch_bytes(const Problem& p, int64_t) {
+    int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + kSlack;
+    for (int32_t l = 0; l < p.level_count; ++l) bytes += int64_t(sizeof(Wide)) + 64 + Wide::scratch_bytes(p.levels[l].grid);
+    return bytes;
+  }
+  LevelsBackward(const Problem& p, int64_t, Arena arena)
+      : p(p), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
+    for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
+  }
+
+  void run(const Units::Unit& unit) {
+    each_tile(p, unit, [&](int64_t c, Columns tile) {
+      const int64_t count = tile.end - tile.begin;
+      for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(unit.n, c, tile);
+      for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
+        const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
+        fill_run(sums, T(0), count + L);
+        for (int32_t l = 0; l < p.level_count; ++l) levels[l].run(unit.n, c, i, sums);
+        S* to = static_cast<S*>(p.gx) + p.input.at(unit.n, c, row * p.extent[2]) + tile.begin;
+        for (int64_t j = 0; j < count; j += L) store_part(to + j, 1, load<T, L>(sums + j), smaller(L, count - j));
+      }
+    });
+  }
+
+ private:
+  using Wide = WideBackward<Gradient, S>;
+  const Problem& p;
+  T* sums;
+  Wide* levels;
+
+  static FASTPOOL_HD int64_t columns_of(const Problem& p) { return smaller(kColumns, p.extent[2]); }
 };
 
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

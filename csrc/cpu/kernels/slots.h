@@ -6,6 +6,35 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
+template <class V>
+struct Prepared {
+  Slot<V> slot;
+  Tap<V> tap;
+};
+
+// Prepares `count` <= L outputs, neighbours of which lie `step` apart: channels of one bin, or bins of one row.
+template <class Gradient, class S>
+FASTPOOL_HD auto prepared(const Problem& p, const Level& level, int64_t out, int64_t step, int64_t saved, int64_t saved_step, int64_t count,
+                     const Facts<Lanes<Accumulated<S>, kLanes<Accumulated<S>>>>& facts) {
+  using T = Accumulated<S>;
+  constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+  OutputFacts<V> output;
+  output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
+  if constexpr (Gradient::uses_second)
+    output.g_second = load_apart<T, L>(static_cast<const S*>(p.g_second) + level.second_base + out, step, count);
+  Tap<V> tap(Tap<T>(0));
+  if constexpr (Gradient::uses_taps)
+    tap = p.tap_bytes == 1 ? load_apart<Tap<T>, L>(static_cast<const uint8_t*>(p.taps) + saved, saved_step, count)
+                           : load_apart<Tap<T>, L>(static_cast<const int32_t*>(p.taps) + saved, saved_step, count);
+  if constexpr (Gradient::uses_input) {
+    output.y = load_apart<T, L>(static_cast<const S*>(p.y) + level.output_base + out, step, count);
+    for (int which = 0; which < 2; ++which)
+      output.moment[which] = load_apart<T, L>(static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, count);
+  }
+  return Prepared<V>{Gradient::prepare(output, facts), tap};
+}
+
 // Slots and taps of many outputs, one array each.
 template <class Gradient, class T>
 struct SlotArrays {
@@ -25,11 +54,11 @@ struct SlotArrays {
     for (T* value : values) fill_run(value + from, T(0), count);
     fill_run(taps + from, Tap<T>(-1), count);
   }
-  FASTPOOL_HD void set(int64_t at, const Slot<V>& slot, Tap<V> tap, int64_t count) const {
-    store_part(values[0] + at, 1, slot.a, count);
-    if constexpr (Gradient::slots > 1) store_part(values[1] + at, 1, slot.b, count);
-    if constexpr (Gradient::slots > 2) store_part(values[2] + at, 1, slot.c, count);
-    if constexpr (marks) store_part(taps + at, 1, tap, count);
+  FASTPOOL_HD void set(int64_t at, const Prepared<V>& output, int64_t count) const {
+    store_part(values[0] + at, 1, output.slot.a, count);
+    if constexpr (Gradient::slots > 1) store_part(values[1] + at, 1, output.slot.b, count);
+    if constexpr (Gradient::slots > 2) store_part(values[2] + at, 1, output.slot.c, count);
+    if constexpr (marks) store_part(taps + at, 1, output.tap, count);
   }
   FASTPOOL_HD V term(const Problem& p, V x, Tap<V> here, int64_t at) const {
     const V zero(T(0));
@@ -41,34 +70,6 @@ struct SlotArrays {
     const V term = Gradient::term(x, here, slot, tap, p);
     if constexpr (Gradient::uses_input) return select(tap < Tap<V>(Tap<T>(0)), zero, term);
     return term;
-  }
-};
-
-// Prepares `count` <= L outputs, neighbours of which lie `step` apart: channels of one bin, or bins of one row.
-template <class Gradient, class S>
-struct Preparation {
-  using T = Accumulated<S>;
-  static constexpr int L = kLanes<T>;
-  using V = Lanes<T, L>;
-  const Problem& p;
-  const Level& level;
-
-  FASTPOOL_HD void run(const SlotArrays<Gradient, T>& slots, int64_t to, int64_t out, int64_t step, int64_t saved, int64_t saved_step,
-                  int64_t count, const Facts<V>& facts) const {
-    OutputFacts<V> output;
-    output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
-    if constexpr (Gradient::uses_second)
-      output.g_second = load_apart<T, L>(static_cast<const S*>(p.g_second) + level.second_base + out, step, count);
-    Tap<V> tap(Tap<T>(0));
-    if constexpr (Gradient::uses_taps)
-      tap = p.tap_bytes == 1 ? load_apart<Tap<T>, L>(static_cast<const uint8_t*>(p.taps) + saved, saved_step, count)
-                             : load_apart<Tap<T>, L>(static_cast<const int32_t*>(p.taps) + saved, saved_step, count);
-    if constexpr (Gradient::uses_input) {
-      output.y = load_apart<T, L>(static_cast<const S*>(p.y) + level.output_base + out, step, count);
-      for (int which = 0; which < 2; ++which)
-        output.moment[which] = load_apart<T, L>(static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, count);
-    }
-    slots.set(to, Gradient::prepare(output, facts), tap, count);
   }
 };
 

@@ -1,0 +1,242 @@
+// Backward of windows that do not overlap: an element hears from one output at most, which is read where it lies.
+#pragma once
+
+#include "cpu/kernels/slots.h"
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+inline bool is_disjoint(const Problem& p) {
+  const Axis* axis = p.levels[0].grid.axis;
+  return p.level_count == 1 && OutputRows(p.levels[0].grid).count() == 1 && OutputRows::covering(axis[2]) == 1 && axis[2].dilation == 1;
+}
+
+// Channels-last input.
+template <class Gradient, class S>
+class DisjointLanes {
+ public:
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+
+  static bool fits(const Problem& p) { return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1; }
+  static int64_t scratch_bytes(const Problem& p, int64_t) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
+  DisjointLanes(const Problem& p, int64_t, Arena arena) : p(p), level(p.levels[0]), divisors(p, level, arena) {}
+
+  void run(const Units::Unit& unit) {
+    const Axis* axis = level.grid.axis;
+    for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
+      const int64_t i[2] = {row / p.extent[1], row % p.extent[1]}, first = p.input.at(unit.n, unit.c, row * p.extent[2]);
+      const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
+      int64_t done = 0;
+      if (d.begin < d.end && h.begin < h.end) {
+        const int64_t tap_d = axis[0].tap_of(d.begin, i[0]), tap_h = axis[1].tap_of(h.begin, i[1]);
+        if (tap_d >= 0 && tap_h >= 0)
+          done = run_row(unit, {unit.n, unit.c, {d.begin, h.begin, 0}}, tap_d * axis[1].taps(h.begin) + tap_h, first);
+      }
+      clear(unit, first, done, p.extent[2]);
+    }
+  }
+
+ private:
+  const Problem& p;
+  const Level& level;
+  Divisors<T> divisors;
+
+  // Columns of one window that are written side by side, tile by tile.
+  static constexpr int64_t kSide = 1;
+
+  // Columns that no window sees.
+  void clear(const Units::Unit& unit, int64_t first, int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < end; ++i)
+      memset(static_cast<void*>(static_cast<S*>(p.gx) + first + i * p.input.position), 0, size_t(unit.channels) * sizeof(S));
+  }
+
+  // The columns of one row, the first at element `first`, which is row `row_tap` of its windows; returns how many it wrote.
+  int64_t run_row(const Units::Unit& unit, Place at, int64_t row_tap, int64_t first) {
+    const Axis& w = level.grid.axis[2];
+    if constexpr (Gradient::uses_divisor) divisors.move_to(at.o);
+    const int64_t first_bin = level.bin(at.o);
+    int64_t done = 0;
+    for (int64_t o = 0; o < w.out; ++o) {
+      const Span span = w.window(o);
+      clear(unit, first, done, span.start);
+      Facts<V> facts;
+      if constexpr (Gradient::uses_divisor) divisors.give_one(facts, o);
+      for (int64_t k = 0; k < span.count; k += kSide)
+        run_window(unit, at, first_bin + o, row_tap * span.size + span.first + k, first + (span.start + k) * p.input.position,
+                   smaller(kSide, span.count - k), facts);
+      done = span.start + span.count;
+    }
+    return done;
+  }
+
+  void run_window(const Units::Unit& unit, const Place& at, int64_t bin, int64_t tap, int64_t first, int64_t columns,
+                  Facts<V>& facts) const {
+    const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin);
+    for (int64_t tile = 0; tile < unit.channels; tile += L) {
+      const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
+      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, count);
+      const Prepared<V> output = prepared<Gradient, S>(p, level, out + c, 1, saved + c, 1, count, facts);
+      const S* x = static_cast<const S*>(p.x) + first + c;
+      S* gx = static_cast<S*>(p.gx) + first + c;
+      for (int64_t k = 0; k < columns; ++k, gx += p.input.position) {
+        V here(T(0));
+        if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + k * p.input.position, 1, count);
+        store_part(gx, 1, V(T(0)) + Gradient::term(here, Tap<V>(Tap<T>(tap + k)), output.slot, output.tap, p), count);
+      }
+    }
+  }
+};
+
+// Contiguous input: lanes are neighbouring outputs of a row, whose elements lie a stride apart.
+template <class Gradient, class S>
+class DisjointRows {
+ public:
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+
+  static bool fits(const Problem& p) {
+    const Axis& w = p.levels[0].grid.axis[2];
+    // Of float32 planes, transposing those with 14 outputs in a row takes as long, with 7 half as long.
+    const bool is_short = p.levels[0].backward == Schedule::planes && w.out < 12;
+    return !p.lanes_are_channels && is_disjoint(p) && !is_short && w.before == 0 && (w.stride == 1 || w.stride == 2 || w.stride == 4);
+  }
+  static int64_t scratch_bytes(const Problem& p, int64_t) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
+  DisjointRows(const Problem& p, int64_t, Arena arena)
+      : p(p), level(p.levels[0]), w(level.grid.axis[2]), results(p.samples * p.channels * p.bins), divisors(p, level, arena) {}
+
+  void run(const Units::Unit& unit) {
+    for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
+      if (w.stride == 1)
+        run_plane<1>(unit, c);
+      else if (w.stride == 2)
+        run_plane<2>(unit, c);
+      else
+        run_plane<4>(unit, c);
+  }
+
+ private:
+  const Problem& p;
+  const Level& level;
+  const Axis& w;
+  int64_t results;
+  Divisors<T> divisors;
+
+  template <int stride>
+  void run_plane(const Units::Unit& unit, int64_t c) {
+    const Axis &depth = level.grid.axis[0], &height = level.grid.axis[1];
+    int64_t i = unit.first_row / p.extent[1], j = unit.first_row % p.extent[1];
+    for (int64_t row = unit.first_row, count; row < unit.last_row; row += count) {
+      // Rows that the same outputs see, or one that none does.
+      const Range d = depth.covers(i), h = height.covers(j);
+      const int64_t tap_d = d.begin < d.end ? depth.tap_of(d.begin, i) : -1, tap_h = h.begin < h.end ? height.tap_of(h.begin, j) : -1;
+      S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, c, row * p.extent[2]);
+      count = 1;
+      if (tap_d < 0 || tap_h < 0) {
+        memset(static_cast<void*>(gx), 0, size_t(p.extent[2]) * sizeof(S));
+      } else {
+        if (height.dilation == 1) count = smaller(smaller(height.kernel - tap_h, p.extent[1] - j), unit.last_row - row);
+        run_rows<stride>({unit.n, c, {d.begin, h.begin, 0}}, tap_d * height.kernel + tap_h, row, count,
+                         (unit.last_row - row) * p.extent[2]);
+      }
+      j += count;
+      if (j == p.extent[1]) j = 0, ++i;
+    }
+  }
+
+  // `count` rows of the input from `row` on, the first of which is row `row_tap` of the windows. Each may be followed by
+  // junk, which those after it replace: `room` elements from the first one may be written.
+  template <int stride>
+  void run_rows(const Place& at, int64_t row_tap, int64_t row, int64_t count, int64_t room) {
+    if constexpr (Gradient::uses_divisor) divisors.move_to(at.o);
+    const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin);
+    const int64_t first = p.input.at(at.n, at.c, row * p.extent[2]);
+    for (int64_t done = 0; done < w.out; done += L) {
+      done = smaller(done, larger(w.out - L, 0));
+      const int64_t outputs = smaller(L, w.out - done);
+      Facts<V> facts;
+      if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, done, L / 2);
+      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, bin + done, false, outputs);
+      const Prepared<V> output =
+          prepared<Gradient, S>(p, level, out + done, 1, saved + done, 1, saved + done + L <= results ? L : outputs, facts);
+      for (int64_t j = 0; j < count; ++j) {
+        const int64_t begin = j * p.extent[2] + done * stride, left = larger((j + 1) * p.extent[2] - begin, 0);
+        const int64_t existing = room - begin >= L * stride ? L * stride : left;
+        S* gx = static_cast<S*>(p.gx) + first + begin;
+        V part[stride];
+        if constexpr (Gradient::uses_input) load_phases(static_cast<const S*>(p.x) + first + begin, part, existing);
+        unrolled<stride>([&](auto k) FASTPOOL_STEP {
+          const V here = Gradient::uses_input ? part[k] : V(T(0));
+          const Tap<V> tap(Tap<T>((row_tap + j) * w.kernel + k));
+          part[k] = k < w.kernel ? V(T(0)) + Gradient::term(here, tap, output.slot, output.tap, p) : V(T(0));
+        });
+        store_phases(gx, part, existing);
+        // Columns that no window sees.
+        if (done + outputs == w.out && left > outputs * stride)
+          memset(static_cast<void*>(gx + outputs * stride), 0, size_t(left - outputs * stride) * sizeof(S));
+      }
+    }
+  }
+};
+
+// Contiguous planes with one window each, which leaves nothing out.
+template <class Gradient, class S>
+class WholePlanes {
+ public:
+  using T = Accumulated<S>;
+  static constexpr int L = kLanes<T>;
+  using V = Lanes<T, L>;
+
+  static bool fits(const Problem& p) {
+    const Level& level = p.levels[0];
+    const Axis& w = level.grid.axis[2];
+    return !p.lanes_are_channels && p.level_count == 1 && level.grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in &&
+           w.window(0).step == 1;
+  }
+  static int64_t scratch_bytes(const Problem&, int64_t) { return Slots::bytes(L) + kSlack; }
+  WholePlanes(const Problem& p, int64_t, Arena arena) : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, arena) {}
+
+  void run(const Units::Unit& unit) {
+    const Place first{0, 0, {0, 0, 0}};
+    Facts<V> facts;
+    if constexpr (Gradient::uses_divisor) divisors.move_to(first.o);
+    if constexpr (Gradient::uses_divisor) divisors.give_one(facts, 0);
+    for (int64_t c = unit.c; c < unit.c + unit.channels; c += L) {
+      const int64_t count = smaller(L, unit.c + unit.channels - c);
+      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, unit.n, c, 0, true, count);
+      slots.set(0,
+                prepared<Gradient, S>(p, level, level.output.at(unit.n, c, 0), level.output.channel, p.saved.at(unit.n, c, 0),
+                                      p.saved.channel, count, facts),
+                count);
+      for (int64_t k = 0; k < count; ++k) run_plane(p.input.at(unit.n, c + k, 0), k, (count - k) * p.positions());
+    }
+  }
+
+ private:
+  using Slots = SlotArrays<Gradient, T>;
+  const Problem& p;
+  const Level& level;
+  Slots slots;
+  Divisors<T> divisors;
+
+  // `room` elements from the first one may be written.
+  void run_plane(int64_t first, int64_t slot, int64_t room) const {
+    const V zero(T(0));
+    const Slot<V> output{V(slots.values[0][slot]), V(slots.values[Gradient::slots > 1 ? 1 : 0][slot]),
+                         V(slots.values[Gradient::slots > 2 ? 2 : 0][slot])};
+    const Tap<V> tap(Gradient::uses_taps ? slots.taps[slot] : Tap<T>(0));
+    const Span d = level.grid.axis[0].window(0), h = level.grid.axis[1].window(0), span = level.grid.axis[2].window(0);
+    const int64_t first_tap = (d.first * h.size + h.first) * span.size + span.first;
+    const S* x = static_cast<const S*>(p.x) + first;
+    S* gx = static_cast<S*>(p.gx) + first;
+    for (int64_t k = 0; k < span.count; k += L) {
+      const int64_t count = smaller(L, span.count - k);
+      V here = zero;
+      if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + k, 1, room - k >= L ? L : count);
+      store_part(gx + k, 1, zero + Gradient::term(here, Tap<V>::iota(Tap<T>(first_tap + k)), output, tap, p), room - k >= L ? L : count);
+    }
+  }
+};
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY
