@@ -69,10 +69,20 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 // of AVX-512, k2 s2, as rows and transposed: 28 outputs 0.35 and 0.95 ns, 24 outputs 0.4 and 0.5, 20 outputs 0.45 both,
 // 16 outputs, two rows at once, 0.33 and 0.67, 14 outputs 0.38 and 0.6, 12 outputs 0.43 and 0.5, 7 outputs 0.9 and 0.43.
 // Windows that overlap lose some more by rows.
-constexpr int64_t kFewPlanes = 8, kNarrowInput = 64, kNarrowBin = 16, kSmallHead = 1024;
+constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
 static bool is_narrow(const Axis& w) {
   if (w.stride >= w.extent()) return w.out < 14 || (w.out > 16 && w.out < 24);
   return w.out < (w.stride == 1 ? 32 : 24);
+}
+
+// Backward. Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75
+// ns, 28 columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28
+// columns 2.0 and 1.4; 3x3 stride 1, 28 columns 3.1 and 3.7, 20 columns 4.5 and 4.0.
+static bool has_narrow_gradient(const Grid& grid) {
+  const Axis& w = grid.axis[2];
+  if (grid.bins() == 1) return w.in <= 1024;
+  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && w.stride != 4)) return w.in < 64;
+  return w.out < (w.stride >= w.extent() ? 8 : 24);
 }
 
 static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {
@@ -107,7 +117,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && axis[2].kernel > 2 * axis[2].out);
   if (channels_last)
     level.backward = Schedule::rows;
-  else if (planes && (axis[2].in < (level.grid.bins() == 1 ? kSmallHead : kNarrowInput) || (!sliding && smallest_width < kNarrowBin)))
+  else if (planes && (has_narrow_gradient(level.grid) || (!sliding && smallest_width < kNarrowBin)))
     level.backward = Schedule::planes;
   else if (wide || !sliding || !alone)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;

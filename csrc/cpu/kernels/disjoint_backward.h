@@ -98,9 +98,8 @@ class DisjointRows {
 
   static bool fits(const Problem& p) {
     const Axis& w = p.levels[0].grid.axis[2];
-    // Of float32 planes, transposing those with 14 outputs in a row takes as long, with 7 half as long.
-    const bool is_short = p.levels[0].backward == Schedule::planes && w.out < 12;
-    return !p.lanes_are_channels && is_disjoint(p) && !is_short && w.before == 0 && (w.stride == 1 || w.stride == 2 || w.stride == 4);
+    return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 &&
+           (w.stride == 1 || w.stride == 2 || w.stride == 4);
   }
   static int64_t scratch_bytes(const Problem& p, int64_t) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
   DisjointRows(const Problem& p, int64_t, Arena arena)
