@@ -25,6 +25,7 @@ double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c
 #define FASTPOOL_BACKWARD(...) \
   template double backward_exact<__VA_ARGS__>(const Problem&, const Level&, int64_t, int64_t, const int64_t[3], double);
 FASTPOOL_FORWARD(Max)
+FASTPOOL_FORWARD(MaxValue)
 FASTPOOL_FORWARD(Average)
 FASTPOOL_FORWARD(MaxAverage)
 FASTPOOL_FORWARD(Mixed)

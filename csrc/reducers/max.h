@@ -46,6 +46,37 @@ struct Max : Reducer {
   };
 };
 
+// The same where nobody asks which element it was: half the work. A sum that is not NaN tells that no element was.
+struct MaxValue : Max {
+  static constexpr bool saves_taps = false;
+  static constexpr int careful_passes = 1;
+  template <class V>
+  using Careful = Max::State<V>;
+
+  template <class V>
+  struct State : StateDefaults<V> {
+    V best, sum;
+
+    FASTPOOL_HD void start(Tap<V>, const Problem&) {
+      best = -infinity<V>();
+      sum = V(Scalar<V>(0));
+    }
+    template <int pass>
+    FASTPOOL_HD void add(V x, Tap<V>) {
+      best = select(x > best, x, best);
+      sum = sum + x;
+    }
+    template <int pass, class Team>
+    FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+      best = team.max(best);
+      sum = team.sum(sum);
+    }
+    FASTPOOL_HD Mask<V> ordinary() const { return sum == sum; }
+    FASTPOOL_HD void finish(const Facts<V>&) {}
+    FASTPOOL_HD V y() const { return best; }
+  };
+};
+
 // The gradient of every selection: g to the element that was selected.
 struct SelectGradient : Gradient {
   static constexpr bool uses_taps = true;

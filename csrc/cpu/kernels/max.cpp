@@ -3,4 +3,5 @@
 #include "reducers/max.h"
 
 FASTPOOL_FORWARD(Max)
+FASTPOOL_FORWARD(MaxValue)
 FASTPOOL_BACKWARD(SelectGradient)
