@@ -72,7 +72,7 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
 static bool is_narrow(const Axis& w) {
   if (w.stride >= w.extent()) return w.out < 14 || (w.out > 16 && w.out < 24);
-  return w.out < (w.stride == 1 ? 32 : 24);
+  return w.out < 24;
 }
 
 // Backward. Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75
