@@ -192,10 +192,7 @@ class Channels {
       V x[height * width];
       FASTPOOL_UNROLL
       for (int k = 0; k < height * width; ++k) {
-        const S* from = first + k / width * row_step + k % width * step + part.c;
-        for (int64_t byte = 0; byte < L * int64_t(sizeof(S)); byte += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead / 2 + byte);
-        x[k] = load<T, L>(from);
+        x[k] = load<T, L>(first + k / width * row_step + k % width * step + part.c);
       }
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
