@@ -245,6 +245,8 @@ SLIDING = [
         layout="channels_last",
     ),
     sliding("channels_last one pixel", (2, 5, 1, 1), 1, layout="channels_last"),
+    sliding("70 channels_last apart", (1, 70, 8, 10), 3, "integers", stride=3, padding=1, layout="channels_last"),
+    sliding("channels_last gaps", (2, 5, 9, 11), 2, "integers", stride=3, layout="channels_last"),
     sliding("several nans in slices", (2, 2, 3, 4, 16), (1, 2, 2), "nans"),
     # lanes of planes
     sliding("35 planes clipped", (1, 35, 9, 20), 3, stride=2, padding=1),
@@ -260,6 +262,9 @@ SLIDING = [
     ),
     *(sliding(f"width {w} 3x3", (1, 1, 4, w), 3, "integers", stride=1, padding=1) for w in (16, 33, 65, 130)),
     *(sliding(f"width {w} 4 taps", (1, 3, w), 4, stride=4) for w in (63, 200, 301)),
+    sliding("gaps", (2, 3, 9, 70), (2, 1), "integers", stride=(3, 2)),
+    sliding("gaps stride 4", (2, 3, 9, 70), (2, 3), "integers", stride=(3, 4)),
+    sliding("apart 3d", (1, 2, 5, 6, 40), 2, "integers", stride=(2, 3, 2)),
     sliding("width 301 6 taps stride 4 clipped", (1, 3, 301), 6, stride=4, padding=3),
     sliding("short rows 3d", (1, 2, 4, 9, 24), 2, "integers"),
     sliding("short rows clipped", (2, 3, 12, 13), 3, "nan", stride=1, padding=1),
