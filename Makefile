@@ -8,7 +8,8 @@
 #   make cuda-report            registers and spills of every CUDA kernel; needs nvcc, no card
 #   make build
 #
-# FASTPOOL_CUDA=auto|0|1, FASTPOOL_EMULATION=0|1 (1 in `make test`), TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the build; PYTHON is the interpreter to start from.
+# FASTPOOL_CUDA=auto|0|1, FASTPOOL_EMULATION=0|1 (1 in `make test`), TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the
+# build; PYTHON is the interpreter to start from.
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c

@@ -38,6 +38,7 @@ namespace emulated {
 enum class Emulated : int32_t { as_launched, small_grid, wide_indices };
 FASTPOOL_OPTIONAL void set_limits(Emulated emulated);
 }  // namespace emulated
+#undef FASTPOOL_OPTIONAL
 
 // Calls f(S{}) with the storage type of a dtype.
 template <class F>

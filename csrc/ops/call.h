@@ -64,10 +64,10 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_e
   on_device(tensor, [&] { call_cpu; }, [&] { call_emulated; }, [&](void*) {})
 #endif
 
-template <class Reducer>
+template <class Reducer, class OnCpu = Reducer>
 void run_forward(const Problem& p, const Tensor& x) {
   if (p.samples == 0) return;
-  FASTPOOL_ON_DEVICE(x, cpu::forward<Reducer>(p), emulated::forward<Reducer>(p, nullptr), cuda::forward<Reducer>(p, stream));
+  FASTPOOL_ON_DEVICE(x, cpu::forward<OnCpu>(p), emulated::forward<Reducer>(p, nullptr), cuda::forward<Reducer>(p, stream));
 }
 
 template <class Gradient>

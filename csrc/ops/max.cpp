@@ -7,12 +7,8 @@ static std::tuple<Tensor, Tensor> max_pool(Tensors inputs, Ints window, int64_t 
   const ForwardCall call(inputs, std::move(window), order, {});
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
-  call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t) {
-    if (tap_bytes)
-      run_forward<Max>(p, x);
-    else if (p.samples)
-      FASTPOOL_ON_DEVICE(x, cpu::forward<MaxValue>(p), emulated::forward<Max>(p, nullptr), cuda::forward<Max>(p, stream));
-  });
+  call.for_each_input(output, taps, tap_bytes,
+                      [&](Problem& p, int64_t) { tap_bytes ? run_forward<Max>(p, x) : run_forward<Max, MaxValue>(p, x); });
   return {output, taps};
 }
 

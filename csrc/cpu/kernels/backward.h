@@ -33,7 +33,7 @@ struct Backward {
 
   template <class Kernel>
   void run_units(int64_t begin, int64_t end) const {
-    Kernel kernel(p, units.most_channels(), Arena(Kernel::scratch_bytes(p, units.most_channels())));
+    Kernel kernel(p, Arena(Kernel::scratch_bytes(p)));
     for (int64_t u = begin; u < end; ++u) kernel.run(units.at(u));
   }
 

@@ -19,8 +19,8 @@ class DisjointLanes {
   using V = Lanes<T, L>;
 
   static bool fits(const Problem& p) { return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1; }
-  static int64_t scratch_bytes(const Problem& p, int64_t) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
-  DisjointLanes(const Problem& p, int64_t, Arena arena) : p(p), level(p.levels[0]), divisors(p, level, arena) {}
+  static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
+  DisjointLanes(const Problem& p, Arena arena) : p(p), level(p.levels[0]), divisors(p, level, arena) {}
 
   void run(const Units::Unit& unit) {
     const Axis* axis = level.grid.axis;
@@ -42,9 +42,6 @@ class DisjointLanes {
   const Level& level;
   Divisors<T> divisors;
 
-  // Columns of one window that are written side by side, tile by tile.
-  static constexpr int64_t kSide = 1;
-
   // Columns that no window sees.
   void clear(const Units::Unit& unit, int64_t first, int64_t begin, int64_t end) const {
     for (int64_t i = begin; i < end; ++i)
@@ -62,28 +59,24 @@ class DisjointLanes {
       clear(unit, first, done, span.start);
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_one(facts, o);
-      for (int64_t k = 0; k < span.count; k += kSide)
-        run_window(unit, at, first_bin + o, row_tap * span.size + span.first + k, first + (span.start + k) * p.input.position,
-                   smaller(kSide, span.count - k), facts);
+      for (int64_t k = 0; k < span.count; ++k)
+        run_column(unit, at, first_bin + o, row_tap * span.size + span.first + k, first + (span.start + k) * p.input.position, facts);
       done = span.start + span.count;
     }
     return done;
   }
 
-  void run_window(const Units::Unit& unit, const Place& at, int64_t bin, int64_t tap, int64_t first, int64_t columns,
-                  Facts<V>& facts) const {
+  // All channels of the element `first`, which is element `tap` of its window.
+  void run_column(const Units::Unit& unit, const Place& at, int64_t bin, int64_t tap, int64_t first, Facts<V>& facts) const {
     const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin);
     for (int64_t tile = 0; tile < unit.channels; tile += L) {
       const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
       if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, count);
       const Prepared<V> output = prepared<Gradient, S>(p, level, out + c, 1, saved + c, 1, count, facts);
-      const S* x = static_cast<const S*>(p.x) + first + c;
-      S* gx = static_cast<S*>(p.gx) + first + c;
-      for (int64_t k = 0; k < columns; ++k, gx += p.input.position) {
-        V here(T(0));
-        if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + k * p.input.position, 1, count);
-        store_part(gx, 1, V(T(0)) + Gradient::term(here, Tap<V>(Tap<T>(tap + k)), output.slot, output.tap, p), count);
-      }
+      V here(T(0));
+      if constexpr (Gradient::uses_input) here = load_apart<T, L>(static_cast<const S*>(p.x) + first + c, 1, count);
+      store_part(static_cast<S*>(p.gx) + first + c, 1, V(T(0)) + Gradient::term(here, Tap<V>(Tap<T>(tap)), output.slot, output.tap, p),
+                 count);
     }
   }
 };
@@ -101,8 +94,8 @@ class DisjointRows {
     return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 &&
            (w.stride == 1 || w.stride == 2 || w.stride == 4);
   }
-  static int64_t scratch_bytes(const Problem& p, int64_t) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
-  DisjointRows(const Problem& p, int64_t, Arena arena)
+  static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
+  DisjointRows(const Problem& p, Arena arena)
       : p(p), level(p.levels[0]), w(level.grid.axis[2]), results(p.samples * p.channels * p.bins), divisors(p, level, arena) {}
 
   void run(const Units::Unit& unit) {
@@ -193,8 +186,8 @@ class WholePlanes {
     return !p.lanes_are_channels && p.level_count == 1 && level.grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in &&
            w.window(0).step == 1;
   }
-  static int64_t scratch_bytes(const Problem&, int64_t) { return Slots::bytes(L) + kSlack; }
-  WholePlanes(const Problem& p, int64_t, Arena arena) : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, arena) {}
+  static int64_t scratch_bytes(const Problem&) { return Slots::bytes(L) + kSlack; }
+  WholePlanes(const Problem& p, Arena arena) : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, arena) {}
 
   void run(const Units::Unit& unit) {
     const Place first{0, 0, {0, 0, 0}};
@@ -222,9 +215,7 @@ class WholePlanes {
   // `room` elements from the first one may be written.
   void run_plane(int64_t first, int64_t slot, int64_t room) const {
     const V zero(T(0));
-    const Slot<V> output{V(slots.values[0][slot]), V(slots.values[Gradient::slots > 1 ? 1 : 0][slot]),
-                         V(slots.values[Gradient::slots > 2 ? 2 : 0][slot])};
-    const Tap<V> tap(Gradient::uses_taps ? slots.taps[slot] : Tap<T>(0));
+    const Prepared<V> output = slots.spread(slot);
     const Span d = level.grid.axis[0].window(0), h = level.grid.axis[1].window(0), span = level.grid.axis[2].window(0);
     const int64_t first_tap = (d.first * h.size + h.first) * span.size + span.first;
     const S* x = static_cast<const S*>(p.x) + first;
@@ -233,7 +224,8 @@ class WholePlanes {
       const int64_t count = smaller(L, span.count - k);
       V here = zero;
       if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + k, 1, room - k >= L ? L : count);
-      store_part(gx + k, 1, zero + Gradient::term(here, Tap<V>::iota(Tap<T>(first_tap + k)), output, tap, p), room - k >= L ? L : count);
+      store_part(gx + k, 1, zero + Gradient::term(here, Tap<V>::iota(Tap<T>(first_tap + k)), output.slot, output.tap, p),
+                 room - k >= L ? L : count);
     }
   }
 };

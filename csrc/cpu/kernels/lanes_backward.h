@@ -157,7 +157,8 @@ class LanesBackward {
   // Rows of transposed planes that are held at once.
   static int64_t held_rows(const Problem& p) { return larger(kSmallPlane / p.extent[2], 1); }
 
-  static int64_t scratch_bytes(const Problem& p, int64_t channels) {
+  static int64_t scratch_bytes(const Problem& p) {
+    const int64_t channels = backward_units(p).most_channels();
     int64_t bytes = p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
@@ -165,7 +166,9 @@ class LanesBackward {
     return bytes;
   }
 
-  LanesBackward(const Problem& p, int64_t most_channels, Arena arena) : p(p), stride(round_up(most_channels, L)) {
+  LanesBackward(const Problem& p, Arena arena) : p(p) {
+    const int64_t most_channels = backward_units(p).most_channels();
+    stride = round_up(most_channels, L);
     levels = arena.take<Prepared>(p.level_count);
     terms = arena.take<const LaneTerms<Gradient, T>*>(p.level_count);
     int64_t most = 0;

@@ -90,11 +90,11 @@ class SlidingBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static int64_t scratch_bytes(const Problem& p, int64_t) {
+  static int64_t scratch_bytes(const Problem& p) {
     const Grid& grid = p.levels[0].grid;
     return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2])) + OutputRows(grid).count() * int64_t(sizeof(Row)) + kSlack;
   }
-  SlidingBackward(const Problem& p, int64_t, Arena arena)
+  SlidingBackward(const Problem& p, Arena arena)
       : p(p),
         level(p.levels[0]),
         w(level.grid.axis[2]),
@@ -235,15 +235,13 @@ class WideBackward {
         for (int64_t out = outs.begin; out < outs.end; ++out) {
           const Span span = axis[2].window(out);
           const int64_t begin = larger(span.start, columns.begin), end = smaller(span.start + span.count, columns.end);
-          const Slot<V> slot{V(slots.values[0][row + out]), V(slots.values[Gradient::slots > 1 ? 1 : 0][row + out]),
-                             V(slots.values[Gradient::slots > 2 ? 2 : 0][row + out])};
-          const Tap<V> tap(slots.taps[row + out]);
+          const Prepared<V> output = slots.spread(row + out);
           const Tap<T> here = Tap<T>(row_tap * span.size + span.first - span.start);
           for (int64_t j = begin; j < end; j += L) {
             const Tap<V> lane = Tap<V>::iota(Tap<T>(j));
             V element(T(0));
             if (Gradient::uses_input) element = end - j >= L ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
-            const V term = Gradient::term(element, lane + Tap<V>(here), slot, tap, p);
+            const V term = Gradient::term(element, lane + Tap<V>(here), output.slot, output.tap, p);
             T* sum = sums + j - columns.begin;
             store(sum, load<T, L>(sum) + select(lane < Tap<V>(Tap<T>(end)), term, V(T(0))));
           }
@@ -265,13 +263,12 @@ class LevelsBackward {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static int64_t scratch_bytes(const Problem& p, int64_t) {
+  static int64_t scratch_bytes(const Problem& p) {
     int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l) bytes += int64_t(sizeof(Wide)) + 64 + Wide::scratch_bytes(p.levels[l].grid);
     return bytes;
   }
-  LevelsBackward(const Problem& p, int64_t, Arena arena)
-      : p(p), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
+  LevelsBackward(const Problem& p, Arena arena) : p(p), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
   }
 

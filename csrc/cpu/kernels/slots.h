@@ -60,6 +60,11 @@ struct SlotArrays {
     if constexpr (Gradient::slots > 2) store_part(values[2] + at, 1, output.slot.c, count);
     if constexpr (marks) store_part(taps + at, 1, output.tap, count);
   }
+  // One output for all lanes.
+  FASTPOOL_HD Prepared<V> spread(int64_t at) const {
+    return {{V(values[0][at]), V(values[Gradient::slots > 1 ? 1 : 0][at]), V(values[Gradient::slots > 2 ? 2 : 0][at])},
+            Tap<V>(marks ? taps[at] : Tap<T>(0))};
+  }
   FASTPOOL_HD V term(const Problem& p, V x, Tap<V> here, int64_t at) const {
     const V zero(T(0));
     Slot<V> slot{load<T, L>(values[0] + at), zero, zero};
