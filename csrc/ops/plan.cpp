@@ -65,15 +65,12 @@ static WindowSizes window_sizes(const Axis& axis) {
 // Lanes over one window pay from about two steps of all lanes on, and rows of half a step: 7x7 costs 0.5 ns an element
 // transposed and 2.1 in lanes of its own, 14x14 0.85 and 0.6; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
 constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
-// Transposing planes pays when there are a few, and rows are short. Per element of (8, 512, W, W) float32 on two threads
-// of AVX-512, k2 s2, as rows and transposed: 28 outputs 0.35 and 0.95 ns, 24 outputs 0.4 and 0.5, 20 outputs 0.45 both,
-// 16 outputs, two rows at once, 0.33 and 0.67, 14 outputs 0.38 and 0.6, 12 outputs 0.43 and 0.5, 7 outputs 0.9 and 0.43.
-// Windows that overlap lose some more by rows.
+// Transposing planes pays when there are a few, and rows are short. Milliseconds for (8, 512, W, W) float32 on one thread
+// of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
+// 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
+// outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
-static bool is_narrow(const Axis& w) {
-  if (w.stride >= w.extent()) return w.out < 14 || (w.out > 16 && w.out < 24);
-  return w.out < 24;
-}
+static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
 
 // Backward. Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75
 // ns, 28 columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28

@@ -17,7 +17,7 @@ struct Lines {
 enum class WindowsOf { small, large, both };
 
 // One unit's channels at.c … at.c + count - 1; every window is walked once for a tile of L of them.
-template <class Reducer, class S, WindowsOf windows, class Result = S>
+template <class Reducer, class S, WindowsOf windows_of, class Result = S>
 class Channels {
  public:
   using T = Accumulated<S>;
@@ -37,27 +37,34 @@ class Channels {
     int64_t block = -1;
     const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
-    for (int64_t o = 0; o < level.grid.axis[2].out; ++o) {
+    const Axis& columns = level.grid.axis[2];
+    const bool side_by_side = level.output.channel == 1 && p.saved.channel == 1;  // results of neighbouring channels
+    for (int64_t o = 0, windows = 1; o < columns.out; o += windows) {
       at.o[2] = o;
-      const Span w = level.grid.axis[2].window(o);
+      windows = 1;
+      const Span w = columns.window(o);
       const int64_t bin = level.first_bin + first_bin + o;
       if constexpr (Reducer::uses_uniform)
         if (bin / 4 != block) {
           block = bin / 4;
           draw_channels(p, seed, at.n, at.c, block, channels, word_step, drawn);
         }
-      const Window window{d, h, w, out + o * level.output.position, saved + o * p.saved.position};
+      Window window{d, h, w, out + o * level.output.position, saved + o * p.saved.position};
       const int64_t bytes = d.count * h.count * w.count * channels * int64_t(sizeof(S));
-      if (!inside(lines, window))
+      if (!inside(lines, window)) {
         pool_small<true>(at, channels, lines, window, bin);
-      else if (windows == WindowsOf::large || (windows == WindowsOf::both && bytes > kSmallWindow && channels > L))
+      } else if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && bytes > kSmallWindow && channels > L)) {
         pool_large(at, channels, lines, window, bin);
-      else if (window.is_whole(2, 2))
-        pool_held<2, 2>(at, channels, lines, window, bin);
-      else if (kHoldsNine && window.is_whole(3, 3))
-        pool_held<kHoldsNine ? 3 : 2, kHoldsNine ? 3 : 2>(at, channels, lines, window, bin);
-      else
+      } else if (side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
+        windows = whole_windows(columns, o);
+        if constexpr (Reducer::uses_uniform) windows = smaller(windows, 4 - bin % 4);
+        if (w.count == 2)
+          pool_held<2, 2>(at, channels, lines, window, bin, windows);
+        else if constexpr (kHoldsNine)
+          pool_held<3, 3>(at, channels, lines, window, bin, windows);
+      } else {
         pool_small<false>(at, channels, lines, window, bin);
+      }
     }
   }
 
@@ -81,6 +88,12 @@ class Channels {
       return d.size == 1 && h.count == height && h.size == height && w.count == width && w.size == width;
     }
   };
+
+  // Windows from `o` on, itself whole, that lose nothing to the padding.
+  static FASTPOOL_HD int64_t whole_windows(const Axis& axis, int64_t o) {
+    if (axis.adaptive()) return 1;
+    return smaller(axis.out - 1, (axis.in + axis.before - axis.extent()) / axis.stride) - o + 1;
+  }
 
   // The channels of one tile.
   struct Part {
@@ -125,19 +138,22 @@ class Channels {
     const Span &d = window.d, &h = window.h, &w = window.w;
     const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
     const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
-    const S* from = lines.x + (row + begin * w.step) * lines.step;
-    for (int64_t k = begin; k < end; ++k, from += w.step * lines.step) {
+    const int64_t step = w.step * lines.step;
+    const S* from = lines.x + row * lines.step + begin * step;
+    State held[tiles];  // in registers, which the compiler does not see of the others
+    unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = states[t]; });
+    for (int64_t k = begin; k < end; ++k, from += step) {
       if constexpr (pass == 0)
         for (int64_t byte = 0; byte < ahead; byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
-      FASTPOOL_UNROLL
-      for (int t = 0; t < tiles; ++t) {
+      unrolled<tiles>([&](auto t) FASTPOOL_STEP {
         const S* x = from + parts[t].c;
         if constexpr (by_parts)
-          states[t].template add<pass>(load_part<T, L>(x, parts[t].count), Tap<V>(Tap<T>(tap + k)));
+          held[t].template add<pass>(load_part<T, L>(x, parts[t].count), Tap<V>(Tap<T>(tap + k)));
         else
-          states[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
-      }
+          held[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+      });
     }
+    unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
   }
 
   template <bool by_parts>
@@ -163,11 +179,16 @@ class Channels {
     state.start(Tap<V>(Tap<T>((window.d.first * window.h.size + window.h.first) * window.w.size + window.w.first)), p);
   }
 
-  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
+  FASTPOOL_HD void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, int64_t step, int64_t saved_step,
+                     State& state) const {
     state.finish(facts);
-    store_lanes<Reducer, Result>(p, level, window.out + part.c * level.output.channel, level.output.channel,
-                                 window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
-    repair(state, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
+    const auto odd = odd_lanes(state, part.count);
+    store_lanes<Reducer, Result>(p, level, window.out + part.c * step, step, window.saved + part.c * saved_step, saved_step, part.count,
+                                 state);
+    repair(odd, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
+  }
+  FASTPOOL_HD void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
+    finish(at, part, window, facts, level.output.channel, p.saved.channel, state);
   }
 
   template <bool by_parts>
@@ -182,22 +203,27 @@ class Channels {
     }
   }
 
+  // Windows one after another, each small enough to stay in registers. Little besides loads and stores happens here, so
+  // that the processor has many of them under way. Moves `at` and `window` past them: copies cost as much as a window.
   template <int height, int width>
-  void pool_held(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
+  void pool_held(Place& at, int64_t channels, const Lines<S>& lines, Window& window, int64_t bin, int64_t windows) const {
     const int64_t row_step = window.h.step * lines.width * lines.step, step = window.w.step * lines.step;
     const S* first = lines.x + ((window.d.start * lines.height + window.h.start) * lines.width + window.w.start) * lines.step;
-    for (int64_t tile = 0; tile < channels; tile += L) {
-      const Part part = part_at(tile, channels);
-      const Facts<V> facts = facts_at(at, part, bin);
-      V x[height * width];
-      FASTPOOL_UNROLL
-      for (int k = 0; k < height * width; ++k) {
-        x[k] = load<T, L>(first + k / width * row_step + k % width * step + part.c);
+    for (int64_t end = at.o[2] + windows; at.o[2] < end; ++at.o[2], ++bin) {
+      Facts<V> facts = facts_at(at, {0, L}, bin);
+      for (int64_t tile = 0; tile < channels; tile += L) {
+        const int64_t c = smaller(tile, channels - L);
+        if constexpr (Reducer::uses_alpha || Reducer::uses_uniform) facts = facts_at(at, {c, L}, bin);
+        const S* from = first + c;
+        V x[height * width];
+        unrolled<height * width>([&](auto k) FASTPOOL_STEP { x[k] = load<T, L>(from + k / width * row_step + k % width * step); });
+        State state;
+        state.start(Tap<V>(Tap<T>(0)), p);
+        for_each_pass<0, Reducer::passes>(Held<V, State, height * width>{p, facts, state, x});
+        finish(at, {c, L}, window, facts, 1, 1, state);
       }
-      State state;
-      state.start(Tap<V>(Tap<T>(0)), p);
-      for_each_pass<0, Reducer::passes>(Held<V, State, height * width>{p, facts, state, x});
-      finish(at, part, window, facts, state);
+      first += level.grid.axis[2].stride * lines.step;
+      window.out += level.output.position, window.saved += p.saved.position;
     }
   }
 
@@ -230,13 +256,8 @@ class Channels {
     }
     template <int pass, int count>
     FASTPOOL_HD void walk(int64_t t, int64_t i, int64_t j, int64_t k, int64_t end, int64_t far) const {
-      State side[count];
-      Part part[count];
-      FASTPOOL_UNROLL
-      for (int s = 0; s < count; ++s) side[s] = states[t + s], part[s] = parts[t + s];
-      walk_row<pass, count, false>(side, part, lines, window, i, j, k, end, channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0, far);
-      FASTPOOL_UNROLL
-      for (int s = 0; s < count; ++s) states[t + s] = side[s];
+      walk_row<pass, count, false>(states + t, parts + t, lines, window, i, j, k, end,
+                                   channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0, far);
     }
   };
 

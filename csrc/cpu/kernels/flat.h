@@ -38,9 +38,16 @@ class Flat {
     for_each_pass<0, Reducer::passes>(Passes{*this, begin + p.input.at(at.n, at.c, 0), spans, facts, state});
     state.finish(facts);
     if (!first_lane(state.ordinary())) return forward_exact<Reducer>(p, level, at);
-    const int64_t bin = level.bin(at.o);
-    store_lanes<Reducer, S>(p, level, level.output.at(at.n, at.c, bin), 1, p.saved.at(at.n, at.c, level.first_bin + bin), 1, 1, state);
+    store_one<Reducer, S>(p, level, at, FirstLane{state});
   }
+
+  struct FirstLane {
+    const State& state;
+    FASTPOOL_HD T y() const { return first_lane(state.y()); }
+    FASTPOOL_HD T second() const { return first_lane(state.second()); }
+    FASTPOOL_HD T moment(int which) const { return first_lane(state.moment(which)); }
+    FASTPOOL_HD Tap<T> tap() const { return first_lane(state.tap()); }
+  };
 
   struct Passes {
     const Flat& self;

@@ -61,7 +61,7 @@ FASTPOOL_HD void store_integers(S* to, Lanes<T, L> lanes) {
 template <class T, int L, class S>
 FASTPOOL_HD Lanes<T, L> load(const S* from) {
   if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
-    return Lanes<T, L>(load<T, L / 2>(from), load<T, L / 2>(from + L / 2));
+    return Lanes<T, L>{load<T, L / 2>(from), load<T, L / 2>(from + L / 2)};  // braces: in this order
   } else if constexpr (std::is_same_v<S, T>) {
     Lanes<T, L> lanes;
     memcpy(&lanes.v, from, sizeof(lanes.v));

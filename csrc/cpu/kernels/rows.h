@@ -32,7 +32,8 @@ class Rows {
         copies(arena.take<S>(most_rows(level.grid) * pitch(level.grid))),
         drawn(arena.take<T>(columns + 8 * kBlocks + L)),
         divisors(p, level, arena),
-        pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position) {}
+        pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position),
+        held(held_width(level.grid)) {}
 
   // The rows of bins begin … end - 1 of one plane.
   void run(int64_t n, int64_t c, int64_t, int64_t begin, int64_t end) {
@@ -40,17 +41,17 @@ class Rows {
       const int64_t outputs = smaller(columns, w.out - first);
       Place at{n, c, {begin / level.grid.axis[1].out, begin % level.grid.axis[1].out, first}};
       held_line = -1;
-      for (int64_t row = begin; row < end; ++row) {
+      for (int64_t row = begin, done; row < end; row += done) {
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
-        if (row + 1 < end && find_pair(at)) {
-          run_row(at, outputs, room, true);
-          ++at.o[1], ++row;
-        } else {
-          find_row(at, outputs);
-          run_row(at, outputs, room, false);
+        done = held == 2 ? run_held<2>(at, outputs, end - row) : held == 3 ? run_held<3>(at, outputs, end - row) : 0;
+        if (done == 0) {
+          done = row + 1 < end && find_pair(at) ? 2 : 1;
+          if (done == 1) find_row(at, outputs);
+          run_row(at, outputs, room, done == 2);
         }
-        if (++at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], held_line = -1;
+        at.o[1] += done;
+        if (at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], held_line = -1;
       }
     }
   }
@@ -69,6 +70,7 @@ class Rows {
   T* drawn;
   Divisors<T> divisors;
   bool pairs;
+  int held;  // the width of windows that run_held takes, or 0
 
   // Outputs of one tile: the rows that it reads stay in the second-level cache.
   static FASTPOOL_HD int64_t columns_of(const Grid& grid) { return smaller(grid.axis[2].out, 4096); }
@@ -76,6 +78,14 @@ class Rows {
   // Elements of a row that the lanes of `outputs` outputs read, used or not.
   static FASTPOOL_HD int64_t reach(const Grid& grid, int64_t outputs) { return larger(outputs, L) * grid.axis[2].stride + grid.axis[2].extent(); }
   static FASTPOOL_HD int64_t pitch(const Grid& grid) { return reach(grid, columns_of(grid)); }
+
+  static int held_width(const Grid& grid) {
+    const Axis& w = grid.axis[2];
+    if (w.dilation != 1) return 0;
+    const int64_t lines = most_rows(grid);
+    if (w.kernel == 2 && w.stride == 2 && lines == 2 && !w.clips()) return 2;
+    return w.kernel == 3 && w.stride <= 2 && (Reducer::passes == 1 || lines == 3) ? 3 : 0;
+  }
 
   // Finds the rows of a window; whether lanes may read `length` elements of each.
   bool find_rows(const Place& at, int64_t length) {
@@ -163,6 +173,43 @@ class Rows {
       return (lane >= Tap<V>(Tap<T>(begin - column))) & (lane < Tap<V>(Tap<T>(end - column)));
     }
 
+    // Windows of 2x2 that lose nothing, or 3 wide, whose rows start `offset` behind those that were found. Several passes
+    // find all elements in registers.
+    template <int width>
+    FASTPOOL_HD void hold(int64_t offset) const {
+      constexpr int held = width == 2 || Reducer::passes > 1 ? width : 1;
+      V x[held * width];
+      Mask<V> within[width];
+      if (width == 3 && clipped) unrolled<width>([&](auto k) FASTPOOL_STEP { within[k] = inside(k); });
+      for (int64_t r = 0; r < (held > 1 ? held : self.row_count); r += held) {
+        unrolled<held>([&](auto line)
+                           FASTPOOL_STEP { load_taps<width>(self.rows[r + line] + offset + lane0 * self.w.stride, x + line * width); });
+        if constexpr (held == 1) {
+          unrolled<width>([&](auto k) FASTPOOL_STEP {
+            add_masked<Reducer, 0>(state, x[k], Tap<V>(Tap<T>(self.taps[r] + k)), !clipped, [&]() FASTPOOL_STEP { return within[k]; });
+          });
+        } else {
+          if (width == 3 && clipped)
+            unrolled<held * width>([&](auto k)
+                                       FASTPOOL_STEP { x[k] = select(within[k % width], x[k], V(Reducer::template padding<T>())); });
+          for_each_pass<0, Reducer::passes>(Held<V, State, held * width>{self.p, facts, state, x});
+        }
+      }
+    }
+    // One row of them.
+    template <int width>
+    FASTPOOL_HD void load_taps(const S* from, V* x) const {
+      V rest;
+      if constexpr (width == 2) {
+        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], x[1]);
+      } else if (self.w.stride == 1) {
+        unrolled<width>([&](auto k) FASTPOOL_STEP { x[k] = load_halves(from + k); });
+      } else {
+        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], x[1]);
+        V::unzip(load<T, L>(from + 2), load<T, L>(from + 2 + second), x[2], rest);
+      }
+    }
+
     template <int pass, int stride>
     FASTPOOL_HD void walk() const {
       const int64_t kernel = self.w.kernel, dilation = self.w.dilation;
@@ -201,36 +248,6 @@ class Rows {
       else
         walk<pass, 0>();
     }
-
-    // 2x2 windows a stride of 2 apart, and 3x3 windows for reducers that pass over them more than once.
-    FASTPOOL_HD void hold_2x2() const {
-      V x[4];
-      FASTPOOL_UNROLL
-      for (int k = 0; k < 4; ++k) x[k] = load<T, L>(self.rows[k / 2] + 2 * lane0 + k % 2 * second);
-      V::unzip(x[0], x[1], x[0], x[1]);
-      V::unzip(x[2], x[3], x[2], x[3]);
-      for_each_pass<0, Reducer::passes>(Held<V, State, 4>{self.p, facts, state, x});
-    }
-    FASTPOOL_HD void hold_3x3() const {
-      V x[9];
-      FASTPOOL_UNROLL
-      for (int k = 0; k < 9; k += 3) {
-        const S* row = self.rows[k / 3] + lane0 * self.w.stride;
-        if (self.w.stride == 1) {
-          FASTPOOL_UNROLL
-          for (int i = 0; i < 3; ++i) x[k + i] = load_halves(row + i);
-        } else {
-          V rest;
-          V::unzip(load<T, L>(row), load<T, L>(row + second), x[k], x[k + 1]);
-          V::unzip(load<T, L>(row + 2), load<T, L>(row + 2 + second), x[k + 2], rest);
-        }
-      }
-      if (clipped) {
-        FASTPOOL_UNROLL
-        for (int k = 0; k < 9; ++k) x[k] = select(inside(k % 3), x[k], V(Reducer::template padding<T>()));
-      }
-      for_each_pass<0, Reducer::passes>(Held<V, State, 9>{self.p, facts, state, x});
-    }
   };
 
   FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t lane0, int64_t count, bool paired) {
@@ -242,15 +259,62 @@ class Rows {
     return facts;
   }
 
+  // Up to `most` rows of `outputs`, of which no row of a window is padding and no lane reads beyond the tensor: windows 2
+  // wide a stride of 2 apart, or 3 wide. Returns how many there were. Little besides loads and stores happens here.
+  template <int width>
+  int64_t run_held(Place at, int64_t outputs, int64_t most) {
+    const Axis& h = level.grid.axis[1];
+    const int64_t length = reach(level.grid, outputs), size = p.samples * p.channels * p.positions();
+    if (!is_whole(at.o[1]) || !find_rows(at, length) || ((width == 2 || Reducer::passes > 1) && row_count != width)) return 0;
+    const int64_t whole = (h.in + h.before - h.extent()) / h.stride - at.o[1] + 1;
+    const int64_t readable = (static_cast<const S*>(p.x) + size - rows[row_count - 1] - length) / line_step() + 1;
+    const int64_t count = smaller(smaller(most, h.out - at.o[1]), smaller(whole, readable));
+    if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
+    int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
+    int64_t room = outputs == w.out ? most * w.out : outputs;
+    Facts<V> facts;
+    if constexpr (width == 2 && Reducer::uses_divisor) divisors.give_one(facts, at.o[2]);  // every window is whole
+    for (int64_t row = 0, lines; row < count; row += lines) {
+      const bool paired = pairs && row + 1 < count;
+      lines = paired ? 2 : 1;
+      if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, lines * outputs, drawn);
+      const int64_t second = paired ? line_step() : L / 2 * w.stride;
+      for (int64_t lane0 = 0;; lane0 += L) {
+        lane0 = smaller(lane0, larger(outputs - L, 0));
+        const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
+        const bool clipped = column < 0 || column + (lanes - 1) * w.stride + width > w.in;
+        if constexpr (width > 2 || Reducer::uses_alpha || Reducer::uses_uniform) facts = facts_at(at, lane0, lanes, paired);
+        State state;
+        state.start(Tap<V>(Tap<T>(0)), p);
+        const Tile tile{*this, lane0, second, paired, clipped, -column, w.in - column, (lanes - 1) * w.stride, facts, state};
+        tile.template hold<width>(row * line_step());
+        state.finish(facts);
+        if (paired) {
+          store_pair(at, out, saved, room, state);
+          break;
+        }
+        finish_row(at, lane0, lanes, out, saved, room, state);
+        if (lane0 + lanes == outputs) break;
+      }
+      at.o[1] += lines, bin += lines * w.out, out += lines * w.out, saved += lines * w.out;
+      if (outputs == w.out) room -= lines * w.out;
+    }
+    return count;
+  }
+
+  FASTPOOL_HD void finish_row(const Place& at, int64_t lane0, int64_t count, int64_t out, int64_t saved, int64_t room,
+                         const State& state) const {
+    const auto odd = odd_lanes(state, count);
+    store_lanes<Reducer, S>(p, level, out + lane0, 1, saved + lane0, 1, lane0 + L <= room ? L : count, state);
+    repair(odd, count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + lane0 + i}}); });
+  }
+
   // One row of `outputs`, or two; as many as `room` may be written.
   void run_row(const Place& at, int64_t outputs, int64_t room, bool paired) {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o);
     if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, paired ? 2 * outputs : outputs, drawn);
     const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
-    const bool whole = row_count == most_rows(level.grid) && w.dilation == 1;
-    const bool is_2x2 = whole && row_count == 2 && w.kernel == 2 && w.stride == 2 && !w.clips();
-    const bool is_3x3 = Reducer::passes > 1 && whole && row_count == 3 && w.kernel == 3 && (w.stride == 1 || w.stride == 2);
     // The last lanes of a row are computed a second time rather than left empty.
     for (int64_t lane0 = 0;; lane0 += L) {
       lane0 = smaller(lane0, larger(outputs - L, 0));
@@ -262,16 +326,10 @@ class Rows {
       const Tile tile{
           *this, lane0, paired ? line_step() : L / 2 * w.stride, paired, clipped, -column, w.in - column, (count - 1) * w.stride,
           facts, state};
-      if (is_2x2)
-        tile.hold_2x2();
-      else if (Reducer::passes > 1 && is_3x3)
-        tile.hold_3x3();
-      else
-        for_each_pass<0, Reducer::passes>(tile);
+      for_each_pass<0, Reducer::passes>(tile);
       state.finish(facts);
       if (paired) return store_pair(at, out, saved, room, state);
-      store_lanes<Reducer, S>(p, level, out + lane0, 1, saved + lane0, 1, lane0 + L <= room ? L : count, state);
-      repair(state, count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1], at.o[2] + lane0 + i}}); });
+      finish_row(at, lane0, count, out, saved, room, state);
       if (lane0 + count == outputs) break;
     }
   }
@@ -295,9 +353,10 @@ class Rows {
   };
 
   FASTPOOL_HD void store_pair(const Place& at, int64_t out, int64_t saved, int64_t room, const State& state) const {
+    const auto odd = odd_lanes(state, L);
     store_lanes<Reducer, S>(p, level, out, 1, saved, 1, L / 2 <= room ? L / 2 : w.out, HalfState<false>{state});
     store_lanes<Reducer, S>(p, level, out + w.out, 1, saved + w.out, 1, w.out + L / 2 <= room ? L / 2 : w.out, HalfState<true>{state});
-    repair(state, L, [&](int64_t i) {
+    repair(odd, L, [&](int64_t i) {
       if (i % (L / 2) < w.out) forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1] + i / (L / 2), i % (L / 2)}});
     });
   }

@@ -1,6 +1,8 @@
 // What the forward schedules share: a chunk of work, the facts of neighbouring outputs, and where results go.
 #pragma once
 
+#include <array>
+
 #include "core/direct.h"
 #include "cpu/kernels/draw.h"
 #include "cpu/work.h"
@@ -79,25 +81,58 @@ Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t c, int64_t 
                           channels ? p.alpha_view.channel : p.alpha_view.position, count);
 }
 
+template <class Reducer, class S>
+FASTPOOL_HD void store_results(const Problem& p, const Level& level, int64_t out, int64_t saved, const auto& state, const auto& store) {
+  using T = Accumulated<S>;
+  store(static_cast<S*>(p.y) + level.output_base + out, false, state.y());
+  if constexpr (Reducer::has_second) {
+    if (!Reducer::second_is_difference)
+      store(static_cast<S*>(p.second) + level.second_base + out, false, state.second());
+    else if (p.difference)
+      store(static_cast<T*>(p.difference) + saved, true, state.second());
+  }
+  if constexpr (Reducer::saves_taps) {
+    if (p.tap_bytes == 1) store(static_cast<uint8_t*>(p.taps) + saved, true, state.tap());
+    if (p.tap_bytes == 4) store(static_cast<int32_t*>(p.taps) + saved, true, state.tap());
+  }
+  if constexpr (Reducer::saves_moments)
+    for (int which = 0; which < (p.moments ? 2 : 0); ++which)
+      store(static_cast<T*>(p.moments) + which * p.moments_size + saved, true, state.moment(which));
+}
+
+// What is left of a state for a call out of line. A state that is passed to one lies in memory all along.
+template <class Reducer, class V>
+struct Results {
+  std::array<V, 1 + Reducer::has_second + 2 * Reducer::saves_moments> values;
+  std::array<Tap<V>, Reducer::saves_taps> taps;
+
+  FASTPOOL_HD explicit Results(const auto& state) {
+    values[0] = state.y();
+    if constexpr (Reducer::has_second) values[1] = state.second();
+    if constexpr (Reducer::saves_moments) values[1] = state.moment(0), values[2] = state.moment(1);
+    if constexpr (Reducer::saves_taps) taps[0] = state.tap();
+  }
+  FASTPOOL_HD V y() const { return values[0]; }
+  FASTPOOL_HD V second() const { return values[1]; }
+  FASTPOOL_HD V moment(int which) const { return values[1 + which]; }
+  FASTPOOL_HD Tap<V> tap() const { return taps[0]; }
+};
+template <class Reducer, class S, class V>
+__attribute__((noinline)) void store_some(const Problem& p, const Level& level, int64_t out, int64_t step, int64_t saved,
+                                          int64_t saved_step, int64_t count, const Results<Reducer, V>& results) {
+  store_results<Reducer, S>(p, level, out, saved, results,
+                            [&](auto* to, bool is_saved, auto lanes) { store_part(to, is_saved ? saved_step : step, lanes, count); });
+}
+
 // Lanes whose results lie `step` apart in the output and `saved_step` in what is saved.
 template <class Reducer, class S, class State>
 FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, int64_t step, int64_t saved, int64_t saved_step, int64_t count,
                         const State& state) {
-  using T = Accumulated<S>;
-  store_part(static_cast<S*>(p.y) + level.output_base + out, step, state.y(), count);
-  if constexpr (Reducer::has_second) {
-    if (!Reducer::second_is_difference)
-      store_part(static_cast<S*>(p.second) + level.second_base + out, step, state.second(), count);
-    else if (p.difference)
-      store_part(static_cast<T*>(p.difference) + saved, saved_step, state.second(), count);
-  }
-  if constexpr (Reducer::saves_taps) {
-    if (p.tap_bytes == 1) store_part(static_cast<uint8_t*>(p.taps) + saved, saved_step, state.tap(), count);
-    if (p.tap_bytes == 4) store_part(static_cast<int32_t*>(p.taps) + saved, saved_step, state.tap(), count);
-  }
-  if constexpr (Reducer::saves_moments)
-    for (int which = 0; which < (p.moments ? 2 : 0); ++which)
-      store_part(static_cast<T*>(p.moments) + which * p.moments_size + saved, saved_step, state.moment(which), count);
+  using V = decltype(state.y());
+  if (step == 1 && saved_step == 1 && count == int64_t(sizeof(V) / sizeof(Scalar<V>)))
+    store_results<Reducer, S>(p, level, out, saved, state, [](auto* to, bool, auto lanes) FASTPOOL_STEP { store(to, lanes); });
+  else
+    store_some<Reducer, S>(p, level, out, step, saved, saved_step, count, Results<Reducer, V>(state));
 }
 
 // Adds an element for the lanes where `inside` or `always` holds.
@@ -112,12 +147,20 @@ FASTPOOL_HD void add_masked(State& state, V x, Tap<V> tap, bool always, const au
   }
 }
 
-// Calls again(i) for the lanes i < count where the fast arithmetic does not hold.
-template <class State, class Again>
-FASTPOOL_HD void repair(const State& state, int64_t count, const Again& again) {
-  if constexpr (!std::is_same_v<decltype(state.ordinary()), Always>) {
-    using M = decltype(state.ordinary());
-    const M odd = (!state.ordinary()) & (M::iota() < M(Scalar<M>(count)));
+// The lanes i < count where the fast arithmetic does not hold. Asked before results are stored, so that no state outlives
+// a call: those that do lie in memory all along.
+template <class State>
+FASTPOOL_HD auto odd_lanes(const State& state, int64_t count) {
+  using M = decltype(state.ordinary());
+  if constexpr (std::is_same_v<M, Always>)
+    return Always();
+  else
+    return (!state.ordinary()) & (M::iota() < M(Scalar<M>(count)));
+}
+// Calls again(i) for them.
+template <class M, class Again>
+FASTPOOL_HD void repair(const M& odd, int64_t count, const Again& again) {
+  if constexpr (!std::is_same_v<M, Always>) {
     if (!any(odd)) return;
     Scalar<M> lanes[sizeof(M) / sizeof(Scalar<M>)];
     store(lanes, odd);
