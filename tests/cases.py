@@ -274,6 +274,8 @@ SLIDING = [
         sliding(f"{k} random taps", (1, 3, k + 7), k, "positive", stride=3, layout="sliced")
         for k in (255, 256, 257, 1024)
     ),
+    sliding("one plane", (1, 1, 370, 371), 3, "integers", stride=2, padding=1),
+    sliding("one sample channels_last", (1, 3, 210, 211), 3, "integers", stride=2, padding=1, layout="channels_last"),
     sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),
     sliding("17x17 taps clipped", (1, 2, 20, 21), 17, "positive", stride=4, padding=8),
     sliding("300 taps channels_last", (1, 17, 20, 16), (20, 15), "integers", stride=1, layout="channels_last"),

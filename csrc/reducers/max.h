@@ -79,7 +79,7 @@ struct MaxValue : Max {
 
 // The gradient of every selection: g to the element that was selected.
 struct SelectGradient : Gradient {
-  static constexpr bool uses_taps = true;
+  static constexpr bool uses_taps = true, selects = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&) {
     return {out.g, out.g, out.g};

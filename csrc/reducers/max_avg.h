@@ -66,9 +66,9 @@ struct Mixed : MaxAverage {
   };
 };
 
-struct MaxAverageGradient : SelectGradient {
+struct MaxAverageGradient : Gradient {
   static constexpr int slots = 2;
-  static constexpr bool uses_second = true, uses_divisor = true;
+  static constexpr bool uses_taps = true, uses_second = true, uses_divisor = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
     const V share = mean(out.g_second, facts);

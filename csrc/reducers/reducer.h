@@ -57,7 +57,8 @@ struct StateDefaults {
 // The gradient side: one term for every pair of an input element and an output that sees it.
 // `prepare` turns what is known of an output into a Slot once; `term` is evaluated for each element.
 struct Gradient {
-  static constexpr int slots = 1;  // members of Slot that are used
+  static constexpr int slots = 1;         // members of Slot that are used
+  static constexpr bool selects = false;  // an output's gradient goes to the element at its tap, and to no other
   static constexpr bool uses_taps = false, uses_second = false, uses_input = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
 };

@@ -19,8 +19,11 @@ class DisjointLanes {
   using V = Lanes<T, L>;
 
   static bool fits(const Problem& p) { return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1; }
-  static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
-  DisjointLanes(const Problem& p, Arena arena) : p(p), level(p.levels[0]), divisors(p, level, arena) {}
+  static int64_t scratch_bytes(const Problem& p) {
+    return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + Slots::bytes(backward_units(p).most_channels() + L) + kSlack;
+  }
+  DisjointLanes(const Problem& p, Arena arena)
+      : p(p), level(p.levels[0]), divisors(p, level, arena), slots(arena, backward_units(p).most_channels() + L) {}
 
   void run(const Units::Unit& unit) {
     const Axis* axis = level.grid.axis;
@@ -38,9 +41,11 @@ class DisjointLanes {
   }
 
  private:
+  using Slots = SlotArrays<Gradient, T>;
   const Problem& p;
   const Level& level;
   Divisors<T> divisors;
+  Slots slots;  // of one window
 
   // Columns that no window sees.
   void clear(const Units::Unit& unit, int64_t first, int64_t begin, int64_t end) const {
@@ -59,25 +64,36 @@ class DisjointLanes {
       clear(unit, first, done, span.start);
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_one(facts, o);
-      for (int64_t k = 0; k < span.count; ++k)
-        run_column(unit, at, first_bin + o, row_tap * span.size + span.first + k, first + (span.start + k) * p.input.position, facts);
+      const int64_t tap = row_tap * span.size + span.first, from = first + span.start * p.input.position;
+      if (unit.channels >= L)
+        run_window<true>(unit.channels, at, first_bin + o, tap, from, span.count, facts);
+      else
+        run_window<false>(unit.channels, at, first_bin + o, tap, from, span.count, facts);
       done = span.start + span.count;
     }
     return done;
   }
 
-  // All channels of the element `first`, which is element `tap` of its window.
-  void run_column(const Units::Unit& unit, const Place& at, int64_t bin, int64_t tap, int64_t first, Facts<V>& facts) const {
-    const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin);
-    for (int64_t tile = 0; tile < unit.channels; tile += L) {
-      const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
-      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, count);
-      const Prepared<V> output = prepared<Gradient, S>(p, level, out + c, 1, saved + c, 1, count, facts);
-      V here(T(0));
-      if constexpr (Gradient::uses_input) here = load_apart<T, L>(static_cast<const S*>(p.x) + first + c, 1, count);
-      store_part(static_cast<S*>(p.gx) + first + c, 1, V(T(0)) + Gradient::term(here, Tap<V>(Tap<T>(tap)), output.slot, output.tap, p),
-                 count);
+  // All channels, L or more of them or fewer, of the elements of one row of a window: `count` from `first` on, which is
+  // element `tap`.
+  template <bool whole>
+  void run_window(int64_t channels, const Place& at, int64_t bin, int64_t tap, int64_t first, int64_t count, Facts<V>& facts) const {
+    const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin), lanes = whole ? L : channels;
+    for (int64_t tile = 0; tile < channels; tile += L) {
+      const int64_t c = whole ? smaller(tile, channels - L) : 0;
+      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, lanes);
+      slots.set(c, prepared<Gradient, S>(p, level, out + c, 1, saved + c, 1, lanes, facts), lanes);
     }
+    const V zero(T(0));
+    const S* x = static_cast<const S*>(p.x) + first;
+    S* gx = static_cast<S*>(p.gx) + first;
+    for (int64_t end = tap + count; tap < end; ++tap, x += p.input.position, gx += p.input.position)
+      for (int64_t tile = 0; tile < channels; tile += L) {
+        const int64_t c = whole ? smaller(tile, channels - L) : 0;
+        V here = zero;
+        if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + c, 1, lanes);
+        store_part(gx + c, 1, zero + slots.term(p, here, Tap<V>(Tap<T>(tap)), c), lanes);
+      }
   }
 };
 
