@@ -10,10 +10,10 @@ namespace fastpool::cpu {
 
 namespace {
 
-// Neighbouring planes that fit the first-level cache, or whole samples of a block of channels.
+// Whole planes, or whole samples of a block of channels.
 Units scatter_units(const Problem& p) {
   if (p.lanes_are_channels) return Units(p, 1, 128, false);
-  return Units(p, 1, larger(smaller(8192 / p.positions(), 32), 1), true);
+  return Units(p, 1, lanes_of(p.dtype), false);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ struct Units {
   // Channels whose prepared outputs of a row stay in the second-level cache.
   static constexpr int64_t kMostChannels = 512;
   Units(const Problem& p, int64_t rows, int64_t lanes, bool planes) : samples(p.samples), channels(p.channels), rows(rows) {
-    block = planes ? lanes : 1;
+    block = planes ? lanes : larger(smaller(kPartElements / larger(p.positions(), 1), lanes), 1);
     if (p.lanes_are_channels) {
       const int64_t wanted = larger(smaller(channels / lanes, ceil_div(kFew, samples * rows)), 1);
       block = channels / larger(wanted, channels / kMostChannels);

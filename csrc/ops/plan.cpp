@@ -101,11 +101,13 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
   const bool one_order = !traits.draws || level.large || largest <= kMostSequentialTaps;
   const bool free_order = bins && !traits.draws;
+  const int64_t flat_taps =
+      traits.sums && level.grid.bins() == 1 ? kFlatWidth : kFlatTaps;  // sums of several planes share their last steps
   if (!one_order)
     level.forward = Schedule::direct;
   else if (channels_last)
     level.forward = Schedule::rows;
-  else if (level.large || (free_order && smallest >= kFlatTaps && smallest_width >= kFlatWidth))
+  else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
   else if (sliding && largest <= kMostSequentialTaps && !(planes && is_narrow(axis[2])))
     level.forward = Schedule::rows;

@@ -41,6 +41,7 @@ Shape shape_of(const int64_t* sizes, int64_t rank);
 // What decides the schedule besides the shape.
 struct ReducerTraits {
   bool draws = false;        // running sums in row-major order, or in classes
+  bool sums = false;         // nothing but sums
   bool two_results = false;  // a second value per bin; in a pyramid it fills a second set of channels
 };
 

@@ -6,7 +6,7 @@
 namespace fastpool {
 
 struct Average : Reducer {
-  static constexpr bool uses_divisor = true;
+  static constexpr bool uses_divisor = true, is_sum = true;
   template <class T>
   static FASTPOOL_HD T padding() {
     return T(0);

@@ -25,6 +25,7 @@ struct Reducer {
   static constexpr bool saves_taps = false, saves_moments = false;
   static constexpr bool has_second = false, second_is_difference = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
+  static constexpr bool is_sum = false;  // the sum of the window over its divisor, and nothing else
 };
 
 // The reducer that windows of more than 256 taps take: itself, unless it says otherwise.

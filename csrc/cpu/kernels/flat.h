@@ -16,11 +16,22 @@ class Flat {
   Flat(const Problem& p, const Level& level)
       : p(p), level(level), begin(static_cast<const S*>(p.x)), end(begin + p.samples * p.channels * p.positions()) {}
 
-  // The rows of bins first_row … last_row - 1 of one plane.
-  void run(int64_t n, int64_t c, int64_t, int64_t first_row, int64_t last_row) const {
+  // The rows of bins first_row … last_row - 1 of some planes.
+  void run(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) const {
     const Axis* axis = level.grid.axis;
     for (int64_t row = first_row; row < last_row; ++row)
-      for (int64_t o = 0; o < axis[2].out; ++o) pool({n, c, {row / axis[1].out, row % axis[1].out, o}});
+      for (int64_t o = 0; o < axis[2].out; ++o) {
+        Place at{n, c, {row / axis[1].out, row % axis[1].out, o}};
+        const Span spans[3] = {axis[0].window(at.o[0]), axis[1].window(at.o[1]), axis[2].window(at.o[2])};
+        Facts<T> facts = facts_of<Reducer, T>(p, level, n, c, at.o);
+        if constexpr (Reducer::is_sum)
+          if (spans[0].count * spans[1].count == 1 && spans[2].step == 1) at.c += sum_planes(at, count, spans, facts);
+        for (; at.c < c + count; ++at.c) {
+          if constexpr (Reducer::uses_alpha || Reducer::uses_uniform)
+            if (at.c > c) facts = facts_of<Reducer, T>(p, level, n, at.c, at.o);
+          pool(at, spans, facts);
+        }
+      }
   }
 
  private:
@@ -28,13 +39,10 @@ class Flat {
   const Level& level;
   const S *begin, *end;
 
-  void pool(const Place& at) const {
-    const Facts<T> fact = facts_of<Reducer, T>(p, level, at.n, at.c, at.o);
+  FASTPOOL_HD void pool(const Place& at, const Span* spans, const Facts<T>& fact) const {
     const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform), false};
     State state;
     state.start(Tap<V>(Tap<T>(0)), p);
-    const Axis* axis = level.grid.axis;
-    const Span spans[3] = {axis[0].window(at.o[0]), axis[1].window(at.o[1]), axis[2].window(at.o[2])};
     for_each_pass<0, Reducer::passes>(Passes{*this, begin + p.input.at(at.n, at.c, 0), spans, facts, state});
     state.finish(facts);
     if (!first_lane(state.ordinary())) return forward_exact<Reducer>(p, level, at);
@@ -48,6 +56,44 @@ class Flat {
     FASTPOOL_HD T moment(int which) const { return first_lane(state.moment(which)); }
     FASTPOOL_HD Tap<T> tap() const { return first_lane(state.tap()); }
   };
+
+  // Windows that are one run, of neighbouring planes, as far as they fill a register: its lanes are added up for all of
+  // them together. Returns how many there were.
+  int64_t sum_planes(const Place& at, int64_t count, const Span* spans, const Facts<T>& facts) const {
+    constexpr int n = kRegisterBytes / int(sizeof(T));
+    using Sums = Lanes<T, n>;
+    const int64_t positions = p.positions(), length = spans[2].count, bin = level.bin(at.o);
+    const Mask<Sums> tail = Tap<Sums>::iota() < Tap<Sums>(Tap<T>(length % n));
+    int64_t done = 0;
+    for (; done + n <= count; done += n) {
+      const S* x = begin + p.input.at(at.n, at.c + done, (spans[0].start * p.extent[1] + spans[1].start) * p.extent[2] + spans[2].start);
+      if (x + (n - 1) * positions + round_up(length, n) > end) break;
+      Sums sum[n];
+      unrolled<n>([&](auto plane) FASTPOOL_STEP {
+        const S* from = x + plane * positions;
+        Lanes<T, 2 * n> both(T(0));
+        int64_t k = 0;
+        for (; k + 2 * n <= length; k += 2 * n) both = both + load_stream<T, 2 * n>(from + k);
+        Sums mine = both.lo + both.hi;
+        if (k + n <= length) mine = mine + load<T, n>(from + k), k += n;
+        if (k < length) mine = mine + select(tail, load<T, n>(from + k), Sums(T(0)));
+        sum[plane] = mine;
+      });
+      // Halves the vectors and doubles the planes in each, until lane i is the sum of plane i.
+      FASTPOOL_UNROLL
+      for (int half = n / 2; half > 0; half /= 2) {
+        FASTPOOL_UNROLL
+        for (int i = 0; i < half; ++i) {
+          Sums low, high;
+          Sums::zip(sum[i], sum[i + half], low, high);
+          sum[i] = low + high;
+        }
+      }
+      store_part(static_cast<S*>(p.y) + level.output_base + level.output.at(at.n, at.c + done, bin), level.output.channel,
+                 sum[0] / Sums(facts.divisor), n);
+    }
+    return done;
+  }
 
   struct Passes {
     const Flat& self;
@@ -65,7 +111,7 @@ class Flat {
           const int64_t row = ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
           const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
           if (w.step == 1 && (!Reducer::uses_uniform || tap % L == 0) && plane + row + round_up(w.count, L) <= self.end)
-            add_run<pass>(state, plane + row, w.count, tap, tail);
+            add_run<pass>(state, plane + row, w.count, tap, tail, d.count * h.count > 1);
           else
             self.template add_pieces<pass>(state, plane + row, w.step, w.count, tap);
         }
@@ -73,16 +119,16 @@ class Flat {
     }
   };
 
-  static constexpr int64_t kShortRun = 1024;  // long ones the hardware prefetches better alone
+  static constexpr int64_t kShortRun = 1024;  // others the hardware prefetches better alone
 
   // `count` neighbours, from the first lane on; `tail` holds for the lanes of the last step.
   template <int pass>
-  static FASTPOOL_HD void add_run(State& state, const S* x, int64_t count, int64_t tap, Mask<V> tail) {
+  static FASTPOOL_HD void add_run(State& state, const S* x, int64_t count, int64_t tap, Mask<V> tail, bool jumps) {
     int64_t k = 0;
-    if (pass == 0 && count < kShortRun)
+    if (pass == 0 && jumps && count < kShortRun)
       for (int64_t byte = 0; byte < count * int64_t(sizeof(S)); byte += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
-    for (; k + L <= count; k += L) state.template add<pass>(load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
+    for (; k + L <= count; k += L) state.template add<pass>(load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
     if (k < count) add_masked<Reducer, pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return tail; });
   }
 

@@ -38,7 +38,7 @@ struct Forward {
       each_channel(level, begin, end, planes.L, [&](auto&&... part) { planes.run(part...); });
     } else if (level.forward == Schedule::flat) {
       const Flat<Reducer, S> flat(p, level);
-      each_channel(level, begin, end, 1, [&](auto&&... part) { flat.run(part...); });
+      each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
     } else {
       Rows<Reducer, S> rows(p, level, seed, Arena(Rows<Reducer, S>::scratch_bytes(level.grid)));
       each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });

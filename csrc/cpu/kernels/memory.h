@@ -83,6 +83,21 @@ FASTPOOL_HD Lanes<T, L> load(const S* from) {
   }
 }
 
+// The same, for what streams from memory: prefetchers of Zen 4 start sooner where every cache line is loaded in two halves.
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_stream(const S* from) {
+#if FASTPOOL_VECTOR_BYTES == 64
+  if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
+    return Lanes<T, L>{load_stream<T, L / 2>(from), load_stream<T, L / 2>(from + L / 2)};
+  } else if constexpr (std::is_same_v<S, T>) {
+    const auto* halves = reinterpret_cast<const __m256i_u*>(from);
+    const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256(halves));
+    return Lanes<T, L>::of((typename Lanes<T, L>::Raw)_mm512_inserti64x4(low, _mm256_loadu_si256(halves + 1), 1));
+  } else
+#endif
+    return load<T, L>(from);
+}
+
 template <class S, class T, int L>
 FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
