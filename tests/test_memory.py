@@ -242,3 +242,15 @@ def test_more_than_2_31_elements_in_many_planes(huge, layout):
     assert y.count_nonzero() == 2
     assert average.count_nonzero() == (1 if layout == "planes" else 2)
     flat[-1], flat[-1000] = 0.0, 0.0
+
+
+@pytest.mark.parametrize("channels", [32, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_results_too_large_for_caches(channels, dtype):
+    """They are written past the caches, where their addresses allow it."""
+    rows = 48 * 2**20 // (channels * 500 * dtype.itemsize) + 3
+    x = torch.randn(1, channels, rows, 500, dtype=dtype)
+    x[0, 5, 6, 7] = torch.nan
+    wide = x.contiguous(memory_format=torch.channels_last)
+    for pool in (F.max_pool2d, F.avg_pool2d):
+        assert torch.equal(pool(wide, 2).nan_to_num(9), pool(x, 2).nan_to_num(9))

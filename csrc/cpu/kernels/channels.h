@@ -29,7 +29,13 @@ class Channels {
     return (grid.axis[2].out + 4 * words_of(channels) + L) * int64_t(sizeof(T)) + kSlack;
   }
   Channels(const Problem& p, const Level& level, uint64_t seed, int64_t channels, Arena& arena)
-      : p(p), level(level), seed(seed), word_step(words_of(channels)), drawn(arena.take<T>(4 * word_step + L)), divisors(p, level, arena) {}
+      : p(p),
+        level(level),
+        seed(seed),
+        word_step(words_of(channels)),
+        drawn(arena.take<T>(4 * word_step + L)),
+        divisors(p, level, arena),
+        streams(p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed) {}
 
   // One row of bins. Spans of depth and height are in the coordinates of `lines`.
   void run(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h) {
@@ -69,7 +75,7 @@ class Channels {
   }
 
  private:
-  static constexpr int64_t kSmallWindow = 16 << 10;
+  static constexpr int64_t kSmallWindow = 16 << 10, kStreamed = 48 << 20;
   // Several passes over nine registers are slow to compile and no faster.
   static constexpr bool kHoldsNine = Reducer::passes == 1;
   // The first tile asks for a whole position where that is short, so that the others find it.
@@ -112,6 +118,7 @@ class Channels {
   int64_t word_step;
   T* drawn;
   Divisors<T> divisors;
+  bool streams;  // so much data that no cache keeps the results until they are read
 
   FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
     Facts<V> facts;
@@ -179,16 +186,15 @@ class Channels {
     state.start(Tap<V>(Tap<T>((window.d.first * window.h.size + window.h.first) * window.w.size + window.w.first)), p);
   }
 
-  FASTPOOL_HD void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, int64_t step, int64_t saved_step,
-                     State& state) const {
+  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
     state.finish(facts);
     const auto odd = odd_lanes(state, part.count);
-    store_lanes<Reducer, Result>(p, level, window.out + part.c * step, step, window.saved + part.c * saved_step, saved_step, part.count,
-                                 state);
-    repair(odd, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
+    store_lanes<Reducer, Result>(p, level, window.out + part.c * level.output.channel, level.output.channel,
+                                 window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
+    repair_tile(at, part, odd);
   }
-  FASTPOOL_HD void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
-    finish(at, part, window, facts, level.output.channel, p.saved.channel, state);
+  FASTPOOL_HD void repair_tile(const Place& at, Part part, const auto& odd) const {
+    repair(odd, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
   }
 
   template <bool by_parts>
@@ -216,11 +222,26 @@ class Channels {
         if constexpr (Reducer::uses_alpha || Reducer::uses_uniform) facts = facts_at(at, {c, L}, bin);
         const S* from = first + c;
         V x[height * width];
-        unrolled<height * width>([&](auto k) FASTPOOL_STEP { x[k] = load<T, L>(from + k / width * row_step + k % width * step); });
+        unrolled<height * width>([&](auto k) FASTPOOL_STEP {
+          const S* element = from + k / width * row_step + k % width * step;
+          x[k] = height * width > 4 ? load<T, L>(element) : load_stream<T, L>(element);  // more of them come from the cache
+        });
         State state;
         state.start(Tap<V>(Tap<T>(0)), p);
         for_each_pass<0, Reducer::passes>(Held<V, State, height * width>{p, facts, state, x});
-        finish(at, {c, L}, window, facts, 1, 1, state);
+        state.finish(facts);
+        const auto odd = odd_lanes(state, L);
+        if (streams)
+          store_results<Reducer, Result>(p, level, window.out + c, window.saved + c, state,
+                                         [](auto* to, bool is_saved, auto lanes) FASTPOOL_STEP {
+                                           if (is_saved)
+                                             store(to, lanes);
+                                           else
+                                             store_past(to, lanes);
+                                         });
+        else
+          store_lanes<Reducer, Result>(p, level, window.out + c, 1, window.saved + c, 1, L, state);
+        repair_tile(at, {c, L}, odd);
       }
       first += level.grid.axis[2].stride * lines.step;
       window.out += level.output.position, window.saved += p.saved.position;

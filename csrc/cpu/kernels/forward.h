@@ -77,6 +77,7 @@ struct Forward {
         lanes.run(at, unit.channels, lines, axis[0].window(at.o[0]), axis[1].window(at.o[1]));
       }
     });
+    end_stores_past();
   }
 
   void direct(const Level& level, int64_t n, int64_t c, int64_t, int64_t first, int64_t last) const {

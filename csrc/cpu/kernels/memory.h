@@ -122,6 +122,32 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   }
 }
 
+// The same past the caches, where the address allows it. Ends with end_stores_past().
+template <class S, class T, int L>
+FASTPOOL_HD void store_past(S* to, Lanes<T, L> lanes) {
+  if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
+    store_past(to, lanes.lo);
+    store_past(to + L / 2, lanes.hi);
+  } else {
+#if FASTPOOL_VECTOR_BYTES > 16
+    if constexpr (std::is_same_v<S, T>)
+      if (reinterpret_cast<uintptr_t>(to) % kRegisterBytes == 0) {
+#if FASTPOOL_VECTOR_BYTES == 64
+        return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)lanes.v);
+#else
+        return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)lanes.v);
+#endif
+      }
+#endif
+    store(to, lanes);
+  }
+}
+FASTPOOL_HD void end_stores_past() {
+#if FASTPOOL_VECTOR_BYTES > 16
+  _mm_sfence();
+#endif
+}
+
 // The first 0 <= count < 2 * pieces of some elements, in copies of halving length.
 template <int pieces, class S>
 FASTPOOL_HD void copy_part(S* to, const S* from, int64_t count) {
