@@ -43,7 +43,7 @@ class Windows {
  public:
   Windows(const Problem& p, const Level& level) : level(level), axis(level.grid.axis), p(p) {
     for (int a = 0; a < 3; ++a)
-      for (int64_t o = 0; o < axis[a].out; ++o) windows[a].push_back({axis[a].position(o, 0), uint32_t(axis[a].taps(o))});
+      for (int64_t o = 0; axis[a].adaptive() && axis[a].out <= kFewBins && o < axis[a].out; ++o) bins[a].push_back(compute(a, o));
     alike = !(axis[0].adaptive() || axis[1].adaptive() || axis[2].adaptive());
     int64_t o[3] = {0, 0, 0}, elements = 0;
     if (p.tap_bytes != 1 || (!alike && p.positions() > kSmallPlane)) return;
@@ -53,6 +53,7 @@ class Windows {
           begins.push_back(elements);
           for (int64_t tap = 0; tap < level.grid.taps(o); ++tap) table.push_back(element(o, uint32_t(tap)) - origin(o));
         }
+    begins.push_back(elements);
   }
 
   const Level& level;
@@ -60,34 +61,34 @@ class Windows {
 
   // An element of a window.
   int64_t element(const int64_t o[3], uint32_t tap) const {
-    const uint32_t columns = windows[2][size_t(o[2])].size, lines = windows[1][size_t(o[1])].size;
+    const uint32_t columns = window(2, o).size, lines = window(1, o).size;
     const uint32_t line = tap / columns, slice = line / lines;
     const int64_t row = slice * axis[0].dilation * p.extent[1] + (line - slice * lines) * axis[1].dilation;
     return first(o) + (row * p.extent[2] + (tap - line * columns) * axis[2].dilation) * p.input.position;
   }
   // How many elements it has. Other taps stand for none: a draw may find nothing to select.
-  uint32_t count(const int64_t o[3]) const {
-    return windows[0][size_t(o[0])].size * windows[1][size_t(o[1])].size * windows[2][size_t(o[2])].size;
-  }
+  uint32_t count(const int64_t o[3]) const { return window(0, o).size * window(1, o).size * window(2, o).size; }
   // The elements of a window, from its origin, or null where no table says so.
-  const int64_t* elements(int64_t bin) const { return table.empty() ? nullptr : &table[size_t(begins[alike ? 0 : size_t(bin)])]; }
+  const int64_t* elements(int64_t bin) const { return table.empty() ? nullptr : table.data() + begins[alike ? 0 : size_t(bin)]; }
   int64_t origin(const int64_t o[3]) const { return alike ? first(o) : 0; }
 
  private:
-  static constexpr int64_t kSmallPlane = 4096;
+  static constexpr int64_t kSmallPlane = 4096, kFewBins = 256;
   struct Window {
     int64_t start;
     uint32_t size;
   };
   const Axis* axis;
   const Problem& p;
-  std::vector<Window> windows[3];
+  std::vector<Window> bins[3];  // of few bins, which take divisions to find
   std::vector<int64_t> table, begins;
+
+  Window compute(int a, int64_t o) const { return {axis[a].position(o, 0), uint32_t(axis[a].taps(o))}; }
+  Window window(int a, const int64_t o[3]) const { return bins[a].empty() ? compute(a, o[a]) : bins[a][size_t(o[a])]; }
 
   // Element 0 of a window, be it padding.
   int64_t first(const int64_t o[3]) const {
-    const int64_t d = windows[0][size_t(o[0])].start, h = windows[1][size_t(o[1])].start, w = windows[2][size_t(o[2])].start;
-    return ((d * p.extent[1] + h) * p.extent[2] + w) * p.input.position;
+    return ((window(0, o).start * p.extent[1] + window(1, o).start) * p.extent[2] + window(2, o).start) * p.input.position;
   }
 };
 
@@ -146,11 +147,16 @@ class Scatter {
       }
       return;
     }
+    if (elements) {
+      for (; bin < level.grid.bins(); ++bin, elements = windows.elements(bin))
+        if (taps[bin] < windows.elements(bin + 1) - elements) add(gx[elements[taps[bin]]], g[bin]);
+      return;
+    }
     for (; o[0] < axis[0].out; ++o[0])
       for (o[1] = 0; o[1] < axis[1].out; ++o[1])
         for (o[2] = 0; o[2] < axis[2].out; ++o[2], ++bin) {
           const uint32_t chosen = tap(saved + bin);
-          if (chosen < windows.count(o)) add(gx[elements ? windows.elements(bin)[chosen] : windows.element(o, chosen)], g[bin]);
+          if (chosen < windows.count(o)) add(gx[windows.element(o, chosen)], g[bin]);
         }
   }
 
