@@ -35,7 +35,7 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, arena),
-        streams(p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed) {}
+        streams(p.lanes_are_channels && p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed) {}
 
   // One row of bins. Spans of depth and height are in the coordinates of `lines`.
   void run(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h) {
