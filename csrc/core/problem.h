@@ -20,7 +20,8 @@ struct Place {
 
 // How one level of one input is computed: lanes run over the outputs of a row, over one window, over planes that are
 // transposed first, or not at all. Where channels lie next to each other, lanes run over them unless it is `direct`.
-enum class Schedule : int32_t { rows, flat, planes, direct };
+// `scatter`, of selections' gradients, goes from outputs to the input.
+enum class Schedule : int32_t { rows, flat, planes, direct, scatter };
 
 struct Level {
   Grid grid;

@@ -24,10 +24,6 @@ FASTPOOL_KERNELS(avx512)
 #endif
 #undef FASTPOOL_KERNELS
 
-// Defined in csrc/cpu/scatter.cpp, for gradients of selections.
-bool scatters(const Problem& p);
-void scatter(const Problem& p);
-
 // Runs chunk(p, begin, end) over [0, units) on the threads of the host framework.
 void parallel(const Problem& p, int64_t units, int64_t grain, Chunk chunk);
 
@@ -52,7 +48,6 @@ void forward(const Problem& p) {
 
 template <class Gradient>
 void backward(const Problem& p) {
-  if (Gradient::selects && scatters(p)) return scatter(p);
   Chunk chunk = baseline::backward<Gradient>;
 #if defined(__x86_64__)
   if (capability() == Capability::avx2) chunk = avx2::backward<Gradient>;

@@ -56,9 +56,17 @@ inline Units forward_units(const Problem& p) {
   return Units(p, p.bin_rows, lanes_of(p.dtype), planes);
 }
 inline Units backward_units(const Problem& p) {
+  const int64_t rows = p.extent[0] * p.extent[1], lanes = lanes_of(p.dtype);
+  if (p.levels[0].backward == Schedule::scatter) {
+    // Outputs that two parts see are visited for each, and lanes are none.
+    const bool half = p.dtype == Dtype::float16 || p.dtype == Dtype::bfloat16;
+    Units whole(p, 1, p.lanes_are_channels && !half ? 4 * lanes : lanes, false);
+    whole.rows = rows;
+    return whole.count() < 4 ? Units(p, rows, lanes, false) : whole;
+  }
   bool planes = false;
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].backward == Schedule::planes;
-  return Units(p, p.extent[0] * p.extent[1], lanes_of(p.dtype), planes);
+  return Units(p, rows, lanes, planes);
 }
 
 }  // namespace fastpool::cpu

@@ -13,7 +13,7 @@ static std::tuple<Tensor, Tensor> max_pool(Tensors inputs, Ints window, int64_t 
 }
 
 static Tensors select_backward(Tensor grad, Tensor taps, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order) {
-  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {.selects = true});
   return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t) { run_backward<SelectGradient>(p, call.grad); });
 }
 

@@ -62,8 +62,8 @@ static WindowSizes window_sizes(const Axis& axis) {
   return {whole + 1, axis.out % rest == 0 ? whole + 1 : whole + 2};
 }
 
-// Lanes over one window pay from about two steps of all lanes on, and rows of half a step: 7x7 costs 0.5 ns an element
-// transposed and 2.1 in lanes of its own, 14x14 0.85 and 0.6; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
+// Lanes over one window pay from about two steps of all lanes on, and rows of half a step: an element of a maximum costs, in
+// ns, transposed and in lanes of its own, 6x6 0.28 and 0.47, 7x7 0.29 and 0.33; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
 constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 // Transposing planes pays when there are a few, and rows are short. Milliseconds for (8, 512, W, W) float32 on one thread
 // of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
@@ -80,6 +80,20 @@ static bool has_narrow_gradient(const Grid& grid) {
   if (grid.bins() == 1) return w.in <= 1024;
   if (w.adaptive() || (w.stride != 1 && w.stride != 2 && w.stride != 4)) return w.in < 64;
   return w.out < (w.stride >= w.extent() ? 8 : 24);
+}
+
+// Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
+// milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
+// channels), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last 56x56 0.5 and 0.65.
+static bool compares_taps(const Grid& grid, bool channels_last) {
+  const Axis& w = grid.axis[2];
+  int64_t taps = 1;
+  for (const Axis& axis : grid.axis) {
+    if (axis.adaptive() || axis.stride < axis.extent()) return false;
+    taps *= axis.kernel;
+  }
+  return taps <= 8 && w.dilation == 1 &&
+         (channels_last || (w.out >= 24 && w.before == 0 && (w.stride == 1 || w.stride == 2 || w.stride == 4)));
 }
 
 static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {
@@ -114,7 +128,9 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;
   const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && axis[2].kernel > 2 * axis[2].out);
-  if (channels_last)
+  if (traits.selects)
+    level.backward = alone && compares_taps(level.grid, channels_last) ? Schedule::rows : Schedule::scatter;
+  else if (channels_last)
     level.backward = Schedule::rows;
   else if (planes && (has_narrow_gradient(level.grid) || (!sliding && smallest_width < kNarrowBin)))
     level.backward = Schedule::planes;

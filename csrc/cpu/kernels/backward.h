@@ -4,6 +4,7 @@
 #include "cpu/kernels/disjoint_backward.h"
 #include "cpu/kernels/lanes_backward.h"
 #include "cpu/kernels/rows_backward.h"
+#include "cpu/kernels/scatter.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -19,10 +20,17 @@ struct Backward {
       for (int64_t u = begin; u < end; ++u) exact(units.at(u));
     else if (DisjointLanes<Gradient, S>::fits(p))
       run_units<DisjointLanes<Gradient, S>>(begin, end);
-    else if (WholePlanes<Gradient, S>::fits(p))
-      run_units<WholePlanes<Gradient, S>>(begin, end);
     else if (DisjointRows<Gradient, S>::fits(p))
       run_units<DisjointRows<Gradient, S>>(begin, end);
+    else if constexpr (Gradient::selects)
+      overlaps(p) ? run_units<Scatter<S, Accumulated<S>>>(begin, end) : run_units<Scatter<S, S>>(begin, end);
+    else
+      gather(begin, end);
+  }
+
+  void gather(int64_t begin, int64_t end) const {
+    if (WholePlanes<Gradient, S>::fits(p))
+      run_units<WholePlanes<Gradient, S>>(begin, end);
     else if (p.lanes_are_channels || has(Schedule::planes))
       run_units<LanesBackward<Gradient, S>>(begin, end);
     else if (has(Schedule::rows))

@@ -18,7 +18,9 @@ class DisjointLanes {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) { return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1; }
+  static bool fits(const Problem& p) {
+    return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1 && p.levels[0].backward == Schedule::rows;
+  }
   static int64_t scratch_bytes(const Problem& p) {
     return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + Slots::bytes(backward_units(p).most_channels() + L) + kSlack;
   }
@@ -108,7 +110,7 @@ class DisjointRows {
   static bool fits(const Problem& p) {
     const Axis& w = p.levels[0].grid.axis[2];
     return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 &&
-           (w.stride == 1 || w.stride == 2 || w.stride == 4);
+           w.kernel <= w.stride && (w.stride == 1 || w.stride == 2 || w.stride == 4);
   }
   static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
   DisjointRows(const Problem& p, Arena arena)

@@ -57,6 +57,14 @@ FASTPOOL_HD void store_integers(S* to, Lanes<T, L> lanes) {
   }
 }
 
+template <class S>
+FASTPOOL_HD Accumulated<S> widen_one(S x) {
+#if FASTPOOL_VECTOR_BYTES > 16
+  if constexpr (std::is_same_v<S, Half>) return _cvtsh_ss(x.bits);
+#endif
+  return widen(x);
+}
+
 // L elements of storage type S as lanes of T.
 template <class T, int L, class S>
 FASTPOOL_HD Lanes<T, L> load(const S* from) {

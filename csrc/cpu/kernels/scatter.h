@@ -1,0 +1,233 @@
+// Backward of a selection: a gradient of zeros, to which every output adds its own at the element it selected. Outputs
+// are visited level by level in row-major order, so that the sums have the bits that gathering them would have.
+#pragma once
+
+#include "cpu/kernels/tile.h"
+
+namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+// Whether an element may hear from several outputs.
+inline bool overlaps(const Problem& p) {
+  bool found = p.level_count > 1;
+  for (const Axis& axis : p.levels[0].grid.axis) found |= axis.out > 1 && (axis.adaptive() || axis.stride < axis.extent());
+  return found;
+}
+
+// Sums are of type Sum: the gradient itself, or where they have to be narrowed in the end, scratch.
+template <class S, class Sum>
+class Scatter {
+ public:
+  using T = Accumulated<S>;
+
+  static int64_t scratch_bytes(const Problem& p) {
+    int64_t bytes = (p.level_count + 1) * (int64_t(sizeof(Source)) + kSlack);
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      const Grid& grid = p.levels[l].grid;
+      bytes += grid.rows() * int64_t(sizeof(Rows)) + (list_size(p, grid) + grid.bins() + 1) * 8;
+    }
+    return bytes + (narrows ? held_rows(p) * p.extent[2] * step_of(p) * int64_t(sizeof(T)) + kSlack : 0);
+  }
+  Scatter(const Problem& p, Arena arena) : p(p), step(step_of(p)), sources(arena.take<Source>(p.level_count)) {
+    for (int32_t l = 0; l < p.level_count; ++l) sources[l] = source_of(p.levels[l], arena);
+    if (narrows) sums = arena.take<Sum>(held_rows(p) * p.extent[2] * step + 1);
+  }
+
+  void run(const Units::Unit& unit) const {
+    if (p.lanes_are_channels) return run_rows(unit);
+    for (int64_t c = 0; c < unit.channels; ++c) run_rows({unit.n, unit.c + c, 1, unit.first_row, unit.last_row});
+  }
+
+ private:
+  static constexpr bool narrows = !std::is_same_v<S, Sum>;  // some rows of the input at a time
+  static constexpr int64_t kHeld = 128 << 10, kSmallPlane = 4096;
+
+  // The rows of the input that a row of windows sees, and where the first of these windows lies.
+  struct Rows {
+    int64_t first, last, origin;
+  };
+  // One level. `elements` lists where the elements of windows lie, if there are few: of windows of one size for all of
+  // them, counted from where a window lies, and of others for each, from where `begins` says and counted from the plane.
+  struct Source {
+    const Level* level;
+    const Rows* rows;
+    const int64_t *elements, *begins;
+    bool alike;
+  };
+  // The sums of some rows of the input; what lies elsewhere is left to others.
+  struct Held {
+    Sum* first;
+    int64_t begin, size;
+  };
+
+  const Problem& p;
+  int64_t step;  // between the sums of neighbouring positions
+  Source* sources;
+  Sum* sums = nullptr;
+
+  static int64_t step_of(const Problem& p) {
+    return !p.lanes_are_channels ? 1 : narrows ? backward_units(p).most_channels() : p.input.position;
+  }
+  static int64_t held_rows(const Problem& p) { return smaller(larger(kHeld / (p.extent[2] * step_of(p)), 1), p.extent[0] * p.extent[1]); }
+  static bool is_alike(const Grid& grid) { return !(grid.axis[0].adaptive() || grid.axis[1].adaptive() || grid.axis[2].adaptive()); }
+  static int64_t list_size(const Problem& p, const Grid& grid) {
+    const bool alike = is_alike(grid);
+    if (p.tap_bytes != 1 || (!alike && p.positions() > kSmallPlane)) return 0;
+    int64_t size = 1;
+    for (const Axis& axis : grid.axis) {
+      int64_t taps = 0;
+      for (int64_t o = 0; o < (alike ? 1 : axis.out); ++o) taps += axis.taps(o);
+      size *= taps;
+    }
+    return size;
+  }
+
+  Source source_of(const Level& level, Arena& arena) const {
+    const Axis* axis = level.grid.axis;
+    const bool alike = is_alike(level.grid);
+    Rows* rows = arena.take<Rows>(level.grid.rows());
+    for (int64_t r = 0; r < level.grid.rows(); ++r) {
+      const int64_t o[3] = {r / axis[1].out, r % axis[1].out, 0};
+      const Span d = axis[0].window(o[0]), h = axis[1].window(o[1]);
+      rows[r] = {d.start * p.extent[1] + h.start, (d.start + (d.count - 1) * d.step) * p.extent[1] + h.start + (h.count - 1) * h.step,
+                 alike ? level.grid.position(o, 0) * step : 0};
+    }
+    const int64_t size = list_size(p, level.grid);
+    if (size == 0) return {&level, rows, nullptr, nullptr, alike};
+    int64_t *elements = arena.take<int64_t>(size), *begins = arena.take<int64_t>(level.grid.bins() + 1), bin = 0, listed = 0, o[3];
+    for (o[0] = 0; o[0] < (alike ? 1 : axis[0].out); ++o[0])
+      for (o[1] = 0; o[1] < (alike ? 1 : axis[1].out); ++o[1])
+        for (o[2] = 0; o[2] < (alike ? 1 : axis[2].out); ++o[2]) {
+          begins[bin++] = listed;
+          for (int64_t tap = 0; tap < level.grid.taps(o); ++tap)
+            elements[listed++] = level.grid.position(o, tap) * step - (alike ? rows[0].origin : 0);
+        }
+    begins[bin] = listed;
+    return {&level, rows, elements, begins, alike};
+  }
+
+  void run_rows(const Units::Unit& unit) const {
+    const int64_t most = narrows ? held_rows(p) : unit.last_row - unit.first_row;
+    for (int64_t row = unit.first_row, count; row < unit.last_row; row += count) {
+      count = smaller(most, unit.last_row - row);
+      const int64_t begin = row * p.extent[2], positions = count * p.extent[2];
+      S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, begin);
+      if constexpr (narrows) {
+        add_levels(unit, row, row + count, {sums, begin * step, positions * step});
+        if (!p.lanes_are_channels) narrow(gx, sums, positions);
+        for (int64_t i = 0; i < positions && p.lanes_are_channels; ++i) narrow(gx + i * p.input.position, sums + i * step, unit.channels);
+      } else {
+        add_levels(unit, row, row + count, {gx, begin * step, positions * step});
+      }
+    }
+  }
+  static void narrow(S* to, const Sum* from, int64_t count) {
+    constexpr int L = kLanes<T>;
+    for (int64_t i = 0; i < count; i += L) store_part(to + i, 1, load<T, L>(from + i), smaller(L, count - i));
+  }
+
+  // The sums of rows first … last - 1. Those of channels-last input are cleared just before the first output that sees
+  // them, so that they are still in the cache for it.
+  void add_levels(const Units::Unit& unit, int64_t first, int64_t last, const Held& held) const {
+    int64_t cleared = 0;
+    const auto clear_to = [&](int64_t row) {
+      const int64_t count = smaller(row, last) - first;
+      if (cleared < count) clear(unit, held, cleared, count);
+      cleared = larger(cleared, count);
+    };
+    if (!p.lanes_are_channels) clear_to(last);
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      const Source& source = sources[l];
+      int64_t begin = 0, end = source.level->grid.rows();
+      while (begin < end && source.rows[begin].last < first) ++begin;
+      while (begin < end && source.rows[end - 1].first >= last) --end;
+      if (!p.lanes_are_channels) add_plane(unit, held, source, begin, end);
+      for (int64_t row = begin; row < end && p.lanes_are_channels; ++row) {
+        clear_to(source.rows[row].last + 1);
+        add_row(unit, held, source, row);
+      }
+    }
+    clear_to(last);
+  }
+  void clear(const Units::Unit& unit, const Held& held, int64_t begin, int64_t end) const {
+    Sum* to = held.first + begin * p.extent[2] * step;
+    const int64_t positions = (end - begin) * p.extent[2];
+    if (narrows || unit.channels == step) return fill_zeros(to, positions * step);
+    for (int64_t i = 0; i < positions; ++i) fill_zeros(to + i * step, unit.channels);
+  }
+  static void fill_zeros(Sum* to, int64_t count) { memset(static_cast<void*>(to), 0, size_t(count) * sizeof(Sum)); }
+
+  // The outputs of rows begin … end - 1 of one plane.
+  void add_plane(const Units::Unit& unit, const Held& held, const Source& source, int64_t begin, int64_t end) const {
+    const Level& level = *source.level;
+    const Axis* axis = level.grid.axis;
+    const int64_t first = begin * axis[2].out, saved = p.saved.at(unit.n, unit.c, level.first_bin + first);
+    const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, first);
+    const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + saved;
+    if (source.elements && source.alike) return add_alike(held, source, begin, end, taps, g);
+    if (source.elements) return add_bins(held, source.elements, source.begins + first, taps, g, (end - begin) * axis[2].out);
+    for (int64_t i = 0; i < (end - begin) * axis[2].out; ++i) {
+      const int64_t row = begin + i / axis[2].out, o[3] = {row / axis[1].out, row % axis[1].out, i % axis[2].out};
+      const uint32_t tap = uint32_t(saved_tap<T>(p, saved + i));
+      if (tap < uint32_t(level.grid.taps(o))) add(held, level.grid.position(o, tap) - held.begin, g[i]);
+    }
+  }
+  // These by themselves, so that all of it stays in registers.
+  static __attribute__((noinline)) void add_alike(const Held& held, const Source& source, int64_t begin, int64_t end, const uint8_t* taps,
+                                                  const S* g) {
+    const int64_t outputs = source.level->grid.axis[2].out, stride = source.level->grid.axis[2].stride, *elements = source.elements;
+    const uint32_t count = uint32_t(source.begins[1]);
+    for (int64_t row = begin; row < end; ++row, taps += outputs, g += outputs)
+      add_outputs(held, source.rows[row].origin - held.begin, stride, elements, count, taps, g, outputs);
+  }
+  static __attribute__((noinline)) void add_bins(const Held& held, const int64_t* elements, const int64_t* begins, const uint8_t* taps,
+                                                 const S* g, int64_t bins) {
+    for (int64_t i = 0; i < bins; ++i)
+      if (taps[i] < begins[i + 1] - begins[i]) add(held, elements[begins[i] + taps[i]] - held.begin, g[i]);
+  }
+  // One row of outputs of all channels.
+  void add_row(const Units::Unit& unit, const Held& held, const Source& source, int64_t row) const {
+    const Level& level = *source.level;
+    const Axis* axis = level.grid.axis;
+    int64_t o[3] = {row / axis[1].out, row % axis[1].out, 0}, bin = row * axis[2].out, origin = source.rows[row].origin - held.begin;
+    int64_t saved = p.saved.at(unit.n, unit.c, level.first_bin + bin);
+    const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, bin);
+    for (; o[2] < axis[2].out; ++o[2], ++bin, saved += p.saved.position, g += level.output.position) {
+      const uint32_t count = uint32_t(level.grid.taps(o));
+      const int64_t* elements = source.elements ? source.elements + (source.alike ? 0 : source.begins[bin]) : nullptr;
+      if (elements && p.saved.channel == 1 && level.output.channel == 1)
+        add_channels(held, origin, elements, count, static_cast<const uint8_t*>(p.taps) + saved, g, unit.channels);
+      else
+        for (int64_t c = 0; c < unit.channels; ++c) {
+          const uint32_t tap = uint32_t(saved_tap<T>(p, saved + c * p.saved.channel));
+          if (tap >= count) continue;
+          const int64_t at = elements ? origin + elements[tap] : level.grid.position(o, tap) * step - held.begin;
+          add(held, at + c, g[c * level.output.channel]);
+        }
+      if (source.alike) origin += axis[2].stride * step;
+    }
+  }
+  static __attribute__((noinline)) void add_channels(const Held& held, int64_t origin, const int64_t* elements, uint32_t count,
+                                                     const uint8_t* taps, const S* g, int64_t channels) {
+    add_outputs(held, origin, 1, elements, count, taps, g, channels);
+  }
+  // `outputs` of windows of `count` elements, `between` apart.
+  static FASTPOOL_HD void add_outputs(const Held& held, int64_t origin, int64_t between, const int64_t* elements, uint32_t count,
+                                const uint8_t* taps, const S* g, int64_t outputs) {
+    const Held mine = held;
+    for (int64_t i = 0; i < outputs; ++i, origin += between)
+      if (taps[i] < count) add(mine, origin + elements[taps[i]], g[i]);
+  }
+  // Taps that no window has stand for no element: a draw may find none to select.
+  static FASTPOOL_HD void add(const Held& held, int64_t at, S g) {
+    if constexpr (narrows)  // an element behind the others takes what lies elsewhere: a jump would be hard to predict
+      held.first[uint64_t(at) < uint64_t(held.size) ? at : held.size] += widen_one(g);
+    else if (uint64_t(at) < uint64_t(held.size)) {
+      if constexpr (std::is_same_v<S, T>)
+        held.first[at] += g;
+      else if (g.bits & 0x7fff)  // 0 + -0 is 0
+        held.first[at] = g;
+    }
+  }
+};
+
+}  // namespace fastpool::cpu::FASTPOOL_CAPABILITY
