@@ -274,7 +274,7 @@ SLIDING = [
         sliding(f"{k} random taps", (1, 3, k + 7), k, "positive", stride=3, layout="sliced")
         for k in (255, 256, 257, 1024)
     ),
-    sliding("one window a row", (1, 2, 5, 2), 2, stride=1),
+    sliding("one window a row", (1, 2, 5, 2), (1, 2), stride=1),
     sliding("one plane", (1, 1, 370, 371), 3, "integers", stride=2, padding=1),
     sliding("one sample channels_last", (1, 3, 210, 211), 3, "integers", stride=2, padding=1, layout="channels_last"),
     sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),
