@@ -321,3 +321,18 @@ def test_malformed_calls_are_refused():
         except RuntimeError:
             continue
         raise AssertionError(f"{what} was accepted")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_taps_in_the_padding_reach_no_other_plane(dtype, channels_last):
+    """No max pooling saves such taps, but a call by hand may bring them."""
+    window = [6, 3, 1, 1, 1, 1, 6, 3, 1, 1, 1, 1]
+    taps = torch.zeros(2, 4, 6, 6, dtype=torch.uint8)  # above and left of the output
+    grad = torch.ones(2, 4, 6, 6, dtype=dtype)
+    grad[0], grad[:, 0] = 0, 0
+    if channels_last:
+        taps, grad = (t.contiguous(memory_format=torch.channels_last) for t in (taps, grad))
+    (gradient,) = OPS.select_backward(grad, taps, [2, 4, 6, 6], 2, [int(channels_last)], window, -1)
+    assert not gradient[0].any() and not gradient[:, 0].any()
+    assert (gradient[1, 1:, :5, :5] == 1).all()
