@@ -78,7 +78,7 @@ static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.st
 static bool has_narrow_gradient(const Grid& grid) {
   const Axis& w = grid.axis[2];
   if (grid.bins() == 1) return w.in <= 1024;
-  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && w.stride != 4)) return w.in < 64;
+  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent()))) return w.in < 64;
   return w.out < (w.stride >= w.extent() ? 8 : 24);
 }
 
@@ -92,8 +92,7 @@ static bool compares_taps(const Grid& grid, bool channels_last) {
     if (axis.adaptive() || axis.stride < axis.extent()) return false;
     taps *= axis.kernel;
   }
-  return taps <= 8 && w.dilation == 1 &&
-         (channels_last || (w.out >= 24 && w.before == 0 && (w.stride == 1 || w.stride == 2 || w.stride == 4)));
+  return taps <= 8 && w.dilation == 1 && (channels_last || (w.out >= 24 && w.before == 0 && (w.stride == 2 || w.stride == 4)));
 }
 
 static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {

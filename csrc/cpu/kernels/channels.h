@@ -5,10 +5,10 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-// Where lanes lie: `height` x `width` positions a slice, `step` elements apart, of which none is read beyond `end`.
+// Where lanes lie: `height` x `width` positions a slice, `step` elements apart.
 template <class S>
 struct Lines {
-  const S *x, *end;
+  const S* x;
   int64_t height, width, step;
 };
 
@@ -26,7 +26,7 @@ class Channels {
   using State = typename Reducer::template State<V>;
 
   static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t channels) {
-    return (grid.axis[2].out + 4 * words_of(channels) + L) * int64_t(sizeof(T)) + kSlack;
+    return (grid.axis[2].out + 4 * words_of(channels) + 3 * L) * int64_t(sizeof(T)) + kSlack;
   }
   Channels(const Problem& p, const Level& level, uint64_t seed, int64_t channels, Arena& arena)
       : p(p),
@@ -35,7 +35,14 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, arena),
-        streams(p.lanes_are_channels && p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed) {}
+        streams(p.lanes_are_channels && p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed) {
+    if (!p.lanes_are_channels || p.channels >= L) return;
+    const int64_t size = p.samples * p.channels * p.positions(), some = smaller(L, size);
+    tail = arena.take<S>(2 * L);
+    last = static_cast<const S*>(p.x) + size - L;
+    memcpy(tail + L - some, last + L - some, size_t(some) * sizeof(S));
+    memset(static_cast<void*>(tail + L), 0, L * sizeof(S));
+  }
 
   // One row of bins. Spans of depth and height are in the coordinates of `lines`.
   void run(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h) {
@@ -57,9 +64,7 @@ class Channels {
         }
       Window window{d, h, w, out + o * level.output.position, saved + o * p.saved.position};
       const int64_t bytes = d.count * h.count * w.count * channels * int64_t(sizeof(S));
-      if (!inside(lines, window)) {
-        pool_small<true>(at, channels, lines, window, bin);
-      } else if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && bytes > kSmallWindow && channels > L)) {
+      if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && bytes > kSmallWindow && channels > L)) {
         pool_large(at, channels, lines, window, bin);
       } else if (side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
         windows = whole_windows(columns, o);
@@ -69,7 +74,7 @@ class Channels {
         else if constexpr (kHoldsNine)
           pool_held<3, 3>(at, channels, lines, window, bin, windows);
       } else {
-        pool_small<false>(at, channels, lines, window, bin);
+        pool_small(at, channels, lines, window, bin);
       }
     }
   }
@@ -77,7 +82,7 @@ class Channels {
  private:
   static constexpr int64_t kSmallWindow = 16 << 10, kStreamed = 48 << 20;
   // Several passes over nine registers are slow to compile and no faster.
-  static constexpr bool kHoldsNine = Reducer::passes == 1;
+  static constexpr bool kHoldsNine = Reducer::passes == 1 && sizeof(T) == 4;
   // The first tile asks for a whole position where that is short, so that the others find it.
   static FASTPOOL_HD int64_t ahead_of(int64_t tile, int64_t channels) {
     if (channels > 4 * L) return L * int64_t(sizeof(S));
@@ -118,6 +123,10 @@ class Channels {
   int64_t word_step;
   T* drawn;
   Divisors<T> divisors;
+  // Fewer channels than lanes are followed by those of the next position. Beyond `last` that would leave the tensor: what
+  // lies there is also in `tail`, and zeros behind it.
+  const S* last = reinterpret_cast<const S*>(UINTPTR_MAX);
+  S* tail = nullptr;
   bool streams;  // so much data that no cache keeps the results until they are read
 
   FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
@@ -128,20 +137,11 @@ class Channels {
     return facts;
   }
 
-  // Whether all lanes of every element of a window can be read. Fewer channels than lanes are followed by those of the
-  // next position, except at the end.
-  static FASTPOOL_HD bool inside(const Lines<S>& lines, const Window& window) {
-    const Span &d = window.d, &h = window.h, &w = window.w;
-    const int64_t last = ((d.start + (d.count - 1) * d.step) * lines.height + h.start + (h.count - 1) * h.step) * lines.width + w.start +
-                         (w.count - 1) * w.step;
-    return lines.x + last * lines.step + L <= lines.end;
-  }
-
   // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side; of what lies `far` bytes
   // ahead, `ahead` bytes are asked for.
-  template <int pass, int tiles, bool by_parts>
-  static FASTPOOL_HD void walk_row(State* states, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j,
-                             int64_t begin, int64_t end, int64_t ahead, int64_t far) {
+  template <int pass, int tiles>
+  FASTPOOL_HD void walk_row(State* states, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin,
+                       int64_t end, int64_t ahead, int64_t far) const {
     const Span &d = window.d, &h = window.h, &w = window.w;
     const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
     const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
@@ -154,18 +154,15 @@ class Channels {
         for (int64_t byte = 0; byte < ahead; byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
       unrolled<tiles>([&](auto t) FASTPOOL_STEP {
         const S* x = from + parts[t].c;
-        if constexpr (by_parts)
-          held[t].template add<pass>(load_part<T, L>(x, parts[t].count), Tap<V>(Tap<T>(tap + k)));
-        else
-          held[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+        if (tiles == 1 && x > last) x = tail + (x - last);
+        held[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
       });
     }
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
   }
 
-  template <bool by_parts>
   struct Passes {
-    const Problem& p;
+    const Channels& self;
     const Lines<S>& lines;
     const Window& window;
     const Part& part;
@@ -175,10 +172,10 @@ class Channels {
 
     template <int pass>
     FASTPOOL_HD void run() const {
-      if constexpr (pass > 0) state.template begin<pass>(facts, p);
+      if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
       for (int64_t i = 0; i < window.d.count; ++i)
         for (int64_t j = 0; j < window.h.count; ++j)
-          walk_row<pass, 1, by_parts>(&state, &part, lines, window, i, j, 0, window.w.count, ahead, kAhead);
+          self.template walk_row<pass, 1>(&state, &part, lines, window, i, j, 0, window.w.count, ahead, kAhead);
     }
   };
 
@@ -197,14 +194,13 @@ class Channels {
     repair(odd, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
   }
 
-  template <bool by_parts>
   void pool_small(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
     for (int64_t tile = 0; tile < channels; tile += L) {
       const Part part = part_at(tile, channels);
       const Facts<V> facts = facts_at(at, part, bin);
       State state;
       start(state, window);
-      for_each_pass<0, Reducer::passes>(Passes<by_parts>{p, lines, window, part, ahead_of(tile, channels), facts, state});
+      for_each_pass<0, Reducer::passes>(Passes{*this, lines, window, part, ahead_of(tile, channels), facts, state});
       finish(at, part, window, facts, state);
     }
   }
@@ -277,8 +273,8 @@ class Channels {
     }
     template <int pass, int count>
     FASTPOOL_HD void walk(int64_t t, int64_t i, int64_t j, int64_t k, int64_t end, int64_t far) const {
-      walk_row<pass, count, false>(states + t, parts + t, lines, window, i, j, k, end,
-                                   channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0, far);
+      self.template walk_row<pass, count>(states + t, parts + t, lines, window, i, j, k, end,
+                                          channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0, far);
     }
   };
 
@@ -314,7 +310,6 @@ class Planes {
       : p(p),
         level(level),
         values(arena.take<T>(held_positions(level.grid) * L)),
-        end(values + held_positions(level.grid) * L),
         turned(p),
         turned_level(level),
         lanes(turned, turned_level, seed, L, arena) {
@@ -339,11 +334,11 @@ class Planes {
   }
 
  private:
-  using Lanes = Channels<Reducer, T, WindowsOf::small, S>;
+  using Lanes = Channels<Reducer, T, std::is_same_v<S, T> && !Reducer::uses_uniform ? WindowsOf::both : WindowsOf::small, S>;
 
   const Problem& p;
   const Level& level;
-  T *values, *end;
+  T* values;
   Problem turned;  // results go to scratch
   Level turned_level;
   Lanes lanes;
@@ -381,7 +376,7 @@ class Planes {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]);
       if (is_small(grid)) {
-        lanes.run(at, count, Lines<T>{values, end, p.extent[1], p.extent[2], L}, d, h);
+        lanes.run(at, count, Lines<T>{values, p.extent[1], p.extent[2], L}, d, h);
         continue;
       }
       for (int64_t i = 0; i < d.count; ++i)
@@ -390,7 +385,7 @@ class Planes {
                p.extent[2]);
       // The rows in scratch follow each other without steps.
       const Span slices{0, d.count, 1, d.first, d.size}, lines_of_slice{0, h.count, 1, h.first, h.size};
-      lanes.run(at, count, Lines<T>{values, end, h.count, p.extent[2], L}, slices, lines_of_slice);
+      lanes.run(at, count, Lines<T>{values, h.count, p.extent[2], L}, slices, lines_of_slice);
     }
     const auto turn_back = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
     const int64_t to = level.output.at(n, c, first_bin), to_saved = p.saved.at(n, c, level.first_bin + first_bin);

@@ -109,8 +109,8 @@ class DisjointRows {
 
   static bool fits(const Problem& p) {
     const Axis& w = p.levels[0].grid.axis[2];
-    return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 &&
-           w.kernel <= w.stride && (w.stride == 1 || w.stride == 2 || w.stride == 4);
+    return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 && w.kernel <= w.stride &&
+           (w.stride == 2 || w.stride == 4);
   }
   static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
   DisjointRows(const Problem& p, Arena arena)
@@ -118,9 +118,7 @@ class DisjointRows {
 
   void run(const Units::Unit& unit) {
     for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
-      if (w.stride == 1)
-        run_plane<1>(unit, c);
-      else if (w.stride == 2)
+      if (w.stride == 2)
         run_plane<2>(unit, c);
       else
         run_plane<4>(unit, c);

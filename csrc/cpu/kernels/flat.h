@@ -124,12 +124,11 @@ class Flat {
   // `count` neighbours, from the first lane on; `tail` holds for the lanes of the last step.
   template <int pass>
   static FASTPOOL_HD void add_run(State& state, const S* x, int64_t count, int64_t tap, Mask<V> tail, bool jumps) {
-    int64_t k = 0;
     if (pass == 0 && jumps && count < kShortRun)
       for (int64_t byte = 0; byte < count * int64_t(sizeof(S)); byte += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
-    for (; k + L <= count; k += L) state.template add<pass>(load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
-    if (k < count) add_masked<Reducer, pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return tail; });
+    for (int64_t k = 0; k < count; k += L)
+      add_masked<Reducer, pass>(state, load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), count - k >= L, [&] { return tail; });
   }
 
   // Any run. Draws need lane = tap mod 32; for others any lane will do.

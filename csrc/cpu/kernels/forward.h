@@ -70,8 +70,7 @@ struct Forward {
     const S* x = static_cast<const S*>(p.x);
     const Axis* axis = level.grid.axis;
     each_unit(level, begin, end, [&](const Units::Unit& unit, int64_t first, int64_t last) {
-      const Lines<S> lines{x + p.input.at(unit.n, unit.c, 0), x + p.samples * p.channels * p.positions(), p.extent[1], p.extent[2],
-                           p.input.position};
+      const Lines<S> lines{x + p.input.at(unit.n, unit.c, 0), p.extent[1], p.extent[2], p.input.position};
       for (int64_t row = first; row < last; ++row) {
         const Place at{unit.n, unit.c, {row / axis[1].out, row % axis[1].out, 0}};
         lanes.run(at, unit.channels, lines, axis[0].window(at.o[0]), axis[1].window(at.o[1]));

@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "core/values.h"
+#include "core/exp.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -209,6 +209,21 @@ FASTPOOL_HD Lanes<float, L> from_bits(Lanes<uint32_t, L> x) {
 template <int L>
 FASTPOOL_HD Lanes<double, L> from_bits(Lanes<uint64_t, L> x) {
   return x.template as<double>();
+}
+
+// Of many registers a few at a time and out of line: it is long.
+template <class V>
+__attribute__((noinline)) void replace_by_exponential(V& x) {
+  x = fastpool::exponential(x);
+}
+template <class T, int L>
+FASTPOOL_HD Lanes<T, L, false> exponential(Lanes<T, L, false> x) {
+  constexpr int registers = L * int(sizeof(T)) / kRegisterBytes;
+  if constexpr (registers <= 4) return fastpool::exponential(x);
+  if constexpr (registers > 8) return Lanes<T, L>(exponential(x.lo), exponential(x.hi));
+  replace_by_exponential(x.lo);
+  replace_by_exponential(x.hi);
+  return x;
 }
 
 // Two registers, so that two independent chains hide each other's latency.

@@ -65,6 +65,16 @@ FASTPOOL_HD Accumulated<S> widen_one(S x) {
   return widen(x);
 }
 
+// Where the processor has no instruction for it. Out of line: it is long, and everywhere.
+template <int L, class T, class S>
+__attribute__((noinline)) void widen_all(T* to, const S* from) {
+  for (int i = 0; i < L; ++i) to[i] = widen(from[i]);
+}
+template <int L, class T, class S>
+__attribute__((noinline)) void narrow_all(S* to, const T* from) {
+  for (int i = 0; i < L; ++i) to[i] = Narrow<S>::from(from[i]);
+}
+
 // L elements of storage type S as lanes of T.
 template <class T, int L, class S>
 FASTPOOL_HD Lanes<T, L> load(const S* from) {
@@ -83,7 +93,7 @@ FASTPOOL_HD Lanes<T, L> load(const S* from) {
     return Lanes<T, L>::of((typename Lanes<T, L>::Raw)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 #else
     T values[L];
-    for (int i = 0; i < L; ++i) values[i] = widen(from[i]);
+    widen_all<L>(values, from);
     return load<T, L>(values);
 #endif
   } else {  // taps
@@ -123,7 +133,9 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
 #elif FASTPOOL_VECTOR_BYTES == 32
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)lanes.v, _MM_FROUND_TO_NEAREST_INT));
 #else
-    for (int i = 0; i < L; ++i) to[i] = Narrow<S>::from(lanes.v[i]);
+    T values[L];
+    memcpy(values, &lanes.v, sizeof(values));
+    narrow_all<L>(to, values);
 #endif
   } else {  // taps
     store_integers(to, lanes);

@@ -44,7 +44,8 @@ class Rows {
       for (int64_t row = begin, done; row < end; row += done) {
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
-        done = held == 2 ? run_held<2>(at, outputs, end - row) : held == 3 ? run_held<3>(at, outputs, end - row) : 0;
+        done = 0;
+        if constexpr (kHolds) done = held == 2 ? run_held<2>(at, outputs, end - row) : held == 3 ? run_held<3>(at, outputs, end - row) : 0;
         if (done == 0) {
           done = row + 1 < end && find_pair(at) ? 2 : 1;
           if (done == 1) find_row(at, outputs);
@@ -71,6 +72,7 @@ class Rows {
   Divisors<T> divisors;
   bool pairs;
   int held;  // the width of windows that run_held takes, or 0
+  static constexpr bool kHolds = sizeof(T) == 4;
 
   // Outputs of one tile: the rows that it reads stay in the second-level cache.
   static FASTPOOL_HD int64_t columns_of(const Grid& grid) { return smaller(grid.axis[2].out, 4096); }
@@ -239,8 +241,6 @@ class Rows {
       // Several passes are slow to compile, and arithmetic is what they take time for.
       if (Reducer::passes > 1)
         walk<pass, 0>();
-      else if (self.w.stride == 1)
-        walk<pass, Reducer::passes == 1 ? 1 : 0>();
       else if (self.w.stride == 2)
         walk<pass, Reducer::passes == 1 ? 2 : 0>();
       else if (self.w.stride == 4)

@@ -149,12 +149,10 @@ class SlidingBackward {
     const S* x = static_cast<const S*>(p.x);
     if (Gradient::uses_input) x += element;
     S* to = static_cast<S*>(p.gx) + element;
-    if (w.stride == 1)
+    if (w.stride == 1 && w.dilation == 1)
       blocks<1>(x, to, room);
-    else if (w.stride == 2)
+    else if (w.stride == 2 && w.dilation == 1)
       blocks<2>(x, to, room);
-    else if (w.stride == 4)
-      blocks<4>(x, to, room);
     else
       blocks<0>(x, to, room);
   }
@@ -165,7 +163,7 @@ class SlidingBackward {
   FASTPOOL_HD V sum(V x, int64_t position) const {
     const int64_t stride = fixed_stride ? fixed_stride : w.stride, f = position % stride, q = position / stride - origin;
     V total(T(0));
-    if (w.dilation == 1) {
+    if (fixed_stride || w.dilation == 1) {
       const int64_t steps = f < w.kernel ? (w.kernel - 1 - f) / stride : -1;
       for (int64_t r = 0; r < count; ++r)
         for (int64_t step = steps; step >= 0; --step)

@@ -40,7 +40,7 @@ class Divisors {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  FASTPOOL_HD Divisors(const Problem& p, const Level& level, Arena& arena) : p(p), axis(level.grid.axis) {
+  __attribute__((noinline)) Divisors(const Problem& p, const Level& level, Arena& arena) : p(p), axis(level.grid.axis) {
     const Axis& w = axis[2];
     columns = arena.take<T>(w.out + L);
     int64_t every = p.divisor_override;  // what all outputs divide by, or 0
