@@ -12,7 +12,7 @@ from torch import Tensor
 SEED_END = 2**63 - 1
 
 
-@torch.library.custom_op("fastpool::draw_seed", mutates_args=(), tags=torch.Tag.nondeterministic_seeded)
+@torch.library.custom_op("fastpool::draw_seed", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def draw_seed(input: Tensor, nonce: Tensor) -> Tensor:
     # The arguments are for compilers: `input` keeps the order of draws, a fresh `nonce` keeps them from being merged.
     return torch.randint(SEED_END, (1,), dtype=torch.int64, device=input.device)

@@ -48,7 +48,7 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_e
   STD_TORCH_CHECK(tensor.is_cuda(), "fastpool: tensors must be on the CPU or a CUDA device");
   const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   on_cuda(stream);
 #else
   (void)on_cuda;
