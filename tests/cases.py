@@ -275,6 +275,9 @@ SLIDING = [
         for k in (255, 256, 257, 1024)
     ),
     sliding("one window a row", (1, 2, 5, 2), (1, 2), stride=1),
+    sliding("folded", (2, 8, 19, 37), (5, 6), "integers", padding=(2, 3)),
+    sliding("folded, larger", (1, 40, 20, 120), (4, 30), "nans"),
+    sliding("folded 3d", (1, 8, 6, 8, 33), (4, 5, 3), "integers", padding=(2, 2, 1)),
     sliding("one plane", (1, 1, 370, 371), 3, "integers", stride=2, padding=1),
     sliding("one sample channels_last", (1, 3, 210, 211), 3, "integers", stride=2, padding=1, layout="channels_last"),
     sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),
@@ -322,6 +325,12 @@ ADAPTIVE = [
     adaptive("adaptive 35 planes", (1, 35, 11, 18), (4, 5)),
     adaptive("adaptive 35 larger planes", (1, 35, 33, 40), (7, 9), "integers"),
     adaptive("adaptive sliced", (2, 3, 9, 40), (2, 33), layout="sliced"),
+    # rows long enough to be folded first
+    *(
+        adaptive(f"adaptive folded, {pattern}", (1, 9, 13, 35), (4, 5), pattern)
+        for pattern in ("random", "integers", "nan", "nans", "inf", "-inf", "only -inf", "signed zeros")
+    ),
+    adaptive("adaptive folded 3d", (1, 33, 4, 10, 40), (2, 3, 4), "integers"),
     adaptive("adaptive 256 taps", (1, 2, 32, 32), 2),
     adaptive("adaptive mixed bin sizes", (1, 2, 33, 31), 2, "positive"),  # 256, 272 taps: both summing orders
     adaptive("adaptive 1024 taps", (1, 2, 64, 64), 2, "integers"),

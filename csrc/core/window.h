@@ -92,6 +92,16 @@ struct Grid {
   FASTPOOL_HD int64_t bins() const { return axis[0].out * axis[1].out * axis[2].out; }
   FASTPOOL_HD int64_t taps(const int64_t o[3]) const { return axis[0].taps(o[0]) * axis[1].taps(o[1]) * axis[2].taps(o[2]); }
   FASTPOOL_HD int64_t rows() const { return axis[0].out * axis[1].out; }
+  // Whether rows are long enough for lanes to be columns, and windows of several rows hardly overlap.
+  bool folds() const {
+    int64_t rows = 1;
+    bool apart = axis[2].in >= 32;
+    for (const Axis& a : axis) {
+      apart &= a.adaptive() ? a.in >= 3 * a.out || a.in == a.out : a.stride >= a.extent();
+      if (&a != axis + 2) rows *= a.adaptive() ? a.in / a.out : a.kernel;
+    }
+    return apart && rows >= 3;
+  }
 
   FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {
     const int64_t height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);

@@ -120,6 +120,8 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::direct;
   else if (channels_last)
     level.forward = Schedule::rows;
+  else if (planes && traits.folds && (free_order || !traits.sums) && level.grid.folds())
+    level.forward = Schedule::planes;
   else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
   else if (sliding && largest <= kMostSequentialTaps && !(planes && is_narrow(axis[2])))

@@ -42,6 +42,7 @@ Shape shape_of(const int64_t* sizes, int64_t rank);
 struct ReducerTraits {
   bool draws = false;        // running sums in row-major order, or in classes
   bool sums = false;         // nothing but sums
+  bool folds = false;        // parts of windows may be reduced first
   bool selects = false;      // a gradient of selections
   bool two_results = false;  // a second value per bin; in a pyramid it fills a second set of channels
 };

@@ -6,7 +6,7 @@
 namespace fastpool {
 
 struct Max : Reducer {
-  static constexpr bool saves_taps = true;
+  static constexpr bool saves_taps = true, folds = true;
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();
@@ -24,6 +24,12 @@ struct Max : Reducer {
     template <int pass>
     FASTPOOL_HD void add(V x, Tap<V> tap) {
       const Mask<V> take = (x > best) | (x != x);
+      best = select(take, x, best);
+      at = select(take, tap, at);
+    }
+    FASTPOOL_HD void merge(V x, Tap<V> tap) {
+      const Mask<V> earlier = (x == best) & (tap < at), later = (x != x) & ((best == best) | (tap > at));
+      const Mask<V> take = (x > best) | earlier | later;
       best = select(take, x, best);
       at = select(take, tap, at);
     }
@@ -66,6 +72,7 @@ struct MaxValue : Max {
       best = select(x > best, x, best);
       sum = sum + x;
     }
+    FASTPOOL_HD void merge(V x, Tap<V> tap) { add<0>(x, tap); }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
       best = team.max(best);

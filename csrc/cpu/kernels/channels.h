@@ -79,6 +79,32 @@ class Channels {
     }
   }
 
+  // The same where the rows that the bins see are folded into one: `x` and `taps` of every column, and the lanes where the
+  // fast arithmetic does not hold.
+  void run_folded(Place at, int64_t channels, const T* x, const Tap<T>* taps, Tap<V> odd) const {
+    const Part part{0, channels};
+    const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
+    const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
+    const Span none{0, 1, 1, 0, 1};
+    for (at.o[2] = 0; at.o[2] < level.grid.axis[2].out; ++at.o[2]) {
+      const int64_t o = at.o[2];
+      const Span w = level.grid.axis[2].window(o);
+      const Facts<V> facts = facts_at(at, part, level.first_bin + first_bin + o);
+      State state;
+      state.start(Tap<V>(Tap<T>(0)), p);
+      for (int64_t k = 0; k < w.count; ++k) {
+        const int64_t column = w.start + k;
+        Tap<V> tap(Tap<T>(w.first + k));
+        if constexpr (Reducer::saves_taps) tap = tap + load<Tap<T>, L>(taps + column * L) * Tap<V>(Tap<T>(w.size));
+        state.merge(load<T, L>(x + column * L), tap);
+      }
+      finish(at, part, {none, none, w, out + o * level.output.position, saved + o * p.saved.position}, facts, state, odd);
+    }
+  }
+  FASTPOOL_HD void move_to(const Place& at) {
+    if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
+  }
+
  private:
   static constexpr int64_t kSmallWindow = 16 << 10, kStreamed = 48 << 20;
   // Several passes over nine registers are slow to compile and no faster.
@@ -183,9 +209,10 @@ class Channels {
     state.start(Tap<V>(Tap<T>((window.d.first * window.h.size + window.h.first) * window.w.size + window.w.first)), p);
   }
 
-  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
+  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state, const auto& more_odd) const {
     state.finish(facts);
-    const auto odd = odd_lanes(state, part.count);
+    auto odd = odd_lanes(state, part.count);
+    if constexpr (requires { odd = odd | more_odd; }) odd = odd | more_odd;
     store_lanes<Reducer, Result>(p, level, window.out + part.c * level.output.channel, level.output.channel,
                                  window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
     repair_tile(at, part, odd);
@@ -201,7 +228,7 @@ class Channels {
       State state;
       start(state, window);
       for_each_pass<0, Reducer::passes>(Passes{*this, lines, window, part, ahead_of(tile, channels), facts, state});
-      finish(at, part, window, facts, state);
+      finish(at, part, window, facts, state, Always());
     }
   }
 
@@ -288,14 +315,14 @@ class Channels {
         parts[t] = part_at(first + t * L, channels);
       }
       for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, tiles, parts, states});
-      for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t]);
+      for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t], Always());
     }
   }
 };
 
 // Contiguous input, bins of uneven size or short rows: lanes are neighbouring planes. They are transposed into scratch,
 // small planes whole and others as far as one row of bins sees them, then pooled like channels-last input, and the
-// results are transposed back.
+// results are transposed back. Bins side by side first fold the rows that they see into one, where lanes are columns.
 template <class Reducer, class S>
 class Planes {
  public:
@@ -304,11 +331,12 @@ class Planes {
 
   static int64_t scratch_bytes(const Grid& grid) {
     return (held_positions(grid) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * held_bins(grid)) * L * int64_t(sizeof(T)) +
-           Lanes::scratch_bytes(grid, L) + kSlack;
+           Lanes::scratch_bytes(grid, L) + (Reducer::folds ? 3 * grid.axis[2].in * L * int64_t(sizeof(T)) : 0) + kSlack;
   }
   Planes(const Problem& p, const Level& level, uint64_t seed, Arena arena)
       : p(p),
         level(level),
+        folds(Reducer::folds && (level.free_order || !Reducer::is_sum) && level.grid.folds()),
         values(arena.take<T>(held_positions(level.grid) * L)),
         turned(p),
         turned_level(level),
@@ -320,6 +348,11 @@ class Planes {
     difference = arena.take<T>(Reducer::second_is_difference ? results : 0);
     moments = arena.take<T>(Reducer::saves_moments ? 2 * results : 0);
     turned.moments_size = results;
+    if constexpr (Reducer::folds) {
+      folded = arena.take<T>(level.grid.axis[2].in * L);
+      folded_taps = arena.take<Tap<T>>(level.grid.axis[2].in * L);
+      turned_taps = arena.take<Tap<T>>(level.grid.axis[2].in * L);
+    }
     if (p.tap_bytes) turned.tap_bytes = 4;
     turned.saved = turned_level.output = {0, 1, L};
     turned_level.output_base = turned_level.second_base = 0;
@@ -328,7 +361,7 @@ class Planes {
   // The rows of bins first_row … last_row - 1 of the planes c … c + count - 1.
   void run(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) {
     const Grid& grid = level.grid;
-    if (is_small(grid)) turn(0, n, c, count, 0, p.positions());
+    if (is_small(grid) && !folds) turn(0, n, c, count, 0, p.positions());
     const int64_t rows = held_bins(grid) / grid.axis[2].out;
     for (int64_t row = first_row; row < last_row; row += rows) run_rows(n, c, count, row, smaller(row + rows, last_row));
   }
@@ -338,6 +371,7 @@ class Planes {
 
   const Problem& p;
   const Level& level;
+  bool folds;
   T* values;
   Problem turned;  // results go to scratch
   Level turned_level;
@@ -345,6 +379,9 @@ class Planes {
   S *y, *second;
   int32_t* taps;
   T *difference, *moments;
+  // Of every plane's columns, and transposed.
+  T* folded = nullptr;
+  Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
   static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
                                           (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
@@ -362,6 +399,41 @@ class Planes {
     transpose(values + to * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count, length);
   }
 
+  // One row of bins.
+  void run_folded(const Place& at, int64_t count, const Span& d, const Span& h) {
+    const int64_t width = p.extent[2];
+    Tap<T> odd[L] = {};
+    for (int64_t i = 0; i < count; ++i)
+      odd[i] = -Tap<T>(fold(static_cast<const S*>(p.x) + p.input.at(at.n, at.c + i, 0), d, h, folded + i * width, folded_taps + i * width));
+    transpose(values, L, folded, width, count, width);
+    if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps, width, count, width);
+    lanes.move_to(at);
+    lanes.run_folded(at, count, values, turned_taps, load<Tap<T>, L>(odd));
+  }
+  // Every column's part of the rows of one plane; whether the fast arithmetic does not hold for some.
+  bool fold(const S* plane, const Span& d, const Span& h, T* x, Tap<T>* taps) const {
+    using V = typename Lanes::V;
+    Mask<V> ordinary(true);
+    for (int64_t column = 0;; column += L) {
+      column = smaller(column, p.extent[2] - L);
+      typename Reducer::template State<V> state;
+      state.start(Tap<V>(Tap<T>(0)), p);
+      for (int64_t i = 0; i < d.count; ++i) {
+        const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2] + column;
+        const int64_t first = (d.first + i) * h.size + h.first;
+        for (int64_t j = 0; j < h.count; ++j, from += h.step * p.extent[2]) {
+          for (int64_t byte = 0; byte < L * int64_t(sizeof(S)); byte += 64)
+            __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead + byte);
+          state.template add<0>(load<T, L>(from), Tap<V>(Tap<T>(first + j)));
+        }
+      }
+      if constexpr (!std::is_same_v<decltype(state.ordinary()), Always>) ordinary = ordinary & state.ordinary();
+      store(x + column, state.y());
+      if constexpr (Reducer::saves_taps) store(taps + column, state.tap());
+      if (column + L == p.extent[2]) return any(!ordinary);
+    }
+  }
+
   void run_rows(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) {
     const Grid& grid = level.grid;
     const int64_t first_bin = first_row * grid.axis[2].out, bins = (last_row - first_row) * grid.axis[2].out;
@@ -375,6 +447,11 @@ class Planes {
     for (int64_t row = first_row; row < last_row; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]);
+      if constexpr (Reducer::folds)
+        if (folds) {
+          run_folded(at, count, d, h);
+          continue;
+        }
       if (is_small(grid)) {
         lanes.run(at, count, Lines<T>{values, p.extent[1], p.extent[2], L}, d, h);
         continue;
