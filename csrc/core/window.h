@@ -92,6 +92,10 @@ struct Grid {
   FASTPOOL_HD int64_t bins() const { return axis[0].out * axis[1].out * axis[2].out; }
   FASTPOOL_HD int64_t taps(const int64_t o[3]) const { return axis[0].taps(o[0]) * axis[1].taps(o[1]) * axis[2].taps(o[2]); }
   FASTPOOL_HD int64_t rows() const { return axis[0].out * axis[1].out; }
+  // Whether windows are alike, a stride apart.
+  FASTPOOL_HD bool slides() const {
+    return !(axis[0].adaptive() || axis[1].adaptive() || axis[2].adaptive());
+  }
   // Whether rows are long enough for lanes to be columns, and windows of several rows hardly overlap.
   bool folds() const {
     int64_t rows = 1;

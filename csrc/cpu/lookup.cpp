@@ -30,8 +30,7 @@ static void index_row(const Problem& p, const Level& level, Place at, const int6
   const Axis* axis = level.grid.axis;
   const int64_t kernel = level.grid.taps(at.o), positions = p.positions();
   int64_t* indices = static_cast<int64_t*>(p.y) + level.output_base;
-  int64_t origin = 0;
-  for (int a = 0; a < 3; ++a) origin = origin * axis[a].in + at.o[a] * axis[a].stride - axis[a].before;
+  int64_t origin = level.grid.position(at.o, 0);
   const int64_t channels = p.lanes_are_channels ? p.channels : 1;
   for (; at.o[2] < axis[2].out; ++at.o[2], origin += axis[2].stride) {
     const int64_t out = level.output.at(at.n, at.c, level.bin(at.o)), saved = p.saved.at(at.n, at.c, level.bin(at.o));
@@ -49,18 +48,15 @@ static int64_t index_units(const Problem& p) { return p.samples * (p.lanes_are_c
 static void index_chunk(const Problem& p, int64_t begin, int64_t end) {
   const Level& level = p.levels[0];
   const Axis* axis = level.grid.axis;
-  bool sliding = true;
-  for (int a = 0; a < 3; ++a) sliding &= !axis[a].adaptive();
+  const int64_t first[3] = {0, 0, 0};
   std::vector<int64_t> offsets;
-  for (int64_t d = 0; d < axis[0].kernel * sliding; ++d)
-    for (int64_t h = 0; h < axis[1].kernel; ++h)
-      for (int64_t w = 0; w < axis[2].kernel; ++w)
-        offsets.push_back((d * axis[0].dilation * axis[1].in + h * axis[1].dilation) * axis[2].in + w * axis[2].dilation);
+  for (int64_t tap = 0; level.grid.slides() && tap < level.grid.taps(first); ++tap)
+    offsets.push_back(level.grid.position(first, tap) - level.grid.position(first, 0));
   const int64_t planes = p.lanes_are_channels ? 1 : p.channels;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row = unit % p.bin_rows, plane = unit / p.bin_rows;
     Place at{plane / planes, plane % planes, {row / axis[1].out, row % axis[1].out, 0}};
-    if (!sliding) {
+    if (!level.grid.slides()) {
       for (; at.o[2] < axis[2].out; ++at.o[2])
         for (int64_t c = 0; c < (p.lanes_are_channels ? p.channels : 1); ++c)
           index_one(p, level, {at.n, at.c + c, {at.o[0], at.o[1], at.o[2]}});

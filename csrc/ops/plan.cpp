@@ -98,13 +98,12 @@ static bool compares_taps(const Grid& grid, bool channels_last) {
 static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {
   const Axis* axis = level.grid.axis;
   int64_t smallest = 1, largest = 1;
-  bool sliding = true;
+  const bool sliding = level.grid.slides();
   const int64_t smallest_width = window_sizes(axis[2]).smallest;
   for (int a = 0; a < 3; ++a) {
     const WindowSizes sizes = window_sizes(axis[a]);
     smallest *= sizes.smallest;
     largest *= sizes.largest;
-    sliding &= !axis[a].adaptive();
     level.clipped |= axis[a].clips();
   }
   level.large = smallest > kMostSequentialTaps;

@@ -68,9 +68,8 @@ class Scatter {
     return !p.lanes_are_channels ? 1 : narrows ? backward_units(p).most_channels() : p.input.position;
   }
   static int64_t held_rows(const Problem& p) { return smaller(larger(kHeld / (p.extent[2] * step_of(p)), 1), p.extent[0] * p.extent[1]); }
-  static bool is_alike(const Grid& grid) { return !(grid.axis[0].adaptive() || grid.axis[1].adaptive() || grid.axis[2].adaptive()); }
   static int64_t list_size(const Problem& p, const Grid& grid) {
-    const bool alike = is_alike(grid);
+    const bool alike = grid.slides();
     if (p.tap_bytes != 1 || (!alike && p.positions() > kSmallPlane)) return 0;
     int64_t size = 1;
     for (const Axis& axis : grid.axis) {
@@ -83,7 +82,7 @@ class Scatter {
 
   Source source_of(const Level& level, Arena& arena) const {
     const Axis* axis = level.grid.axis;
-    const bool alike = is_alike(level.grid);
+    const bool alike = level.grid.slides();
     Rows* rows = arena.take<Rows>(level.grid.rows());
     for (int64_t r = 0; r < level.grid.rows(); ++r) {
       const int64_t o[3] = {r / axis[1].out, r % axis[1].out, 0};

@@ -44,8 +44,7 @@ class Divisors {
     const Axis& w = axis[2];
     columns = arena.take<T>(w.out + L);
     int64_t every = p.divisor_override;  // what all outputs divide by, or 0
-    if (!every && !level.clipped && !(axis[0].adaptive() || axis[1].adaptive() || w.adaptive()))
-      every = axis[0].kernel * axis[1].kernel * w.kernel;
+    if (!every && !level.clipped && level.grid.slides()) every = axis[0].kernel * axis[1].kernel * w.kernel;
     constant = every != 0;
     inverse = every > 0 && (every & (every - 1)) == 0;
     fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), w.out + L);
