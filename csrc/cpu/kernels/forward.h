@@ -4,6 +4,7 @@
 
 #include "cpu/kernels/channels.h"
 #include "cpu/kernels/flat.h"
+#include "cpu/kernels/planes.h"
 #include "cpu/kernels/rows.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
