@@ -35,7 +35,7 @@ struct Forward {
       else
         channels<Reducer, WindowsOf::small>(level, begin, end);
     } else if (level.forward == Schedule::planes) {
-      Planes<Reducer, S> planes(p, level, seed, Arena(Planes<Reducer, S>::scratch_bytes(level.grid)));
+      Planes<Reducer, S> planes(p, level, seed, Arena(Planes<Reducer, S>::scratch_bytes(level)));
       each_channel(level, begin, end, planes.L, [&](auto&&... part) { planes.run(part...); });
     } else if (level.forward == Schedule::flat) {
       const Flat<Reducer, S> flat(p, level);

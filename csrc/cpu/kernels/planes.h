@@ -14,15 +14,16 @@ class Planes {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static int64_t scratch_bytes(const Grid& grid) {
-    return (held_positions(grid) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * held_bins(grid)) * L * int64_t(sizeof(T)) +
+  static int64_t scratch_bytes(const Level& level) {
+    const Grid& grid = level.grid;
+    return (held_positions(level) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * held_bins(grid)) * L * int64_t(sizeof(T)) +
            Lanes::scratch_bytes(grid, L) + (Reducer::folds ? 3 * grid.axis[2].in * L * int64_t(sizeof(T)) : 0) + kSlack;
   }
   Planes(const Problem& p, const Level& level, uint64_t seed, Arena arena)
       : p(p),
         level(level),
-        folds(Reducer::folds && (level.free_order || !Reducer::is_sum) && level.grid.folds()),
-        values(arena.take<T>(held_positions(level.grid) * L)),
+        folds(folds_rows(level)),
+        values(arena.take<T>(held_positions(level) * L)),
         turned(p),
         turned_level(level),
         lanes(turned, turned_level, seed, L, arena) {
@@ -71,7 +72,10 @@ class Planes {
   static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
                                           (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
   static bool is_small(const Grid& grid) { return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane; }
-  static int64_t held_positions(const Grid& grid) {
+  static bool folds_rows(const Level& level) { return Reducer::folds && (level.free_order || !Reducer::is_sum) && level.grid.folds(); }
+  static int64_t held_positions(const Level& level) {
+    const Grid& grid = level.grid;
+    if (folds_rows(level)) return grid.axis[2].in;
     if (is_small(grid)) return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in;
     int64_t rows = 1;
     for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
