@@ -16,13 +16,15 @@ struct Backward {
   explicit Backward(const Problem& p) : p(p), units(backward_units(p)) {}
 
   void run(int64_t begin, int64_t end) const {
-    if (has(Schedule::direct))
+    if (has(Schedule::direct)) {
       for (int64_t u = begin; u < end; ++u) exact(units.at(u));
-    else if (DisjointLanes<Gradient, S>::fits(p))
-      run_units<DisjointLanes<Gradient, S>>(begin, end);
-    else if (DisjointRows<Gradient, S>::fits(p))
-      run_units<DisjointRows<Gradient, S>>(begin, end);
-    else if constexpr (Gradient::selects)
+      return;
+    }
+    if constexpr (kSpecialises) {
+      if (DisjointLanes<Gradient, S>::fits(p)) return run_units<DisjointLanes<Gradient, S>>(begin, end);
+      if (DisjointRows<Gradient, S>::fits(p)) return run_units<DisjointRows<Gradient, S>>(begin, end);
+    }
+    if constexpr (Gradient::selects)
       overlaps(p) ? run_units<Scatter<S, Accumulated<S>>>(begin, end) : run_units<Scatter<S, S>>(begin, end);
     else
       gather(begin, end);

@@ -66,13 +66,13 @@ class Channels {
       const int64_t bytes = d.count * h.count * w.count * channels * int64_t(sizeof(S));
       if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && bytes > kSmallWindow && channels > L)) {
         pool_large(at, channels, lines, window, bin);
-      } else if (side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
+      } else if (kSpecialises && side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
         windows = whole_windows(columns, o);
         if constexpr (Reducer::uses_uniform) windows = smaller(windows, 4 - bin % 4);
-        if (w.count == 2)
-          pool_held<2, 2>(at, channels, lines, window, bin, windows);
-        else if constexpr (kHoldsNine)
-          pool_held<3, 3>(at, channels, lines, window, bin, windows);
+        if constexpr (kSpecialises)
+          if (w.count == 2) pool_held<2, 2>(at, channels, lines, window, bin, windows);
+        if constexpr (kHoldsNine)
+          if (w.count == 3) pool_held<3, 3>(at, channels, lines, window, bin, windows);
       } else {
         pool_small(at, channels, lines, window, bin);
       }
@@ -108,7 +108,7 @@ class Channels {
  private:
   static constexpr int64_t kSmallWindow = 16 << 10, kStreamed = 48 << 20;
   // Several passes over nine registers are slow to compile and no faster.
-  static constexpr bool kHoldsNine = Reducer::passes == 1 && sizeof(T) == 4;
+  static constexpr bool kHoldsNine = kSpecialises && Reducer::passes == 1 && sizeof(T) == 4;
   // The first tile asks for a whole position where that is short, so that the others find it.
   static FASTPOOL_HD int64_t ahead_of(int64_t tile, int64_t channels) {
     if (channels > 4 * L) return L * int64_t(sizeof(S));
@@ -173,17 +173,23 @@ class Channels {
     const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
     const int64_t step = w.step * lines.step;
     const S* from = lines.x + row * lines.step + begin * step;
+    const auto walk = [&](State* held) FASTPOOL_STEP {
+      for (int64_t k = begin; k < end; ++k, from += step) {
+        if constexpr (pass == 0)
+          for (int64_t byte = 0; byte < ahead; byte += 64)
+            __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
+        unrolled<tiles>([&](auto t) FASTPOOL_STEP {
+          const S* x = from + parts[t].c;
+          if (tiles == 1 && x > last) x = tail + (x - last);
+          held[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+        });
+      }
+    };
+    constexpr bool in_registers = tiles > 1 && tiles * sizeof(State) <= 16 * sizeof(V);
+    if constexpr (!in_registers) return walk(states);
     State held[tiles];  // in registers, which the compiler does not see of the others
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = states[t]; });
-    for (int64_t k = begin; k < end; ++k, from += step) {
-      if constexpr (pass == 0)
-        for (int64_t byte = 0; byte < ahead; byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
-      unrolled<tiles>([&](auto t) FASTPOOL_STEP {
-        const S* x = from + parts[t].c;
-        if (tiles == 1 && x > last) x = tail + (x - last);
-        held[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
-      });
-    }
+    walk(held);
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
   }
 

@@ -10,6 +10,13 @@ namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
 constexpr int kRegisterBytes = FASTPOOL_VECTOR_BYTES;
 
+// Whether common geometries have code of their own. x86 processors without AVX2 are too few to compile it for.
+#if defined(__x86_64__)
+constexpr bool kSpecialises = kRegisterBytes > 16;
+#else
+constexpr bool kSpecialises = true;
+#endif
+
 template <class T>
 struct Integer {
   using Signed = int32_t;

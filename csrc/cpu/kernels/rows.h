@@ -72,7 +72,7 @@ class Rows {
   Divisors<T> divisors;
   bool pairs;
   int held;  // the width of windows that run_held takes, or 0
-  static constexpr bool kHolds = sizeof(T) == 4;
+  static constexpr bool kHolds = kSpecialises && sizeof(T) == 4;
 
   // Outputs of one tile: the rows that it reads stay in the second-level cache.
   static FASTPOOL_HD int64_t columns_of(const Grid& grid) { return smaller(grid.axis[2].out, 4096); }
@@ -239,12 +239,11 @@ class Rows {
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
       // Several passes are slow to compile, and arithmetic is what they take time for.
-      if (Reducer::passes > 1)
-        walk<pass, 0>();
-      else if (self.w.stride == 2)
-        walk<pass, Reducer::passes == 1 ? 2 : 0>();
-      else if (self.w.stride == 4)
-        walk<pass, Reducer::passes == 1 ? 4 : 0>();
+      constexpr bool fixed = kSpecialises && Reducer::passes == 1;
+      if (fixed && self.w.stride == 2)
+        walk<pass, fixed ? 2 : 0>();
+      else if (fixed && self.w.stride == 4)
+        walk<pass, fixed ? 4 : 0>();
       else
         walk<pass, 0>();
     }

@@ -149,12 +149,11 @@ class SlidingBackward {
     const S* x = static_cast<const S*>(p.x);
     if (Gradient::uses_input) x += element;
     S* to = static_cast<S*>(p.gx) + element;
-    if (w.stride == 1 && w.dilation == 1)
-      blocks<1>(x, to, room);
-    else if (w.stride == 2 && w.dilation == 1)
-      blocks<2>(x, to, room);
-    else
-      blocks<0>(x, to, room);
+    if constexpr (kSpecialises) {
+      if (w.stride == 1 && w.dilation == 1) return blocks<1>(x, to, room);
+      if (w.stride == 2 && w.dilation == 1) return blocks<2>(x, to, room);
+    }
+    blocks<0>(x, to, room);
   }
 
   // The gradients of L elements a stride apart, the first at `position` of the padded row. Taps run from the last to
