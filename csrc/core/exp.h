@@ -24,8 +24,10 @@ template <class V>
 FASTPOOL_HD V exponential(V x) {
   using T = Scalar<V>;
   using C = ExpConstants<T>;
-  const V bounded = select(x < V(C::lowest), V(C::lowest), x);  // below it exp rounds to 0; NaN passes
-  const V shifted = bounded * V(C::log2e) + V(C::shift);        // 1.5 * 2^mantissa: adding it rounds to an integer
+  // Below it exp rounds to 0, which is set in the end: processors take long to arrive there. NaN passes.
+  const Mask<V> vanishes = x < V(C::lowest);
+  const V bounded = select(vanishes, V(T(0)), x);
+  const V shifted = bounded * V(C::log2e) + V(C::shift);  // 1.5 * 2^mantissa: adding it rounds to an integer
   const V n = shifted - V(C::shift);
   const V r = (bounded - n * V(C::ln2)) - n * V(C::ln2_rest);
   V sum(T(1) / T(5040));
@@ -51,7 +53,8 @@ FASTPOOL_HD V exponential(V x) {
   const B power = bits_of(shifted) - B(bits_of(T(C::shift))) + B(even);
   const B half = power >> 1, rest = power - half;
   const B to_exponent(Word(C::bias - even / 2));
-  return sum * from_bits((half + to_exponent) << int(C::mantissa)) * from_bits((rest + to_exponent) << int(C::mantissa));
+  const V result = sum * from_bits((half + to_exponent) << int(C::mantissa)) * from_bits((rest + to_exponent) << int(C::mantissa));
+  return select(vanishes, V(T(0)), result);
 }
 
 }  // namespace fastpool

@@ -116,6 +116,13 @@ FASTPOOL_HD Lanes<T, L> load_stream(const S* from) {
     return load<T, L>(from);
 }
 
+template <class V>
+FASTPOOL_HD Bits<V> bfloat16_bits(V lanes) {
+  const auto bits = bits_of(lanes);
+  const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
+  return select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded);
+}
+
 template <class S, class T, int L>
 FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   if constexpr (L * int(sizeof(T)) > kRegisterBytes) {
@@ -124,9 +131,7 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   } else if constexpr (std::is_same_v<S, T>) {
     memcpy(to, &lanes.v, sizeof(lanes.v));
   } else if constexpr (std::is_same_v<S, BFloat16>) {
-    const auto bits = bits_of(lanes);
-    const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
-    store_integers(&to->bits, select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded));
+    store_integers(&to->bits, bfloat16_bits(lanes));
   } else if constexpr (std::is_same_v<S, Half>) {
 #if FASTPOOL_VECTOR_BYTES == 64
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)lanes.v, _MM_FROUND_TO_NEAREST_INT));
@@ -301,6 +306,31 @@ void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int
   }
 }
 
+// Neighbours at even and at odd places, L from `from` on and L that lie `second` behind. A word of memory holds two
+// bfloat16, each the upper half of its float32.
+template <class T, int L, class S>
+FASTPOOL_HD void load_pairs(const S* from, int64_t second, Lanes<T, L>& even, Lanes<T, L>& odd) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const auto words = [&](int64_t at) FASTPOOL_STEP { return load<uint32_t, L / 2>(reinterpret_cast<const uint32_t*>(from + at)); };
+    const auto low = words(0), high = words(second);
+    even = {from_bits(low << 16), from_bits(high << 16)};
+    odd = {from_bits(low & 0xffff0000u), from_bits(high & 0xffff0000u)};
+  } else {
+    Lanes<T, L>::unzip(load<T, L>(from), load<T, L>(from + second), even, odd);
+  }
+}
+template <class S, class T, int L>
+FASTPOOL_HD void store_pairs(S* to, Lanes<T, L> even, Lanes<T, L> odd) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    store(reinterpret_cast<uint32_t*>(to), bfloat16_bits(even) | (bfloat16_bits(odd) << 16));
+  } else {
+    Lanes<T, L> low, high;
+    Lanes<T, L>::zip(even, odd, low, high);
+    store(to, low);
+    store(to + L, high);
+  }
+}
+
 // n * L neighbours into n vectors of elements n apart, and back.
 template <class V, int n>
 FASTPOOL_HD void split_phases(V (&x)[n]) {
@@ -330,6 +360,8 @@ FASTPOOL_HD void join_phases(V (&x)[n]) {
 // n * L neighbours, of which the first `count` exist, as n vectors of elements n apart, and back.
 template <class S, class T, int L, int n>
 FASTPOOL_HD void load_phases(const S* from, Lanes<T, L> (&x)[n], int64_t count) {
+  if constexpr (n == 2)
+    if (count >= n * L) return load_pairs(from, L, x[0], x[1]);
   if (count >= n * L)
     unrolled<n>([&](auto k) FASTPOOL_STEP { x[k] = load<T, L>(from + k * L); });
   else
@@ -338,6 +370,8 @@ FASTPOOL_HD void load_phases(const S* from, Lanes<T, L> (&x)[n], int64_t count) 
 }
 template <class S, class T, int L, int n>
 FASTPOOL_HD void store_phases(S* to, Lanes<T, L> (&x)[n], int64_t count) {
+  if constexpr (n == 2)
+    if (count >= n * L) return store_pairs(to, x[0], x[1]);
   join_phases(x);
   if (count >= n * L)
     unrolled<n>([&](auto k) FASTPOOL_STEP { store(to + k * L, x[k]); });

@@ -154,7 +154,7 @@ class Rows {
       if constexpr (stride == 1) {
         x[0] = load_halves(from);
       } else if constexpr (stride == 2) {
-        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], x[1]);
+        load_pairs(from, second, x[0], x[1]);
       } else if constexpr (stride > 0) {
         FASTPOOL_UNROLL
         for (int k = 0; k < stride; ++k) x[k] = load<T, L>(from + k * L);
@@ -163,7 +163,7 @@ class Rows {
         x[0] = load_halves(from);
       } else if (self.w.stride == 2) {
         V rest;
-        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], rest);
+        load_pairs(from, second, x[0], rest);
       } else {
         x[0] = load_apart<T, L>(from, self.w.stride, L);
       }
@@ -203,12 +203,12 @@ class Rows {
     FASTPOOL_HD void load_taps(const S* from, V* x) const {
       V rest;
       if constexpr (width == 2) {
-        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], x[1]);
+        load_pairs(from, second, x[0], x[1]);
       } else if (self.w.stride == 1) {
         unrolled<width>([&](auto k) FASTPOOL_STEP { x[k] = load_halves(from + k); });
       } else {
-        V::unzip(load<T, L>(from), load<T, L>(from + second), x[0], x[1]);
-        V::unzip(load<T, L>(from + 2), load<T, L>(from + 2 + second), x[2], rest);
+        load_pairs(from, second, x[0], x[1]);
+        load_pairs(from + 2, second, x[2], rest);
       }
     }
 
