@@ -53,7 +53,10 @@ inline int64_t lanes_of(Dtype dtype) { return dtype == Dtype::float64 ? 16 : 32;
 inline Units forward_units(const Problem& p) {
   bool planes = false;
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == Schedule::planes;
-  return Units(p, p.bin_rows, lanes_of(p.dtype), planes);
+  Units units(p, p.bin_rows, lanes_of(p.dtype), planes);
+  // A plane is best read as it lies, and once for several levels.
+  if (planes) units.parts = smaller(units.parts, ceil_div(Units::kWanted / 4, units.samples * units.blocks));
+  return units;
 }
 inline Units backward_units(const Problem& p) {
   const int64_t rows = p.extent[0] * p.extent[1], lanes = lanes_of(p.dtype);

@@ -19,9 +19,20 @@ struct Forward {
 
   // A plane's levels follow each other, so that the plane is read from memory once.
   void run(int64_t begin, int64_t end) const {
+    int32_t planes = 0;
+    for (int32_t l = 0; l < p.level_count; ++l) planes += p.levels[l].forward == Schedule::planes;
+    if (planes == p.level_count) return run_planes(begin, end);
     if (p.level_count == 1) return run_level(p.levels[0], begin, end);
-    for (int64_t u = begin; u < end; ++u)
-      for (int32_t l = 0; l < p.level_count; ++l) run_level(p.levels[l], u, u + 1);
+    for (int64_t u = begin; u < end; ++u) {
+      if (planes) run_planes(u, u + 1);
+      for (int32_t l = 0; l < p.level_count; ++l)
+        if (p.levels[l].forward != Schedule::planes) run_level(p.levels[l], u, u + 1);
+    }
+  }
+
+  void run_planes(int64_t begin, int64_t end) const {
+    PlaneLevels<Reducer, S> planes(p, seed, Arena(PlaneLevels<Reducer, S>::scratch_bytes(p)));
+    for (int64_t u = begin; u < end; ++u) planes.run(units.at(u));
   }
 
   void run_level(const Level& level, int64_t begin, int64_t end) const {
@@ -34,9 +45,6 @@ struct Forward {
         channels<typename LargeWindows<Reducer>::type, WindowsOf::large>(level, begin, end);
       else
         channels<Reducer, WindowsOf::small>(level, begin, end);
-    } else if (level.forward == Schedule::planes) {
-      Planes<Reducer, S> planes(p, level, seed, Arena(Planes<Reducer, S>::scratch_bytes(level)));
-      each_channel(level, begin, end, planes.L, [&](auto&&... part) { planes.run(part...); });
     } else if (level.forward == Schedule::flat) {
       const Flat<Reducer, S> flat(p, level);
       each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
@@ -51,8 +59,8 @@ struct Forward {
   void each_unit(const Level& level, int64_t begin, int64_t end, const Run& run) const {
     for (int64_t u = begin; u < end; ++u) {
       const Units::Unit unit = units.at(u);
-      const int64_t first = larger(unit.first_row - level.first_row, 0), last = smaller(unit.last_row - level.first_row, level.grid.rows());
-      if (first < last) run(unit, first, last);
+      const Range rows = share(level, unit);
+      if (rows.begin < rows.end) run(unit, rows.begin, rows.end);
     }
   }
   // Calls run(n, c, count, first_row, last_row) for up to `most` channels at a time.

@@ -4,128 +4,90 @@
 // where lanes are columns.
 #pragma once
 
+#include <new>
+
 #include "cpu/kernels/channels.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
+inline bool is_small(const Problem& p) { return p.positions() <= kSmallPlane; }
+
+// A level's rows of bins in a unit of work.
+inline Range share(const Level& level, const Units::Unit& unit) {
+  return {larger(unit.first_row - level.first_row, 0), smaller(unit.last_row - level.first_row, level.grid.rows())};
+}
+
+// One level.
 template <class Reducer, class S>
 class Planes {
  public:
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
+  static bool folds_rows(const Level& level) { return Reducer::folds && (level.free_order || !Reducer::is_sum) && level.grid.folds(); }
   static int64_t scratch_bytes(const Level& level) {
-    const Grid& grid = level.grid;
-    return (held_positions(level) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * held_bins(grid)) * L * int64_t(sizeof(T)) +
-           Lanes::scratch_bytes(grid, L) + (Reducer::folds ? 3 * grid.axis[2].in * L * int64_t(sizeof(T)) : 0) + kSlack;
+    const int64_t bins = held_rows(level) * level.grid.axis[2].out, width = level.grid.axis[2].in;
+    int64_t values = held_positions(level) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * bins;
+    if (folds_rows(level)) values += (1 + Reducer::saves_taps) * held_rows(level) * width + Reducer::saves_taps * width;
+    return values * L * int64_t(sizeof(T)) + held_rows(level) * int64_t(sizeof(Windows)) + Lanes::scratch_bytes(level.grid, L) + kSlack;
   }
-  Planes(const Problem& p, const Level& level, uint64_t seed, Arena arena)
+  // `whole` has small planes, transposed.
+  Planes(const Problem& p, const Level& level, uint64_t seed, const T* whole, Arena& arena)
       : p(p),
         level(level),
         folds(folds_rows(level)),
+        whole(whole),
         values(arena.take<T>(held_positions(level) * L)),
         turned(p),
         turned_level(level),
         lanes(turned, turned_level, seed, L, arena) {
-    const int64_t results = held_bins(level.grid) * L;
+    const int64_t results = held_rows(level) * level.grid.axis[2].out * L;
     y = arena.take<S>(results);
     second = arena.take<S>(Reducer::has_second ? results : 0);
     taps = arena.take<int32_t>(Reducer::saves_taps ? results : 0);
     difference = arena.take<T>(Reducer::second_is_difference ? results : 0);
     moments = arena.take<T>(Reducer::saves_moments ? 2 * results : 0);
     turned.moments_size = results;
-    if constexpr (Reducer::folds) {
-      folded = arena.take<T>(level.grid.axis[2].in * L);
-      folded_taps = arena.take<Tap<T>>(level.grid.axis[2].in * L);
-      turned_taps = arena.take<Tap<T>>(level.grid.axis[2].in * L);
+    windows = arena.take<Windows>(held_rows(level));
+    if (folds) {
+      const int64_t width = level.grid.axis[2].in;
+      folded = arena.take<T>(held_rows(level) * width * L);
+      folded_taps = arena.take<Tap<T>>(Reducer::saves_taps ? held_rows(level) * width * L : 0);
+      turned_taps = arena.take<Tap<T>>(Reducer::saves_taps ? width * L : 0);
     }
     if (p.tap_bytes) turned.tap_bytes = 4;
     turned.saved = turned_level.output = {0, 1, L};
     turned_level.output_base = turned_level.second_base = 0;
   }
 
-  // The rows of bins first_row … last_row - 1 of the planes c … c + count - 1.
-  void run(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) {
-    const Grid& grid = level.grid;
-    if (is_small(grid) && !folds) turn(0, n, c, count, 0, p.positions());
-    const int64_t rows = held_bins(grid) / grid.axis[2].out;
-    for (int64_t row = first_row; row < last_row; row += rows) run_rows(n, c, count, row, smaller(row + rows, last_row));
+  // Turns to the rows of bins of one round; returns whether there are any.
+  bool begin(const Units::Unit& unit, int64_t round) {
+    const Axis* axis = level.grid.axis;
+    const Range all = share(level, unit);
+    const int64_t held = held_rows(level);
+    rows = {smaller(all.begin + round * held, all.end), smaller(all.begin + (round + 1) * held, all.end)};
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      windows[row - rows.begin] = {axis[0].window(row / axis[1].out), axis[1].window(row % axis[1].out)};
+    return rows.begin < rows.end;
   }
 
- private:
-  using Lanes = Channels<Reducer, T, std::is_same_v<S, T> && !Reducer::uses_uniform ? WindowsOf::both : WindowsOf::small, S>;
-
-  const Problem& p;
-  const Level& level;
-  bool folds;
-  T* values;
-  Problem turned;  // results go to scratch
-  Level turned_level;
-  Lanes lanes;
-  S *y, *second;
-  int32_t* taps;
-  T *difference, *moments;
-  // Of every plane's columns, and transposed.
-  T* folded = nullptr;
-  Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
-
-  static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
-                                          (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
-  static bool is_small(const Grid& grid) { return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane; }
-  static bool folds_rows(const Level& level) { return Reducer::folds && (level.free_order || !Reducer::is_sum) && level.grid.folds(); }
-  static int64_t held_positions(const Level& level) {
-    const Grid& grid = level.grid;
-    if (folds_rows(level)) return grid.axis[2].in;
-    if (is_small(grid)) return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in;
-    int64_t rows = 1;
-    for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
-    return rows * grid.axis[2].in;
-  }
-  static int64_t held_bins(const Grid& grid) { return larger(smaller(kSmallPlane / grid.axis[2].out, grid.rows()), 1) * grid.axis[2].out; }
-
-  // `length` positions of the planes, from `from` on, to scratch position `to` and following.
-  void turn(int64_t to, int64_t n, int64_t c, int64_t count, int64_t from, int64_t length) const {
-    transpose(values + to * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count, length);
-  }
-
-  // One row of bins.
-  void run_folded(const Place& at, int64_t count, const Span& d, const Span& h) {
-    const int64_t width = p.extent[2];
-    Tap<T> odd[L] = {};
-    for (int64_t i = 0; i < count; ++i)
-      odd[i] = -Tap<T>(fold(static_cast<const S*>(p.x) + p.input.at(at.n, at.c + i, 0), d, h, folded + i * width, folded_taps + i * width));
-    transpose(values, L, folded, width, count, width);
-    if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps, width, count, width);
-    lanes.move_to(at);
-    lanes.run_folded(at, count, values, turned_taps, load<Tap<T>, L>(odd));
-  }
-  // Every column's part of the rows of one plane; whether the fast arithmetic does not hold for some.
-  bool fold(const S* plane, const Span& d, const Span& h, T* x, Tap<T>* taps) const {
-    using V = typename Lanes::V;
-    Mask<V> ordinary(true);
-    for (int64_t column = 0;; column += L) {
-      column = smaller(column, p.extent[2] - L);
-      typename Reducer::template State<V> state;
-      state.start(Tap<V>(Tap<T>(0)), p);
-      for (int64_t i = 0; i < d.count; ++i) {
-        const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2] + column;
-        const int64_t first = (d.first + i) * h.size + h.first;
-        for (int64_t j = 0; j < h.count; ++j, from += h.step * p.extent[2]) {
-          for (int64_t byte = 0; byte < L * int64_t(sizeof(S)); byte += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead + byte);
-          state.template add<0>(load<T, L>(from), Tap<V>(Tap<T>(first + j)));
-        }
+  // Prepares them for plane (n, c), the one at `lane`.
+  void fold_rows(int64_t n, int64_t c, int64_t lane) {
+    if constexpr (Reducer::folds) {
+      if (!folds) return;
+      bool is_odd = false;
+      for (int64_t row = 0; row < rows.end - rows.begin; ++row) {
+        const int64_t to = (row * L + lane) * p.extent[2];
+        is_odd |= fold(static_cast<const S*>(p.x) + p.input.at(n, c, 0), windows[row].d, windows[row].h, folded + to, folded_taps + to);
       }
-      if constexpr (!std::is_same_v<decltype(state.ordinary()), Always>) ordinary = ordinary & state.ordinary();
-      store(x + column, state.y());
-      if constexpr (Reducer::saves_taps) store(taps + column, state.tap());
-      if (column + L == p.extent[2]) return any(!ordinary);
+      odd[lane] = -Tap<T>(is_odd);
     }
   }
 
-  void run_rows(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) {
+  // Pools them for the planes c … c + count - 1.
+  void run_rows(int64_t n, int64_t c, int64_t count) {
     const Grid& grid = level.grid;
-    const int64_t first_bin = first_row * grid.axis[2].out, bins = (last_row - first_row) * grid.axis[2].out;
+    const int64_t first_bin = rows.begin * grid.axis[2].out, bins = (rows.end - rows.begin) * grid.axis[2].out;
     // The kernel finds channel c of the first bin at the beginning of scratch.
     const int64_t out = c + first_bin * L, saved = c + (level.first_bin + first_bin) * L;
     turned.y = y - out;
@@ -133,41 +95,186 @@ class Planes {
     turned.taps = taps - saved;
     turned.difference = p.difference ? difference - saved : nullptr;
     turned.moments = p.moments ? moments - saved : nullptr;
-    for (int64_t row = first_row; row < last_row; ++row) {
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
-      const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]);
+      const Span &d = windows[row - rows.begin].d, &h = windows[row - rows.begin].h;
       if constexpr (Reducer::folds)
         if (folds) {
-          run_folded(at, count, d, h);
+          run_folded(at, count, row - rows.begin);
           continue;
         }
-      if (is_small(grid)) {
-        lanes.run(at, count, Lines<T>{values, p.extent[1], p.extent[2], L}, d, h);
+      if (whole) {
+        lanes.run(at, count, Lines<T>{whole, p.extent[1], p.extent[2], L}, d, h);
         continue;
       }
       for (int64_t i = 0; i < d.count; ++i)
-        for (int64_t j = 0; j < h.count; ++j)
-          turn((i * h.count + j) * p.extent[2], n, c, count, ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2],
-               p.extent[2]);
+        for (int64_t j = 0; j < h.count; ++j) {
+          const int64_t from = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
+          transpose(values + (i * h.count + j) * p.extent[2] * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel,
+                    count, p.extent[2]);
+        }
       // The rows in scratch follow each other without steps.
       const Span slices{0, d.count, 1, d.first, d.size}, lines_of_slice{0, h.count, 1, h.first, h.size};
       lanes.run(at, count, Lines<T>{values, h.count, p.extent[2], L}, slices, lines_of_slice);
     }
-    const auto turn_back = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
+    turn_back(n, c, count, first_bin, bins);
+  }
+
+ private:
+  using Lanes = Channels<Reducer, T, std::is_same_v<S, T> && !Reducer::uses_uniform ? WindowsOf::both : WindowsOf::small, S>;
+
+  struct Windows {
+    Span d, h;
+  };
+
+  const Problem& p;
+  const Level& level;
+  bool folds;
+  Range rows{};
+  Windows* windows;
+  const T* whole;
+  T* values;
+  Problem turned;  // results go to scratch
+  Level turned_level;
+  Lanes lanes;
+  S *y, *second;
+  int32_t* taps;
+  T *difference, *moments;
+  // Rows of bins of one plane after another, and one row of all planes' taps transposed.
+  T* folded = nullptr;
+  Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
+  Tap<T> odd[L] = {};  // planes where the fast arithmetic does not hold
+
+  static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
+                                          (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
+  static constexpr int64_t kFoldedBytes = 128 << 10;
+  // Rows of bins that are pooled in one round.
+  static int64_t held_rows(const Level& level) {
+    const Grid& grid = level.grid;
+    int64_t rows = kSmallPlane / grid.axis[2].out;
+    if (folds_rows(level)) rows = smaller(rows, kFoldedBytes / (grid.axis[2].in * L * int64_t(sizeof(T))));
+    return larger(smaller(rows, grid.rows()), 1);
+  }
+  static int64_t held_positions(const Level& level) {
+    const Grid& grid = level.grid;
+    if (folds_rows(level)) return grid.axis[2].in;
+    if (grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane) return 0;
+    int64_t rows = 1;
+    for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
+    return rows * grid.axis[2].in;
+  }
+
+  // One row of bins.
+  void run_folded(const Place& at, int64_t count, int64_t row) {
+    const int64_t width = p.extent[2];
+    transpose(values, L, folded + row * width * L, width, count, width);
+    if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps + row * width * L, width, count, width);
+    lanes.move_to(at);
+    lanes.run_folded(at, count, values, turned_taps, load<Tap<T>, L>(odd));
+  }
+  void turn_back(int64_t n, int64_t c, int64_t count, int64_t first_bin, int64_t bins) const {
+    const auto turn = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
     const int64_t to = level.output.at(n, c, first_bin), to_saved = p.saved.at(n, c, level.first_bin + first_bin);
-    turn_back(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
+    turn(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
     if constexpr (Reducer::second_is_difference) {
-      if (p.difference) turn_back(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
+      if (p.difference) turn(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
     } else if constexpr (Reducer::has_second) {
-      turn_back(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
+      turn(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
     }
     if constexpr (Reducer::saves_taps) {
-      if (p.tap_bytes == 1) turn_back(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);
-      if (p.tap_bytes == 4) turn_back(static_cast<int32_t*>(p.taps) + to_saved, p.saved.channel, taps);
+      if (p.tap_bytes == 1) turn(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);
+      if (p.tap_bytes == 4) turn(static_cast<int32_t*>(p.taps) + to_saved, p.saved.channel, taps);
     }
     if constexpr (Reducer::saves_moments)
       for (int which = 0; p.moments && which < 2; ++which)
-        turn_back(static_cast<T*>(p.moments) + which * p.moments_size + to_saved, p.saved.channel, moments + which * turned.moments_size);
+        turn(static_cast<T*>(p.moments) + which * p.moments_size + to_saved, p.saved.channel, moments + which * turned.moments_size);
+  }
+
+  // Every column's part of the rows of one plane; whether the fast arithmetic does not hold for some.
+  bool fold(const S* plane, const Span& d, const Span& h, T* x, Tap<T>* taps) const {
+    bool odd = false;
+    for (int64_t column = 0, left; (left = p.extent[2] - column) > 0;) {
+      const int tiles = kSpecialises && left > 2 * L ? 4 : kSpecialises && left > L ? 2 : 1;
+      if constexpr (kSpecialises)
+        if (tiles > 1) odd |= tiles == 4 ? fold_columns<4>(plane, d, h, column, x, taps) : fold_columns<2>(plane, d, h, column, x, taps);
+      if (tiles == 1) odd |= fold_columns<1>(plane, d, h, column, x, taps);
+      column += tiles * L;
+    }
+    return odd;
+  }
+  // Some tiles of columns side by side, so that memory is read in its order; the last ones overlap others.
+  template <int tiles>
+  bool fold_columns(const S* plane, const Span& d, const Span& h, int64_t column, T* x, Tap<T>* taps) const {
+    using V = typename Lanes::V;
+    typename Reducer::template State<V> state[tiles];
+    int64_t at[tiles];
+    unrolled<tiles>([&](auto t) FASTPOOL_STEP {
+      state[t].start(Tap<V>(Tap<T>(0)), p);
+      at[t] = smaller(column + t * L, p.extent[2] - L);
+    });
+    for (int64_t i = 0; i < d.count; ++i) {
+      const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2];
+      const int64_t first = (d.first + i) * h.size + h.first;
+      for (int64_t j = 0; j < h.count; ++j, from += h.step * p.extent[2])
+        unrolled<tiles>([&](auto t)
+                            FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
+    }
+    Mask<V> ordinary(true);
+    unrolled<tiles>([&](auto t) FASTPOOL_STEP {
+      if constexpr (!std::is_same_v<decltype(state[t].ordinary()), Always>) ordinary = ordinary & state[t].ordinary();
+      store(x + at[t], state[t].y());
+      if constexpr (Reducer::saves_taps) store(taps + at[t], state[t].tap());
+    });
+    return any(!ordinary);
+  }
+};
+
+// All levels that are pooled so: a plane is read from memory once.
+template <class Reducer, class S>
+class PlaneLevels {
+ public:
+  using T = Accumulated<S>;
+  using OneLevel = Planes<Reducer, S>;
+  static constexpr int L = kLanes<T>;
+
+  static int64_t scratch_bytes(const Problem& p) {
+    int64_t bytes = (turns_whole(p) ? p.positions() * L * int64_t(sizeof(T)) : 0) + p.level_count * int64_t(sizeof(OneLevel)) + kSlack;
+    for (int32_t l = 0; l < p.level_count; ++l)
+      if (p.levels[l].forward == Schedule::planes) bytes += OneLevel::scratch_bytes(p.levels[l]);
+    return bytes;
+  }
+  PlaneLevels(const Problem& p, uint64_t seed, Arena arena)
+      : p(p), whole(turns_whole(p) ? arena.take<T>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
+    for (int32_t l = 0; l < p.level_count; ++l)
+      if (p.levels[l].forward == Schedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
+  }
+
+  void run(const Units::Unit& unit) {
+    for (int64_t c = unit.c, end = unit.c + unit.channels; c < end; c += L) run_block(unit, c, smaller(L, end - c));
+  }
+
+ private:
+  const Problem& p;
+  T* whole;
+  OneLevel* levels;
+  int32_t count = 0;
+
+  static bool turns_whole(const Problem& p) {
+    bool turns = false;
+    for (int32_t l = 0; l < p.level_count; ++l) turns |= p.levels[l].forward == Schedule::planes && !OneLevel::folds_rows(p.levels[l]);
+    return turns && is_small(p);
+  }
+
+  void run_block(const Units::Unit& unit, int64_t c, int64_t planes) {
+    if (whole) transpose(whole, L, static_cast<const S*>(p.x) + p.input.at(unit.n, c, 0), p.input.channel, planes, p.positions());
+    for (int64_t round = 0;; ++round) {
+      bool any = false;
+      for (int32_t l = 0; l < count; ++l) any |= levels[l].begin(unit, round);
+      if (!any) return;
+      for (int64_t i = 0; i < planes; ++i)
+        for (int32_t l = 0; l < count; ++l) levels[l].fold_rows(unit.n, c + i, i);
+      for (int32_t l = 0; l < count; ++l) levels[l].run_rows(unit.n, c, planes);
+    }
   }
 };
 
