@@ -325,11 +325,13 @@ ADAPTIVE = [
     adaptive("adaptive 35 planes", (1, 35, 11, 18), (4, 5)),
     adaptive("adaptive 35 larger planes", (1, 35, 33, 40), (7, 9), "integers"),
     adaptive("adaptive sliced", (2, 3, 9, 40), (2, 33), layout="sliced"),
-    # rows long enough to be folded first
+    # rows long enough to be folded first: all poolings' in high bins, some poolings' in low ones
     *(
-        adaptive(f"adaptive folded, {pattern}", (1, 9, 13, 35), (4, 5), pattern)
+        adaptive(f"adaptive folded, {height}, {pattern}", (1, 9, height, 35), (3, 5), pattern)
+        for height in (10, 37)
         for pattern in ("random", "integers", "nan", "nans", "inf", "-inf", "only -inf", "signed zeros")
     ),
+    adaptive("adaptive folded in rounds", (1, 33, 33, 150), (10, 3), "integers"),
     adaptive("adaptive folded 3d", (1, 33, 4, 10, 40), (2, 3, 4), "integers"),
     adaptive("adaptive 256 taps", (1, 2, 32, 32), 2),
     adaptive("adaptive mixed bin sizes", (1, 2, 33, 31), 2, "positive"),  # 256, 272 taps: both summing orders

@@ -96,15 +96,16 @@ struct Grid {
   FASTPOOL_HD bool slides() const {
     return !(axis[0].adaptive() || axis[1].adaptive() || axis[2].adaptive());
   }
-  // Whether rows are long enough for lanes to be columns, and windows of several rows hardly overlap.
-  bool folds() const {
+  // Whether rows are long enough for lanes to be columns, and windows hardly overlap and have so many rows that it pays to
+  // reduce each column first, to one value or to two.
+  bool folds(int values) const {
     int64_t rows = 1;
     bool apart = axis[2].in >= 32;
     for (const Axis& a : axis) {
       apart &= a.adaptive() ? a.in >= 3 * a.out || a.in == a.out : a.stride >= a.extent();
       if (&a != axis + 2) rows *= a.adaptive() ? a.in / a.out : a.kernel;
     }
-    return apart && rows >= 3;
+    return apart && values > 0 && rows >= (values == 1 ? 3 : 12);
   }
 
   FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {

@@ -9,7 +9,7 @@ static void set_divisor(Problem& p, bool count_include_pad, int64_t divisor_over
 }
 
 static Tensor avg_pool(Tensors inputs, Ints window, int64_t order, bool count_include_pad, int64_t divisor_override) {
-  const ForwardCall call(inputs, std::move(window), order, {.sums = Average::is_sum, .folds = Average::folds});
+  const ForwardCall call(inputs, std::move(window), order, forward_traits<Average>);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x);
   call.for_each_input(output, output, 0, [&](Problem& p, int64_t) {

@@ -94,6 +94,13 @@ Tensor checked_taps(const Tensor& taps, const Geometry& geometry);
 
 Tensor nothing(const Tensor& like, std::optional<torch::headeronly::ScalarType> dtype = std::nullopt);
 
+template <class Reducer>
+constexpr ReducerTraits forward_traits = {.draws = Reducer::uses_uniform,
+                                          .sums = Reducer::is_sum,
+                                          .parts = Reducer::parts,
+                                          .any_order = Reducer::any_order,
+                                          .two_results = Reducer::has_second && !Reducer::second_is_difference};
+
 // A forward call: its inputs in a layout that kernels read, and a plan for each.
 struct ForwardCall {
   Tensors inputs;

@@ -4,7 +4,7 @@
 namespace fastpool {
 
 static std::tuple<Tensor, Tensor> max_pool(Tensors inputs, Ints window, int64_t order, int64_t tap_bytes) {
-  const ForwardCall call(inputs, std::move(window), order, {.folds = Max::folds});
+  const ForwardCall call(inputs, std::move(window), order, forward_traits<Max>);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
   call.for_each_input(output, taps, tap_bytes,

@@ -7,7 +7,7 @@ namespace fastpool {
 using torch::headeronly::ScalarType;
 
 static std::tuple<Tensor, Tensor, Tensor> max_avg_pool(Tensors inputs, Ints window, int64_t order, int64_t tap_bytes) {
-  const ForwardCall call(inputs, std::move(window), order, {.two_results = true});
+  const ForwardCall call(inputs, std::move(window), order, forward_traits<MaxAverage>);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
   Tensor average = call.geometry.is_map() ? call.geometry.output(x) : nothing(x);
@@ -36,7 +36,7 @@ static Tensors max_avg_pool_backward(Tensor grad, std::optional<Tensor> grad_ave
 
 static std::tuple<Tensor, Tensor, Tensor> mixed_pool(Tensors inputs, std::optional<Tensor> alpha, double alpha_value, Ints window,
                                                      int64_t order, int64_t tap_bytes, bool save_difference) {
-  const ForwardCall call(inputs, std::move(window), order, {});
+  const ForwardCall call(inputs, std::move(window), order, forward_traits<Mixed>);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
   const ScalarType type = accumulation_type(x);

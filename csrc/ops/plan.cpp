@@ -119,7 +119,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::direct;
   else if (channels_last)
     level.forward = Schedule::rows;
-  else if (planes && traits.folds && (free_order || !traits.sums) && level.grid.folds())
+  else if (planes && (free_order || traits.any_order) && level.grid.folds(traits.parts))
     level.forward = Schedule::planes;
   else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;

@@ -13,7 +13,7 @@ static Distribution checked(int64_t distribution) {
 
 static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<Tensor> seed, int64_t seed_value, Ints offset,
                                                   int64_t distribution, double temperature, Ints window, int64_t order, int64_t tap_bytes) {
-  const ForwardCall call(inputs, std::move(window), order, {.draws = true});
+  const ForwardCall call(inputs, std::move(window), order, forward_traits<Stochastic<ReluWeights, false>>);
   const Tensor& x = call.inputs[0];
   STD_TORCH_CHECK(offset.size() == 2, "fastpool: offset must be (sample, channel)");
   if (seed)
@@ -41,12 +41,13 @@ static char* moments_of(const Tensor& moments, const Geometry& geometry, int64_t
 
 static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distribution, double temperature, Ints window, int64_t order,
                                                    bool save_moments) {
-  const ForwardCall call(inputs, std::move(window), order, {});
+  const Distribution weights = checked(distribution);
+  const ForwardCall call(inputs, std::move(window), order,
+                         weights == Distribution::relu ? forward_traits<Expectation<ReluWeights>> : forward_traits<Expectation<SoftmaxWeights>>);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x);
   const int64_t size = call.geometry.rows * call.geometry.channels * call.geometry.bins;
   Tensor moments = save_moments ? new_result(x, {2, size}, false, accumulation_type(x)) : nothing(x, accumulation_type(x));
-  const Distribution weights = checked(distribution);
   call.for_each_input(output, output, 0, [&](Problem& p, int64_t row) {
     p.temperature = temperature;
     p.moments_size = size;

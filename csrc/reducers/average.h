@@ -6,7 +6,8 @@
 namespace fastpool {
 
 struct Average : Reducer {
-  static constexpr bool uses_divisor = true, is_sum = true, folds = true;
+  static constexpr bool uses_divisor = true, is_sum = true;
+  static constexpr int parts = 1;
   template <class T>
   static FASTPOOL_HD T padding() {
     return T(0);
@@ -21,7 +22,8 @@ struct Average : Reducer {
     FASTPOOL_HD void add(V x, Tap<V>) {
       sum = sum + x;
     }
-    FASTPOOL_HD void merge(V x, Tap<V> tap) { add<0>(x, tap); }
+    FASTPOOL_HD V part(int) const { return sum; }
+    FASTPOOL_HD void merge(V x, V, Tap<V> tap) { add<0>(x, tap); }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
       sum = team.sum(sum);

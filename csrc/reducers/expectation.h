@@ -11,6 +11,7 @@ template <class Weights>
 struct Expectation : Reducer {
   static constexpr int passes = Weights::needs_max ? 2 : 1, careful_passes = 2;
   static constexpr bool saves_moments = true;
+  static constexpr int parts = passes == 1 ? 2 : 0;
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();
@@ -36,6 +37,11 @@ struct Expectation : Reducer {
         weights = weights + w;
         weighted = weighted + select(w == V(T(0)), V(T(0)), w * x);  // 0 * -inf contributes nothing
       }
+    }
+    FASTPOOL_HD V part(int which) const { return which ? weighted : weights; }
+    FASTPOOL_HD void merge(V w, V wx, Tap<V>) {
+      weights = weights + w;
+      weighted = weighted + wx;
     }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {

@@ -6,7 +6,8 @@
 namespace fastpool {
 
 struct Max : Reducer {
-  static constexpr bool saves_taps = true, folds = true;
+  static constexpr bool saves_taps = true, any_order = true;
+  static constexpr int parts = 1;
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();
@@ -27,7 +28,8 @@ struct Max : Reducer {
       best = select(take, x, best);
       at = select(take, tap, at);
     }
-    FASTPOOL_HD void merge(V x, Tap<V> tap) {
+    FASTPOOL_HD V part(int) const { return best; }
+    FASTPOOL_HD void merge(V x, V, Tap<V> tap) {
       const Mask<V> earlier = (x == best) & (tap < at), later = (x != x) & ((best == best) | (tap > at));
       const Mask<V> take = (x > best) | earlier | later;
       best = select(take, x, best);
@@ -72,7 +74,8 @@ struct MaxValue : Max {
       best = select(x > best, x, best);
       sum = sum + x;
     }
-    FASTPOOL_HD void merge(V x, Tap<V> tap) { add<0>(x, tap); }
+    FASTPOOL_HD V part(int) const { return select(ordinary(), best, sum); }
+    FASTPOOL_HD void merge(V x, V, Tap<V> tap) { add<0>(x, tap); }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
       best = team.max(best);

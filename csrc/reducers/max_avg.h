@@ -9,6 +9,7 @@ namespace fastpool {
 
 struct MaxAverage : Reducer {
   static constexpr bool saves_taps = true, has_second = true, uses_divisor = true;
+  static constexpr int parts = 2;
   template <class T>
   static FASTPOOL_HD T padding() {
     return Max::padding<T>();
@@ -32,6 +33,11 @@ struct MaxAverage : Reducer {
     FASTPOOL_HD void add_inside(V x, Tap<V> tap, Mask<V> inside) {
       largest.template add<pass>(select(inside, x, V(Max::padding<Scalar<V>>())), tap);
       mean.template add<pass>(select(inside, x, V(Average::padding<Scalar<V>>())), tap);
+    }
+    FASTPOOL_HD V part(int which) const { return which ? mean.sum : largest.best; }
+    FASTPOOL_HD void merge(V x, V sum, Tap<V> tap) {
+      largest.merge(x, x, tap);
+      mean.merge(sum, sum, tap);
     }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {

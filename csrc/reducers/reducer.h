@@ -5,7 +5,7 @@
 //   begin<pass>(facts, p)          before each further pass over the window
 //   add<pass>(x, tap)              one element; taps arrive in increasing order
 //   add_inside<pass>(x, tap, mask) the same for some lanes; only needed where no padding is neutral
-//   merge(x, tap)                  where `folds`: what a part of the window came to, in any order
+//   part(0 or 1), merge(a, b, tap) with tap(), where `parts`: what a part of the window comes to; parts come in any order
 //   share<pass>(team, facts)       after each pass, instead of begin, where lanes share one window, lane = tap mod 32
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
 //   finish(facts)                  then y(), second(), tap(), moment(0 or 1)
@@ -27,7 +27,8 @@ struct Reducer {
   static constexpr bool has_second = false, second_is_difference = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
   static constexpr bool is_sum = false;  // the sum of the window over its divisor, and nothing else
-  static constexpr bool folds = false;   // parts of the window may be reduced first, to y() and tap() before finish()
+  static constexpr int parts = 0;        // values besides the tap that a part of the window comes to; 0: it cannot be reduced first
+  static constexpr bool any_order = false;  // with the same bits, whatever the order
 };
 
 // The reducer that windows of more than 256 taps take: itself, unless it says otherwise.

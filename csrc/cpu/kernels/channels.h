@@ -79,9 +79,8 @@ class Channels {
     }
   }
 
-  // The same where the rows that the bins see are folded into one: `x` and `taps` of every column, and the lanes where the
-  // fast arithmetic does not hold.
-  void run_folded(Place at, int64_t channels, const T* x, const Tap<T>* taps, Tap<V> odd) const {
+  // The same where the rows that the bins see are folded into one: what every column comes to.
+  void run_folded(Place at, int64_t channels, const std::array<T*, Reducer::parts>& values, const Tap<T>* taps) const {
     const Part part{0, channels};
     const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
@@ -96,9 +95,9 @@ class Channels {
         const int64_t column = w.start + k;
         Tap<V> tap(Tap<T>(w.first + k));
         if constexpr (Reducer::saves_taps) tap = tap + load<Tap<T>, L>(taps + column * L) * Tap<V>(Tap<T>(w.size));
-        state.merge(load<T, L>(x + column * L), tap);
+        state.merge(load<T, L>(values[0] + column * L), load<T, L>(values[Reducer::parts - 1] + column * L), tap);
       }
-      finish(at, part, {none, none, w, out + o * level.output.position, saved + o * p.saved.position}, facts, state, odd);
+      finish(at, part, {none, none, w, out + o * level.output.position, saved + o * p.saved.position}, facts, state);
     }
   }
   FASTPOOL_HD void move_to(const Place& at) {
@@ -215,10 +214,9 @@ class Channels {
     state.start(Tap<V>(Tap<T>((window.d.first * window.h.size + window.h.first) * window.w.size + window.w.first)), p);
   }
 
-  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state, const auto& more_odd) const {
+  void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
     state.finish(facts);
-    auto odd = odd_lanes(state, part.count);
-    if constexpr (requires { odd = odd | more_odd; }) odd = odd | more_odd;
+    const auto odd = odd_lanes(state, part.count);
     store_lanes<Reducer, Result>(p, level, window.out + part.c * level.output.channel, level.output.channel,
                                  window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
     repair_tile(at, part, odd);
@@ -234,7 +232,7 @@ class Channels {
       State state;
       start(state, window);
       for_each_pass<0, Reducer::passes>(Passes{*this, lines, window, part, ahead_of(tile, channels), facts, state});
-      finish(at, part, window, facts, state, Always());
+      finish(at, part, window, facts, state);
     }
   }
 
@@ -321,7 +319,7 @@ class Channels {
         parts[t] = part_at(first + t * L, channels);
       }
       for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, tiles, parts, states});
-      for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t], Always());
+      for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t]);
     }
   }
 };

@@ -24,11 +24,11 @@ class Planes {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static bool folds_rows(const Level& level) { return Reducer::folds && (level.free_order || !Reducer::is_sum) && level.grid.folds(); }
+  static bool folds_rows(const Level& level) { return (level.free_order || Reducer::any_order) && level.grid.folds(Reducer::parts); }
   static int64_t scratch_bytes(const Level& level) {
     const int64_t bins = held_rows(level) * level.grid.axis[2].out, width = level.grid.axis[2].in;
     int64_t values = held_positions(level) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * bins;
-    if (folds_rows(level)) values += (1 + Reducer::saves_taps) * held_rows(level) * width + Reducer::saves_taps * width;
+    if (folds_rows(level)) values += (Reducer::parts + Reducer::saves_taps) * held_rows(level) * width + Reducer::saves_taps * width;
     return values * L * int64_t(sizeof(T)) + held_rows(level) * int64_t(sizeof(Windows)) + Lanes::scratch_bytes(level.grid, L) + kSlack;
   }
   // `whole` has small planes, transposed.
@@ -51,7 +51,7 @@ class Planes {
     windows = arena.take<Windows>(held_rows(level));
     if (folds) {
       const int64_t width = level.grid.axis[2].in;
-      folded = arena.take<T>(held_rows(level) * width * L);
+      for (T*& part : folded) part = arena.take<T>(held_rows(level) * width * L);
       folded_taps = arena.take<Tap<T>>(Reducer::saves_taps ? held_rows(level) * width * L : 0);
       turned_taps = arena.take<Tap<T>>(Reducer::saves_taps ? width * L : 0);
     }
@@ -73,14 +73,10 @@ class Planes {
 
   // Prepares them for plane (n, c), the one at `lane`.
   void fold_rows(int64_t n, int64_t c, int64_t lane) {
-    if constexpr (Reducer::folds) {
+    if constexpr (Reducer::parts > 0) {
       if (!folds) return;
-      bool is_odd = false;
-      for (int64_t row = 0; row < rows.end - rows.begin; ++row) {
-        const int64_t to = (row * L + lane) * p.extent[2];
-        is_odd |= fold(static_cast<const S*>(p.x) + p.input.at(n, c, 0), windows[row].d, windows[row].h, folded + to, folded_taps + to);
-      }
-      odd[lane] = -Tap<T>(is_odd);
+      for (int64_t row = 0; row < rows.end - rows.begin; ++row)
+        fold(static_cast<const S*>(p.x) + p.input.at(n, c, 0), windows[row].d, windows[row].h, (row * L + lane) * p.extent[2]);
     }
   }
 
@@ -98,7 +94,7 @@ class Planes {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span &d = windows[row - rows.begin].d, &h = windows[row - rows.begin].h;
-      if constexpr (Reducer::folds)
+      if constexpr (Reducer::parts > 0)
         if (folds) {
           run_folded(at, count, row - rows.begin);
           continue;
@@ -140,10 +136,9 @@ class Planes {
   S *y, *second;
   int32_t* taps;
   T *difference, *moments;
-  // Rows of bins of one plane after another, and one row of all planes' taps transposed.
-  T* folded = nullptr;
+  // Rows of bins, each of one plane after another; and the taps of one row, transposed.
+  std::array<T*, Reducer::parts> folded{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
-  Tap<T> odd[L] = {};  // planes where the fast arithmetic does not hold
 
   static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
                                           (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
@@ -157,7 +152,7 @@ class Planes {
   }
   static int64_t held_positions(const Level& level) {
     const Grid& grid = level.grid;
-    if (folds_rows(level)) return grid.axis[2].in;
+    if (folds_rows(level)) return Reducer::parts * grid.axis[2].in;
     if (grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane) return 0;
     int64_t rows = 1;
     for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
@@ -167,10 +162,14 @@ class Planes {
   // One row of bins.
   void run_folded(const Place& at, int64_t count, int64_t row) {
     const int64_t width = p.extent[2];
-    transpose(values, L, folded + row * width * L, width, count, width);
+    std::array<T*, Reducer::parts> turned_parts;
+    for (int i = 0; i < Reducer::parts; ++i) {
+      turned_parts[i] = values + i * width * L;
+      transpose(turned_parts[i], L, folded[i] + row * width * L, width, count, width);
+    }
     if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps + row * width * L, width, count, width);
     lanes.move_to(at);
-    lanes.run_folded(at, count, values, turned_taps, load<Tap<T>, L>(odd));
+    lanes.run_folded(at, count, turned_parts, turned_taps);
   }
   void turn_back(int64_t n, int64_t c, int64_t count, int64_t first_bin, int64_t bins) const {
     const auto turn = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
@@ -190,21 +189,25 @@ class Planes {
         turn(static_cast<T*>(p.moments) + which * p.moments_size + to_saved, p.saved.channel, moments + which * turned.moments_size);
   }
 
-  // Every column's part of the rows of one plane; whether the fast arithmetic does not hold for some.
-  bool fold(const S* plane, const Span& d, const Span& h, T* x, Tap<T>* taps) const {
-    bool odd = false;
+  // What every column of the rows of one plane comes to, at `to` and following.
+  void fold(const S* plane, const Span& d, const Span& h, int64_t to) const {
+    constexpr int most = kSpecialises ? kRegisterBytes / 16 : 1;  // as many tiles as registers hold
     for (int64_t column = 0, left; (left = p.extent[2] - column) > 0;) {
-      const int tiles = kSpecialises && left > 2 * L ? 4 : kSpecialises && left > L ? 2 : 1;
-      if constexpr (kSpecialises)
-        if (tiles > 1) odd |= tiles == 4 ? fold_columns<4>(plane, d, h, column, x, taps) : fold_columns<2>(plane, d, h, column, x, taps);
-      if (tiles == 1) odd |= fold_columns<1>(plane, d, h, column, x, taps);
-      column += tiles * L;
+      if (most > 2 && left > 2 * L) {
+        fold_columns<most>(plane, d, h, column, to);
+        column += most * L;
+      } else if (most > 1 && left > L) {
+        fold_columns<(most > 1 ? 2 : 1)>(plane, d, h, column, to);
+        column += 2 * L;
+      } else {
+        fold_columns<1>(plane, d, h, column, to);
+        column += L;
+      }
     }
-    return odd;
   }
-  // Some tiles of columns side by side, so that memory is read in its order; the last ones overlap others.
+  // Tiles of columns side by side, so that memory is read in its order; the last ones overlap others.
   template <int tiles>
-  bool fold_columns(const S* plane, const Span& d, const Span& h, int64_t column, T* x, Tap<T>* taps) const {
+  void fold_columns(const S* plane, const Span& d, const Span& h, int64_t column, int64_t to) const {
     using V = typename Lanes::V;
     typename Reducer::template State<V> state[tiles];
     int64_t at[tiles];
@@ -216,16 +219,12 @@ class Planes {
       const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2];
       const int64_t first = (d.first + i) * h.size + h.first;
       for (int64_t j = 0; j < h.count; ++j, from += h.step * p.extent[2])
-        unrolled<tiles>([&](auto t)
-                            FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
+        unrolled<tiles>([&](auto t) FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
     }
-    Mask<V> ordinary(true);
     unrolled<tiles>([&](auto t) FASTPOOL_STEP {
-      if constexpr (!std::is_same_v<decltype(state[t].ordinary()), Always>) ordinary = ordinary & state[t].ordinary();
-      store(x + at[t], state[t].y());
-      if constexpr (Reducer::saves_taps) store(taps + at[t], state[t].tap());
+      for (int i = 0; i < Reducer::parts; ++i) store(folded[i] + to + at[t], state[t].part(i));
+      if constexpr (Reducer::saves_taps) store(folded_taps + to + at[t], state[t].tap());
     });
-    return any(!ordinary);
   }
 };
 
