@@ -282,6 +282,7 @@ SLIDING = [
     sliding("one sample channels_last", (1, 3, 210, 211), 3, "integers", stride=2, padding=1, layout="channels_last"),
     sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),
     sliding("17x17 taps clipped", (1, 2, 20, 21), 17, "positive", stride=4, padding=8),
+    sliding("65x65 taps clipped", (1, 2, 67, 70), 65, "positive", stride=4, padding=3),
     sliding("300 taps channels_last", (1, 17, 20, 16), (20, 15), "integers", stride=1, layout="channels_last"),
     sliding("7x7x7 taps", (1, 2, 8, 9, 8), 7, "positive", stride=1),
     sliding("300 taps with nan", (1, 4, 400), 300, "nan", stride=50),
@@ -336,6 +337,7 @@ ADAPTIVE = [
     adaptive("adaptive 256 taps", (1, 2, 32, 32), 2),
     adaptive("adaptive mixed bin sizes", (1, 2, 33, 31), 2, "positive"),  # 256, 272 taps: both summing orders
     adaptive("adaptive 1024 taps", (1, 2, 64, 64), 2, "integers"),
+    adaptive("adaptive 5040 taps", (1, 2, 90, 111), (1, 2), "integers"),
     adaptive("adaptive wide", (1, 2, 1000), 70, "integers"),
 ]
 

@@ -65,7 +65,10 @@ inline Units backward_units(const Problem& p) {
     const bool half = p.dtype == Dtype::float16 || p.dtype == Dtype::bfloat16;
     Units whole(p, 1, p.lanes_are_channels && !half ? 4 * lanes : lanes, false);
     whole.rows = rows;
-    return whole.count() < 4 ? Units(p, rows, lanes, false) : whole;
+    if (whole.count() >= 4) return whole;
+    Units parts(p, rows, lanes, false);
+    parts.parts = smaller(parts.parts, ceil_div(Units::kFew, parts.samples * parts.blocks));
+    return parts;
   }
   bool planes = false;
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].backward == Schedule::planes;

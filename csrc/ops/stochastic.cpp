@@ -42,8 +42,9 @@ static char* moments_of(const Tensor& moments, const Geometry& geometry, int64_t
 static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distribution, double temperature, Ints window, int64_t order,
                                                    bool save_moments) {
   const Distribution weights = checked(distribution);
-  const ForwardCall call(inputs, std::move(window), order,
-                         weights == Distribution::relu ? forward_traits<Expectation<ReluWeights>> : forward_traits<Expectation<SoftmaxWeights>>);
+  const ForwardCall call(
+      inputs, std::move(window), order,
+      weights == Distribution::relu ? forward_traits<Expectation<ReluWeights>> : forward_traits<Expectation<SoftmaxWeights>>);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x);
   const int64_t size = call.geometry.rows * call.geometry.channels * call.geometry.bins;

@@ -26,8 +26,8 @@ struct Reducer {
   static constexpr bool saves_taps = false, saves_moments = false;
   static constexpr bool has_second = false, second_is_difference = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
-  static constexpr bool is_sum = false;  // the sum of the window over its divisor, and nothing else
-  static constexpr int parts = 0;        // values besides the tap that a part of the window comes to; 0: it cannot be reduced first
+  static constexpr bool is_sum = false;     // the sum of the window over its divisor, and nothing else
+  static constexpr int parts = 0;           // values besides the tap that a part of the window comes to; 0: it cannot be reduced first
   static constexpr bool any_order = false;  // with the same bits, whatever the order
 };
 

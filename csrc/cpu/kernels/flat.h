@@ -13,8 +13,13 @@ class Flat {
   using V = Lanes<T, L>;
   using State = typename Reducer::template State<V>;
 
-  Flat(const Problem& p, const Level& level)
-      : p(p), level(level), begin(static_cast<const S*>(p.x)), end(begin + p.samples * p.channels * p.positions()) {}
+  static int64_t scratch_bytes() { return Reducer::uses_uniform ? (kPacked + L) * int64_t(sizeof(T)) + kSlack : 0; }
+  Flat(const Problem& p, const Level& level, Arena arena)
+      : p(p),
+        level(level),
+        begin(static_cast<const S*>(p.x)),
+        end(begin + p.samples * p.channels * p.positions()),
+        packed(arena.take<T>(Reducer::uses_uniform ? kPacked + L : 0)) {}
 
   // The rows of bins first_row … last_row - 1 of some planes.
   void run(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) const {
@@ -38,6 +43,8 @@ class Flat {
   const Problem& p;
   const Level& level;
   const S *begin, *end;
+  static constexpr int64_t kPacked = 4096;
+  T* packed;  // taps of a window, one after another
 
   FASTPOOL_HD void pool(const Place& at, const Span* spans, const Facts<T>& fact) const {
     const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform), false};
@@ -105,12 +112,22 @@ class Flat {
     template <int pass>
     FASTPOOL_HD void run() const {
       const Span &d = spans[0], &h = spans[1], &w = spans[2];
+      if constexpr (Reducer::uses_uniform)
+        if ((d.size * h.size > 1 && w.size % L) || w.first % L) {  // rows whose taps do not begin in the first lane
+          const int64_t taps = d.size * h.size * w.size;
+          for (int64_t tap = 0; tap < taps; tap += kPacked) {
+            const int64_t count = smaller(kPacked, taps - tap);
+            if (pass == 0 || taps > kPacked) self.pack(plane, spans, tap, count);
+            for (int64_t k = 0; k < count; k += L) state.template add<pass>(load<T, L>(self.packed + k), Tap<V>::iota(Tap<T>(tap + k)));
+          }
+          return state.template share<pass>(Team<T>(), facts);
+        }
       const Mask<V> tail = Tap<V>::iota() < Tap<V>(Tap<T>(w.count % L));
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
           const int64_t row = ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
           const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
-          if (w.step == 1 && (!Reducer::uses_uniform || tap % L == 0) && plane + row + round_up(w.count, L) <= self.end)
+          if (w.step == 1 && plane + row + round_up(w.count, L) <= self.end)
             add_run<pass>(state, plane + row, w.count, tap, tail, d.count * h.count > 1);
           else
             self.template add_pieces<pass>(state, plane + row, w.step, w.count, tap);
@@ -118,6 +135,30 @@ class Flat {
       state.template share<pass>(Team<T>(), facts);
     }
   };
+
+  // The taps first_tap … first_tap + count - 1 of a window, and padding where they are none.
+  void pack(const S* plane, const Span* spans, int64_t first_tap, int64_t count) const {
+    const Span &d = spans[0], &h = spans[1], &w = spans[2];
+    const T padding = Reducer::template padding<T>();
+    const bool gaps = d.count < d.size || h.count < h.size || w.count < w.size;
+    if (gaps) fill_run(packed, padding, count);
+    for (int64_t i = 0; i < d.count; ++i)
+      for (int64_t j = 0; j < h.count; ++j) {
+        const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first - first_tap;
+        const int64_t skipped = larger(-tap, 0), length = smaller(count - tap, w.count) - skipped;
+        const S* row = plane + ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + w.start + skipped * w.step;
+        for (int64_t k = 0; k < length; k += L) {
+          const int64_t some = smaller(L, length - k);
+          const V lanes = w.step == 1 && row + k + L <= end ? load<T, L>(row + k) : load_apart<T, L>(row + k * w.step, w.step, some);
+          // The next row replaces what is too much.
+          if (gaps)
+            store_part(packed + tap + skipped + k, 1, lanes, some);
+          else
+            store(packed + tap + skipped + k, lanes);
+        }
+      }
+    fill_run(packed + count, padding, round_up(count, L) - count);
+  }
 
   static constexpr int64_t kShortRun = 1024;  // others the hardware prefetches better alone
 
@@ -131,21 +172,20 @@ class Flat {
       add_masked<Reducer, pass>(state, load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), count - k >= L, [&] { return tail; });
   }
 
-  // Any run. Draws need lane = tap mod 32; for others any lane will do.
+  // Any run.
   template <int pass>
   FASTPOOL_HD void add_pieces(State& state, const S* x, int64_t step, int64_t count, int64_t tap) const {
-    for (int64_t k = Reducer::uses_uniform ? -(tap % L) : 0; k < count; k += L) {
+    for (int64_t k = 0; k < count; k += L) {
       const Tap<V> lane = Tap<V>::iota(Tap<T>(k));
       V found;
-      if (step == 1 && x + k >= begin && x + k + L <= end) {
+      if (step == 1 && x + k + L <= end) {
         found = load<T, L>(x + k);
       } else {
         T values[L];
-        for (int64_t l = 0; l < L; ++l) values[l] = k + l >= 0 && k + l < count ? T(widen(x[(k + l) * step])) : T(0);
+        for (int64_t l = 0; l < L; ++l) values[l] = k + l < count ? T(widen(x[(k + l) * step])) : T(0);
         found = load<T, L>(values);
       }
-      add_masked<Reducer, pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), false,
-                                [&] { return (lane >= Tap<V>(Tap<T>(0))) & (lane < Tap<V>(Tap<T>(count))); });
+      add_masked<Reducer, pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return lane < Tap<V>(Tap<T>(count)); });
     }
   }
 };

@@ -219,7 +219,8 @@ class Planes {
       const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2];
       const int64_t first = (d.first + i) * h.size + h.first;
       for (int64_t j = 0; j < h.count; ++j, from += h.step * p.extent[2])
-        unrolled<tiles>([&](auto t) FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
+        unrolled<tiles>([&](auto t)
+                            FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
     }
     unrolled<tiles>([&](auto t) FASTPOOL_STEP {
       for (int i = 0; i < Reducer::parts; ++i) store(folded[i] + to + at[t], state[t].part(i));

@@ -97,8 +97,14 @@ class Scatter {
       for (o[1] = 0; o[1] < (alike ? 1 : axis[1].out); ++o[1])
         for (o[2] = 0; o[2] < (alike ? 1 : axis[2].out); ++o[2]) {
           begins[bin++] = listed;
-          for (int64_t tap = 0; tap < level.grid.taps(o); ++tap)
-            elements[listed++] = level.grid.position(o, tap) * step - (alike ? rows[0].origin : 0);
+          int64_t* to = elements + listed;
+          listed += level.grid.taps(o);
+          const int64_t from = alike ? 0 : level.grid.position(o, 0);
+          for (int64_t i = 0; i < axis[0].taps(o[0]); ++i)
+            for (int64_t j = 0; j < axis[1].taps(o[1]); ++j) {
+              const int64_t row = from + (i * axis[0].dilation * p.extent[1] + j * axis[1].dilation) * p.extent[2];
+              for (int64_t k = 0; k < axis[2].taps(o[2]); ++k) *to++ = (row + k * axis[2].dilation) * step;
+            }
         }
     begins[bin] = listed;
     return {&level, rows, elements, begins, alike};
