@@ -38,6 +38,7 @@ PATTERNS = {
     "-inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.9, -np.inf),
     "only -inf": lambda rng, shape: np.full(shape, -np.inf),
     "nan and inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.3, np.nan, np.inf, -np.inf),
+    "far apart": lambda rng, shape: rng.normal(size=shape) * 300,  # exp of most differences is 0
     "subnormal": lambda rng, shape: rng.integers(-4, 5, shape) * 6e-8 * 2.0**-103,
 }
 
@@ -176,6 +177,8 @@ SLIDING = [
     sliding("windows of -inf overlapping", (2, 3, 8, 8), 3, "-inf", stride=1, padding=1),
     sliding("only -inf clipped", (1, 2, 5, 5), 3, "only -inf", stride=2, padding=1),
     sliding("nan and infinities", (2, 17, 8, 8), 2, "nan and inf", layout="channels_last"),
+    sliding("far apart", (2, 9, 7, 40), 3, "far apart", stride=2, padding=1),
+    sliding("far apart channels_last", (2, 33, 7, 8), 3, "far apart", layout="channels_last"),
     sliding("subnormal", (1, 2, 8, 8), 2, "subnormal"),
     # sizes
     sliding("empty batch", (0, 3, 8, 8), 2),

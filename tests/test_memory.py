@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import cases
 import numpy as np
 import pytest
 import torch
@@ -254,3 +255,37 @@ def test_results_too_large_for_caches(channels, dtype):
     wide = x.contiguous(memory_format=torch.channels_last)
     for pool in (F.max_pool2d, F.avg_pool2d):
         assert torch.equal(pool(wide, 2).nan_to_num(9), pool(x, 2).nan_to_num(9))
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(130, 70, 25, 26), (300, 5, 49, 61), (3, 17, 11, 90, 91)], ids=str)
+def test_inputs_too_large_for_caches(shape, dtype):
+    """Large windows are then pooled in the order of memory, with the bits that each sample has by itself."""
+    rank = len(shape) - 2
+    x = torch.randn(shape, dtype=dtype)
+    x.view(-1)[torch.randint(x.numel(), (50,))] = torch.nan
+    x[0, 1], x[1, 0] = 0.5, -torch.inf
+    x = cases.channels_last(x)
+    assert x.numel() * x.element_size() > 8 * 2**20
+
+    def same(name, *arguments, **options):
+        pool = getattr(F, f"{name}{rank}d")
+        apart = [pool(x[i : i + 1], *arguments, **options) for i in range(len(x))]
+        together = pool(x, *arguments, **options)
+        if isinstance(together, tuple):
+            apart = zip(*apart, strict=True)
+        else:
+            apart, together = [apart], [together]
+        for parts, whole in zip(apart, together, strict=True):
+            assert_bitwise(whole, torch.cat(list(parts)))
+
+    for output_size in (2, 3):
+        same("adaptive_max_pool", output_size)
+        same("adaptive_max_pool", output_size, return_indices=True)
+        same("adaptive_max_avg_pool", output_size)
+        same("adaptive_stochastic_pool", output_size, training=False)
+    same("spatial_pyramid_pool", (3, 2, 1), mode="mixed", alpha=0.3)
+    same("spatial_pyramid_pool", (3, 1), mode="avg", flatten="channel")
+    same("max_pool", 11, stride=7, padding=5, return_indices=True)
+    same("avg_pool", 11, stride=7, padding=5, count_include_pad=False)
+    same("mixed_pool", 9, stride=5, dilation=2 if rank == 2 else 1, alpha=0.3)

@@ -55,7 +55,7 @@ inline Units forward_units(const Problem& p) {
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == Schedule::planes;
   Units units(p, p.bin_rows, lanes_of(p.dtype), planes);
   // A plane is best read as it lies, and once for several levels.
-  if (planes) units.parts = smaller(units.parts, ceil_div(Units::kWanted / 4, units.samples * units.blocks));
+  if (planes || p.level_count > 1) units.parts = smaller(units.parts, ceil_div(Units::kWanted / 4, units.samples * units.blocks));
   return units;
 }
 inline Units backward_units(const Problem& p) {

@@ -1,7 +1,9 @@
 // Forward schedule whose lanes are channels: of channels-last input, and of contiguous planes that are transposed.
 #pragma once
 
-#include "cpu/kernels/tile.h"
+#include <new>
+
+#include "cpu/kernels/slots.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -79,6 +81,40 @@ class Channels {
     }
   }
 
+  // Large windows of one pass are swept where the input comes from memory: its rows are added one after another, as they
+  // lie there, to all bins that see them. Every bin sums its elements in the order of its taps all the same.
+  static bool sweeps(const Problem& p, const Level& level, int64_t channels) {
+    const int64_t first[3] = {0, 0, 0}, position = channels * int64_t(sizeof(S));
+    const bool large = level.grid.taps(first) * position > kSmallWindow && level.grid.axis[2].taps(0) >= kWideWindow;
+    return Reducer::passes == 1 && p.lanes_are_channels && large && p.samples * p.channels * p.positions() * int64_t(sizeof(S)) > kCached &&
+           sweep_bytes(level, channels) <= kMostStates;
+  }
+  static int64_t sweep_bytes(const Level& level, int64_t channels) {
+    const int64_t columns = level.grid.axis[2].out;
+    return columns * (OutputRows(level.grid).count() * ceil_div(channels, L) * int64_t(sizeof(State)) + int64_t(sizeof(Span))) + kSlack;
+  }
+  void prepare_sweep(int64_t channels, Arena& arena) {
+    const Axis& w = level.grid.axis[2];
+    states = arena.take<State>(OutputRows(level.grid).count() * w.out * ceil_div(channels, L));
+    swept_columns = arena.take<Span>(w.out);
+    for (int64_t o = 0; o < w.out; ++o) swept_columns[o] = w.window(o);
+  }
+  void begin_sweep(const Units::Unit& unit) {
+    swept_unit = unit;
+    swept_rows = share(level, unit);
+  }
+  // Row (i, j) of the input.
+  void sweep(const Lines<S>& lines, int64_t i, int64_t j) {
+    const Axis* axis = level.grid.axis;
+    const Range d = axis[0].covers(i), h = axis[1].covers(j);
+    for (int64_t a = d.begin; a < d.end; ++a)
+      for (int64_t b = h.begin; b < h.end; ++b) {
+        const int64_t row = a * axis[1].out + b, slice = axis[0].tap_of(a, i), line = axis[1].tap_of(b, j);
+        if (row >= swept_rows.begin && row < swept_rows.end && slice >= 0 && line >= 0)
+          sweep_row({swept_unit.n, swept_unit.c, {a, b, 0}}, lines, axis[0].window(a), axis[1].window(b), slice, line);
+      }
+  }
+
   // The same where the rows that the bins see are folded into one: what every column comes to.
   void run_folded(Place at, int64_t channels, const std::array<T*, Reducer::parts>& values, const Tap<T>* taps) const {
     const Part part{0, channels};
@@ -106,6 +142,8 @@ class Channels {
 
  private:
   static constexpr int64_t kSmallWindow = 16 << 10, kStreamed = 48 << 20;
+  // Within the caches, states that go to memory and back after a few elements take longer than the walk from window to window.
+  static constexpr int64_t kCached = 8 << 20, kWideWindow = 8, kMostStates = 128 << 10;
   // Several passes over nine registers are slow to compile and no faster.
   static constexpr bool kHoldsNine = kSpecialises && Reducer::passes == 1 && sizeof(T) == 4;
   // The first tile asks for a whole position where that is short, so that the others find it.
@@ -153,6 +191,11 @@ class Channels {
   const S* last = reinterpret_cast<const S*>(UINTPTR_MAX);
   S* tail = nullptr;
   bool streams;  // so much data that no cache keeps the results until they are read
+  // Of a sweep: rows of bins, each with a state for every bin and tile.
+  Units::Unit swept_unit{};
+  Range swept_rows{};
+  Span* swept_columns = nullptr;
+  State* states = nullptr;
 
   FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
     Facts<V> facts;
@@ -184,7 +227,7 @@ class Channels {
         });
       }
     };
-    constexpr bool in_registers = tiles > 1 && tiles * sizeof(State) <= 16 * sizeof(V);
+    constexpr bool in_registers = sizeof(State) <= 6 * sizeof(V);
     if constexpr (!in_registers) return walk(states);
     State held[tiles];  // in registers, which the compiler does not see of the others
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = states[t]; });
@@ -275,6 +318,38 @@ class Channels {
     }
   }
 
+  // One row of the input, which is row (slice, line) of the windows of a row of bins.
+  void sweep_row(Place at, const Lines<S>& lines, const Span& d, const Span& h, int64_t slice, int64_t line) {
+    const Axis* axis = level.grid.axis;
+    const int64_t channels = swept_unit.channels, tiles = ceil_div(channels, L);
+    const int64_t first_bin = level.bin(at.o), bin = level.first_bin + first_bin;
+    const int64_t out = level.output.at(at.n, at.c, first_bin), saved = p.saved.at(at.n, at.c, bin);
+    const bool begins = slice == d.first && line == h.first;
+    const bool ends = slice == d.first + d.count - 1 && line == h.first + h.count - 1;
+    if (Reducer::uses_divisor && ends) divisors.move_to(at.o);
+    const int64_t positions = larger(kSmallWindow / (channels * int64_t(sizeof(S))), 1);
+    State* state = states + OutputRows(level.grid).slot(at.o[0], at.o[1]) * axis[2].out * tiles;
+    for (at.o[2] = 0; at.o[2] < axis[2].out; ++at.o[2], state += tiles) {
+      const int64_t o = at.o[2];
+      const Window window{d, h, swept_columns[o], out + o * level.output.position, saved + o * p.saved.position};
+      for (int64_t t = 0; begins && t < tiles; ++t) start(state[t], window);
+      for (int64_t k = 0; k < window.w.count; k += positions) {
+        const int64_t end = smaller(k + positions, window.w.count);
+        for (int64_t t = 0; t < tiles; t += 2) {
+          const Part parts[2] = {part_at(t * L, channels), part_at((t + 1) * L, channels)};
+          if (t + 1 < tiles)
+            walk_row<0, 2>(state + t, parts, lines, window, slice - d.first, line - h.first, k, end, 0, 0);
+          else
+            walk_row<0, 1>(state + t, parts, lines, window, slice - d.first, line - h.first, k, end, 0, 0);
+        }
+      }
+      for (int64_t t = 0; ends && t < tiles; ++t) {
+        const Part part = part_at(t * L, channels);
+        finish(at, part, window, facts_at(at, part, bin + o), state[t]);
+      }
+    }
+  }
+
   // A large window goes through the cache once: a few positions at a time for several tiles of channels.
   struct LargePasses {
     const Channels& self;
@@ -322,6 +397,41 @@ class Channels {
       for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t]);
     }
   }
+};
+
+// All levels that are swept: the input is read from memory once.
+template <class Reducer, class S>
+class ChannelLevels {
+ public:
+  using OneLevel = Channels<Reducer, S, WindowsOf::both>;
+
+  static int64_t scratch_bytes(const Problem& p, int64_t channels) {
+    int64_t bytes = p.level_count * int64_t(sizeof(OneLevel)) + kSlack;
+    for (int32_t l = 0; l < p.level_count; ++l)
+      if (OneLevel::sweeps(p, p.levels[l], channels))
+        bytes += OneLevel::scratch_bytes(p.levels[l].grid, channels) + OneLevel::sweep_bytes(p.levels[l], channels);
+    return bytes;
+  }
+  ChannelLevels(const Problem& p, uint64_t seed, int64_t channels, Arena arena) : p(p), levels(arena.take<OneLevel>(p.level_count)) {
+    for (int32_t l = 0; l < p.level_count; ++l)
+      if (OneLevel::sweeps(p, p.levels[l], channels)) {
+        new (levels + count) OneLevel(p, p.levels[l], seed, channels, arena);
+        levels[count++].prepare_sweep(channels, arena);
+      }
+  }
+
+  void run(const Units::Unit& unit) const {
+    const Lines<S> lines{static_cast<const S*>(p.x) + p.input.at(unit.n, unit.c, 0), p.extent[1], p.extent[2], p.input.position};
+    for (int32_t l = 0; l < count; ++l) levels[l].begin_sweep(unit);
+    for (int64_t i = 0; i < p.extent[0]; ++i)
+      for (int64_t j = 0; j < p.extent[1]; ++j)
+        for (int32_t l = 0; l < count; ++l) levels[l].sweep(lines, i, j);
+  }
+
+ private:
+  const Problem& p;
+  OneLevel* levels;
+  int32_t count = 0;
 };
 
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

@@ -11,28 +11,41 @@ namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
 template <class Reducer, class S>
 struct Forward {
+  using Swept = ChannelLevels<Reducer, S>;
   const Problem& p;
   Units units;
   uint64_t seed;
 
   FASTPOOL_HD explicit Forward(const Problem& p) : p(p), units(forward_units(p)), seed(Reducer::uses_uniform ? p.seed_now() : 0) {}
 
-  // A plane's levels follow each other, so that the plane is read from memory once.
+  // Levels are computed together as far as that can be, and otherwise one after another for each unit, so that its input
+  // is read from memory once.
   void run(int64_t begin, int64_t end) const {
-    int32_t planes = 0;
-    for (int32_t l = 0; l < p.level_count; ++l) planes += p.levels[l].forward == Schedule::planes;
-    if (planes == p.level_count) return run_planes(begin, end);
+    int32_t together = 0;
+    for (int32_t l = 0; l < p.level_count; ++l) together += is_joint(p.levels[l]);
+    if (together == p.level_count) return run_joint(begin, end);
     if (p.level_count == 1) return run_level(p.levels[0], begin, end);
     for (int64_t u = begin; u < end; ++u) {
-      if (planes) run_planes(u, u + 1);
+      if (together) run_joint(u, u + 1);
       for (int32_t l = 0; l < p.level_count; ++l)
-        if (p.levels[l].forward != Schedule::planes) run_level(p.levels[l], u, u + 1);
+        if (!is_joint(p.levels[l])) run_level(p.levels[l], u, u + 1);
     }
   }
 
-  void run_planes(int64_t begin, int64_t end) const {
-    PlaneLevels<Reducer, S> planes(p, seed, Arena(PlaneLevels<Reducer, S>::scratch_bytes(p)));
-    for (int64_t u = begin; u < end; ++u) planes.run(units.at(u));
+  bool is_joint(const Level& level) const {
+    if (p.lanes_are_channels) return level.forward != Schedule::direct && Swept::OneLevel::sweeps(p, level, units.most_channels());
+    return level.forward == Schedule::planes;
+  }
+  void run_joint(int64_t begin, int64_t end) const {
+    if constexpr (Reducer::passes == 1)
+      if (p.lanes_are_channels) {
+        const int64_t channels = units.most_channels();
+        const Swept levels(p, seed, channels, Arena(Swept::scratch_bytes(p, channels)));
+        for (int64_t u = begin; u < end; ++u) levels.run(units.at(u));
+        return;
+      }
+    PlaneLevels<Reducer, S> levels(p, seed, Arena(PlaneLevels<Reducer, S>::scratch_bytes(p)));
+    for (int64_t u = begin; u < end; ++u) levels.run(units.at(u));
   }
 
   void run_level(const Level& level, int64_t begin, int64_t end) const {

@@ -12,11 +12,6 @@ namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
 inline bool is_small(const Problem& p) { return p.positions() <= kSmallPlane; }
 
-// A level's rows of bins in a unit of work.
-inline Range share(const Level& level, const Units::Unit& unit) {
-  return {larger(unit.first_row - level.first_row, 0), smaller(unit.last_row - level.first_row, level.grid.rows())};
-}
-
 // One level.
 template <class Reducer, class S>
 class Planes {

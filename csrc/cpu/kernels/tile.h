@@ -9,6 +9,11 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
+// A level's rows of bins in a unit of work.
+inline Range share(const Level& level, const Units::Unit& unit) {
+  return {larger(unit.first_row - level.first_row, 0), smaller(unit.last_row - level.first_row, level.grid.rows())};
+}
+
 FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Planes of up to so many positions are transposed whole: 128 KB of scratch for 32 of them.
