@@ -75,10 +75,11 @@ static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.st
 // Backward. Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75
 // ns, 28 columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28
 // columns 2.0 and 1.4; 3x3 stride 1, 28 columns 3.1 and 3.7, 20 columns 4.5 and 4.0.
-static bool has_narrow_gradient(const Grid& grid) {
+// Averages of bins repeat rows, whose copies need not be transposed.
+static bool has_narrow_gradient(const Grid& grid, bool alone, bool repeats) {
   const Axis& w = grid.axis[2];
-  if (grid.bins() == 1) return w.in <= 1024;
-  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent()))) return w.in < 64;
+  if (grid.bins() == 1 && (alone || !repeats)) return w.in <= 1024;
+  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent()))) return w.in < (repeats ? 32 : 64);
   return w.out < (w.stride >= w.extent() ? 8 : 24);
 }
 
@@ -127,12 +128,13 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::rows;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;
-  const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && axis[2].kernel > 2 * axis[2].out);
+  const bool repeats = traits.sums && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
+  const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && (repeats || axis[2].kernel > 2 * axis[2].out));
   if (traits.selects)
     level.backward = alone && compares_taps(level.grid, channels_last) ? Schedule::rows : Schedule::scatter;
   else if (channels_last)
     level.backward = Schedule::rows;
-  else if (planes && (has_narrow_gradient(level.grid) || (!sliding && smallest_width < kNarrowBin)))
+  else if (planes && (has_narrow_gradient(level.grid, alone, traits.sums) || (!sliding && smallest_width < kNarrowBin)))
     level.backward = Schedule::planes;
   else if (wide || !sliding || !alone)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;

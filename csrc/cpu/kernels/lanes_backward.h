@@ -159,14 +159,15 @@ class LanesBackward {
 
   static int64_t scratch_bytes(const Problem& p) {
     const int64_t channels = backward_units(p).most_channels();
-    int64_t bytes = p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
+    int64_t bytes = RepeatedRows<Gradient>::scratch_bytes(p);
+    bytes += p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
                Prepared::most_sources(p.levels[l].grid) * int64_t(sizeof(Source<Gradient, T>));
     return bytes;
   }
 
-  LanesBackward(const Problem& p, Arena arena) : p(p) {
+  LanesBackward(const Problem& p, Arena arena) : p(p), repeated(p, arena) {
     const int64_t most_channels = backward_units(p).most_channels();
     stride = round_up(most_channels, L);
     levels = arena.take<Prepared>(p.level_count);
@@ -188,12 +189,13 @@ class LanesBackward {
     if (!p.lanes_are_channels) return run_planes(unit);
     const int64_t element = p.input.at(unit.n, unit.c, 0);
     for (int64_t row = unit.first_row; row < unit.last_row; ++row)
-      run_row(row, static_cast<const S*>(p.x) + element + row * p.extent[2] * p.input.position,
+      run_row(row, row == unit.first_row, static_cast<const S*>(p.x) + element + row * p.extent[2] * p.input.position,
               static_cast<S*>(p.gx) + element + row * p.extent[2] * p.input.position, p.input.position, unit.channels);
   }
 
  private:
   const Problem& p;
+  RepeatedRows<Gradient> repeated;
   int64_t stride;
   Prepared* levels;
   const LaneTerms<Gradient, T>** terms;
@@ -201,7 +203,14 @@ class LanesBackward {
   T *turned = nullptr, *turned_x = nullptr;
 
   template <class From, class To>
-  void run_row(int64_t row, const From* x, To* gx, int64_t step, int64_t channels) {
+  void run_row(int64_t row, bool is_first, const From* x, To* gx, int64_t step, int64_t channels) {
+    if (!is_first && repeated.holds(row)) {
+      const To* before = gx - p.extent[2] * step;
+      const int64_t run = channels == step ? p.extent[2] * step : channels;
+      for (int64_t at = 0; at < p.extent[2] * step; at += larger(run, step))
+        memcpy(static_cast<void*>(gx + at), before + at, size_t(run) * sizeof(To));
+      return;
+    }
     const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
     for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(i);
     sum_row(p, terms, sources, p.extent[2], x, gx, step, channels);
@@ -215,7 +224,7 @@ class LanesBackward {
       if (Gradient::uses_input)
         transpose(turned_x, stride, static_cast<const S*>(p.x) + element, p.input.channel, unit.channels, positions);
       for (int64_t r = 0; r < rows; ++r)
-        run_row(first + r, turned_x + r * p.extent[2] * stride, turned + r * p.extent[2] * stride, stride, stride);
+        run_row(first + r, r == 0, turned_x + r * p.extent[2] * stride, turned + r * p.extent[2] * stride, stride, stride);
       transpose(static_cast<S*>(p.gx) + element, p.input.channel, turned, stride, positions, unit.channels);
     }
   }

@@ -261,11 +261,12 @@ class LevelsBackward {
   static constexpr int L = kLanes<T>;
 
   static int64_t scratch_bytes(const Problem& p) {
-    int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + kSlack;
+    int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + RepeatedRows<Gradient>::scratch_bytes(p) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l) bytes += int64_t(sizeof(Wide)) + 64 + Wide::scratch_bytes(p.levels[l].grid);
     return bytes;
   }
-  LevelsBackward(const Problem& p, Arena arena) : p(p), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
+  LevelsBackward(const Problem& p, Arena arena)
+      : p(p), repeated(p, arena), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
   }
 
@@ -275,9 +276,13 @@ class LevelsBackward {
       for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(unit.n, c, tile);
       for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
         const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
+        S* to = static_cast<S*>(p.gx) + p.input.at(unit.n, c, row * p.extent[2]) + tile.begin;
+        if (row > unit.first_row && repeated.holds(row)) {
+          memcpy(static_cast<void*>(to), to - p.extent[2], size_t(count) * sizeof(S));
+          continue;
+        }
         fill_run(sums, T(0), count + L);
         for (int32_t l = 0; l < p.level_count; ++l) levels[l].run(unit.n, c, i, sums);
-        S* to = static_cast<S*>(p.gx) + p.input.at(unit.n, c, row * p.extent[2]) + tile.begin;
         for (int64_t j = 0; j < count; j += L) store_part(to + j, 1, load<T, L>(sums + j), smaller(L, count - j));
       }
     });
@@ -286,6 +291,7 @@ class LevelsBackward {
  private:
   using Wide = WideBackward<Gradient, S>;
   const Problem& p;
+  RepeatedRows<Gradient> repeated;
   T* sums;
   Wide* levels;
 

@@ -94,4 +94,29 @@ struct OutputRows {
   }
 };
 
+// Which rows of the input have the gradient of the row before them: both are seen by the same outputs, all of whose
+// elements get the same.
+template <class Gradient>
+class RepeatedRows {
+ public:
+  static int64_t scratch_bytes(const Problem& p) { return p.extent[1] + 64; }
+  RepeatedRows(const Problem& p, Arena& arena) : height(p.extent[1]), repeats(arena.take<bool>(height)) {
+    if (!alike) return;
+    for (int64_t j = 0; j < height; ++j) {
+      repeats[j] = j > 0;
+      for (int32_t l = 0; l < p.level_count && repeats[j]; ++l) {
+        const Axis& axis = p.levels[l].grid.axis[1];
+        const Range now = axis.covers(j), before = axis.covers(j - 1);
+        repeats[j] = (axis.adaptive() || axis.dilation == 1) && now.begin == before.begin && now.end == before.end;
+      }
+    }
+  }
+  bool holds(int64_t row) const { return alike && repeats[row % height]; }
+
+ private:
+  static constexpr bool alike = !Gradient::uses_taps && !Gradient::uses_input;
+  int64_t height;
+  bool* repeats;
+};
+
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY
