@@ -54,7 +54,7 @@ inline Units forward_units(const Problem& p) {
   bool planes = false;
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == Schedule::planes;
   Units units(p, p.bin_rows, lanes_of(p.dtype), planes);
-  // A plane is best read as it lies, and once for several levels.
+  // The input is best read as it lies, and once for several levels.
   if (planes || p.level_count > 1) units.parts = smaller(units.parts, ceil_div(Units::kWanted / 4, units.samples * units.blocks));
   return units;
 }
@@ -66,9 +66,9 @@ inline Units backward_units(const Problem& p) {
     Units whole(p, 1, p.lanes_are_channels && !half ? 4 * lanes : lanes, false);
     whole.rows = rows;
     if (whole.count() >= 4) return whole;
-    Units parts(p, rows, lanes, false);
-    parts.parts = smaller(parts.parts, ceil_div(Units::kFew, parts.samples * parts.blocks));
-    return parts;
+    Units few(p, rows, lanes, false);
+    few.parts = smaller(few.parts, ceil_div(Units::kFew, few.samples * few.blocks));
+    return few;
   }
   bool planes = false;
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].backward == Schedule::planes;

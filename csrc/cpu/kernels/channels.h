@@ -99,9 +99,18 @@ class Channels {
     swept_columns = arena.take<Span>(w.out);
     for (int64_t o = 0; o < w.out; ++o) swept_columns[o] = w.window(o);
   }
-  void begin_sweep(const Units::Unit& unit) {
+  // Turns to the rows of bins of a unit; returns the rows of the input that they see.
+  Range begin_sweep(const Units::Unit& unit) {
+    const Axis* axis = level.grid.axis;
     swept_unit = unit;
     swept_rows = share(level, unit);
+    Range seen{p.extent[0] * p.extent[1], 0};
+    for (int64_t row = swept_rows.begin; row < swept_rows.end; ++row) {
+      const Span d = axis[0].window(row / axis[1].out), h = axis[1].window(row % axis[1].out);
+      const int64_t last = (d.start + (d.count - 1) * d.step) * p.extent[1] + h.start + (h.count - 1) * h.step;
+      seen = {smaller(seen.begin, d.start * p.extent[1] + h.start), larger(seen.end, last + 1)};
+    }
+    return seen;
   }
   // Row (i, j) of the input.
   void sweep(const Lines<S>& lines, int64_t i, int64_t j) {
@@ -115,7 +124,7 @@ class Channels {
       }
   }
 
-  // The same where the rows that the bins see are folded into one: what every column comes to.
+  // One row of bins where the rows of the input that they see are folded into one: what every column comes to.
   void run_folded(Place at, int64_t channels, const std::array<T*, Reducer::parts>& values, const Tap<T>* taps) const {
     const Part part{0, channels};
     const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
@@ -229,7 +238,7 @@ class Channels {
     };
     constexpr bool in_registers = sizeof(State) <= 6 * sizeof(V);
     if constexpr (!in_registers) return walk(states);
-    State held[tiles];  // in registers, which the compiler does not see of the others
+    State held[tiles];  // in registers, which the compiler does not see of the others; to copy a larger state takes longer than the walk
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = states[t]; });
     walk(held);
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
@@ -422,10 +431,13 @@ class ChannelLevels {
 
   void run(const Units::Unit& unit) const {
     const Lines<S> lines{static_cast<const S*>(p.x) + p.input.at(unit.n, unit.c, 0), p.extent[1], p.extent[2], p.input.position};
-    for (int32_t l = 0; l < count; ++l) levels[l].begin_sweep(unit);
-    for (int64_t i = 0; i < p.extent[0]; ++i)
-      for (int64_t j = 0; j < p.extent[1]; ++j)
-        for (int32_t l = 0; l < count; ++l) levels[l].sweep(lines, i, j);
+    Range seen{p.extent[0] * p.extent[1], 0};
+    for (int32_t l = 0; l < count; ++l) {
+      const Range rows = levels[l].begin_sweep(unit);
+      seen = {smaller(seen.begin, rows.begin), larger(seen.end, rows.end)};
+    }
+    for (int64_t row = seen.begin; row < seen.end; ++row)
+      for (int32_t l = 0; l < count; ++l) levels[l].sweep(lines, row / p.extent[1], row % p.extent[1]);
   }
 
  private:

@@ -10,7 +10,7 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-inline bool is_small(const Problem& p) { return p.positions() <= kSmallPlane; }
+inline bool is_small(const Grid& grid) { return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane; }
 
 // One level.
 template <class Reducer, class S>
@@ -148,7 +148,7 @@ class Planes {
   static int64_t held_positions(const Level& level) {
     const Grid& grid = level.grid;
     if (folds_rows(level)) return Reducer::parts * grid.axis[2].in;
-    if (grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane) return 0;
+    if (is_small(grid)) return 0;
     int64_t rows = 1;
     for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
     return rows * grid.axis[2].in;
@@ -257,7 +257,7 @@ class PlaneLevels {
   static bool turns_whole(const Problem& p) {
     bool turns = false;
     for (int32_t l = 0; l < p.level_count; ++l) turns |= p.levels[l].forward == Schedule::planes && !OneLevel::folds_rows(p.levels[l]);
-    return turns && is_small(p);
+    return turns && is_small(p.levels[0].grid);
   }
 
   void run_block(const Units::Unit& unit, int64_t c, int64_t planes) {
