@@ -1,7 +1,9 @@
 #include "core/direct.h"
 #include "core/kernels.h"
 #include "cpu/work.h"
+#include "reducers/average.h"
 #include "reducers/expectation.h"
+#include "reducers/max.h"
 #include "reducers/max_avg.h"
 #include "reducers/stochastic.h"
 

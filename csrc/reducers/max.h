@@ -1,7 +1,7 @@
 // Max pooling: the largest element; the first of ties; NaN wins, the last of several.
 #pragma once
 
-#include "reducers/reducer.h"
+#include "reducers/largest.h"
 
 namespace fastpool {
 
@@ -14,44 +14,7 @@ struct Max : Reducer {
   }
 
   template <class V>
-  struct State : StateDefaults<V> {
-    V best;
-    Tap<V> at;
-
-    FASTPOOL_HD void start(Tap<V> first, const Problem&) {
-      best = -infinity<V>();
-      at = first;
-    }
-    template <int pass>
-    FASTPOOL_HD void add(V x, Tap<V> tap) {
-      const Mask<V> take = (x > best) | (x != x);
-      best = select(take, x, best);
-      at = select(take, tap, at);
-    }
-    FASTPOOL_HD V part(int) const { return best; }
-    FASTPOOL_HD void merge(V x, V, Tap<V> tap) {
-      const Mask<V> earlier = (x == best) & (tap < at), later = (x != x) & ((best == best) | (tap > at));
-      const Mask<V> take = (x > best) | earlier | later;
-      best = select(take, x, best);
-      at = select(take, tap, at);
-    }
-    template <int pass, class Team>
-    FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
-      const V largest = team.max(best);
-      const Mask<V> mine = (best == largest) | (best != best);
-      const Tap<V> first = team.first(select(mine, at, Tap<V>(0x7fffffff))), last = team.last(select(mine, at, Tap<V>(-1)));
-      const Tap<V> chosen = select(largest != largest, last, first);
-      best = team.from(mine & (at == chosen), best);
-      at = chosen;
-    }
-    // With nothing above -inf the answer is the window's first element, which only the exact path knows.
-    FASTPOOL_HD Mask<V> ordinary() const {
-      return !(best == -infinity<V>());
-    }
-    FASTPOOL_HD void finish(const Facts<V>&) {}
-    FASTPOOL_HD V y() const { return best; }
-    FASTPOOL_HD Tap<V> tap() const { return at; }
-  };
+  using State = Largest<V>;
 };
 
 // The same where nobody asks which element it was: half the work. A sum that is not NaN tells that no element was.
@@ -59,7 +22,7 @@ struct MaxValue : Max {
   static constexpr bool saves_taps = false;
   static constexpr int careful_passes = 1;
   template <class V>
-  using Careful = Max::State<V>;
+  using Careful = Largest<V>;
 
   template <class V>
   struct State : StateDefaults<V> {

@@ -2,8 +2,9 @@
 // y = alpha * max + (1 - alpha) * avg.
 #pragma once
 
-#include "reducers/average.h"
-#include "reducers/max.h"
+#include <type_traits>
+
+#include "reducers/largest.h"
 
 namespace fastpool {
 
@@ -12,45 +13,53 @@ struct MaxAverage : Reducer {
   static constexpr int parts = 2;
   template <class T>
   static FASTPOOL_HD T padding() {
-    return Max::padding<T>();
+    return -Limits<T>::infinity();
   }
 
   template <class V>
   struct State : StateDefaults<V> {
-    Max::State<V> largest;
-    Average::State<V> mean;
+    Largest<V> largest;
+    V sum;  // in the end the average
 
     FASTPOOL_HD void start(Tap<V> first, const Problem& p) {
       largest.start(first, p);
-      mean.start(first, p);
+      sum = V(Scalar<V>(0));
     }
     template <int pass>
     FASTPOOL_HD void add(V x, Tap<V> tap) {
-      largest.template add<pass>(x, tap);
-      mean.template add<pass>(x, tap);
+      add_to_largest<pass>(x, tap);
+      sum = sum + x;
     }
     template <int pass>
     FASTPOOL_HD void add_inside(V x, Tap<V> tap, Mask<V> inside) {
-      largest.template add<pass>(select(inside, x, V(Max::padding<Scalar<V>>())), tap);
-      mean.template add<pass>(select(inside, x, V(Average::padding<Scalar<V>>())), tap);
+      add_to_largest<pass>(select(inside, x, -infinity<V>()), tap);
+      sum = sum + select(inside, x, V(Scalar<V>(0)));
     }
-    FASTPOOL_HD V part(int which) const { return which ? mean.sum : largest.best; }
-    FASTPOOL_HD void merge(V x, V sum, Tap<V> tap) {
+    // Lanes leave NaN to the exact path, to which the sum sends them.
+    template <int pass>
+    FASTPOOL_HD void add_to_largest(V x, Tap<V> tap) {
+      if constexpr (std::is_same_v<V, Scalar<V>>)
+        largest.template add<pass>(x, tap);
+      else
+        largest.take(x > largest.best, x, tap);
+    }
+    FASTPOOL_HD V part(int which) const { return which ? sum : largest.best; }
+    FASTPOOL_HD void merge(V x, V part_sum, Tap<V> tap) {
       largest.merge(x, x, tap);
-      mean.merge(sum, sum, tap);
+      sum = sum + part_sum;
     }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
       largest.template share<pass>(team, facts);
-      mean.template share<pass>(team, facts);
+      sum = team.sum(sum);
     }
-    // Padding of -inf is invisible to the maximum but spoils the sum: windows that hold it take the exact path.
+    // NaN spoils the sum, and so does padding of -inf, which is invisible to the maximum.
     FASTPOOL_HD Mask<V> ordinary() const {
-      return mean.sum > -infinity<V>();
+      return sum > -infinity<V>();
     }
-    FASTPOOL_HD void finish(const Facts<V>& facts) { mean.finish(facts); }
+    FASTPOOL_HD void finish(const Facts<V>& facts) { sum = mean(sum, facts); }
     FASTPOOL_HD V y() const { return largest.y(); }
-    FASTPOOL_HD V second() const { return mean.y(); }
+    FASTPOOL_HD V second() const { return sum; }
     FASTPOOL_HD Tap<V> tap() const { return largest.tap(); }
   };
 };

@@ -100,6 +100,7 @@ struct Stochastic : Reducer {
         }
         sum[0] = total = V(all);
         threshold = V(found < 0 ? Limits<T>::infinity() : limit);
+        chosen = Tap<V>(found);
         // Any lane but the chosen one starts above the threshold and so takes nothing.
         running = select(team.lane() == Tap<V>(found), V(passed), infinity<V>());
       }

@@ -13,13 +13,8 @@ class Flat {
   using V = Lanes<T, L>;
   using State = typename Reducer::template State<V>;
 
-  static int64_t scratch_bytes() { return Reducer::uses_uniform ? (kPacked + L) * int64_t(sizeof(T)) + kSlack : 0; }
-  Flat(const Problem& p, const Level& level, Arena arena)
-      : p(p),
-        level(level),
-        begin(static_cast<const S*>(p.x)),
-        end(begin + p.samples * p.channels * p.positions()),
-        packed(arena.take<T>(Reducer::uses_uniform ? kPacked + L : 0)) {}
+  Flat(const Problem& p, const Level& level)
+      : p(p), level(level), begin(static_cast<const S*>(p.x)), end(begin + p.samples * p.channels * p.positions()) {}
 
   // The rows of bins first_row … last_row - 1 of some planes.
   void run(int64_t n, int64_t c, int64_t count, int64_t first_row, int64_t last_row) const {
@@ -43,8 +38,6 @@ class Flat {
   const Problem& p;
   const Level& level;
   const S *begin, *end;
-  static constexpr int64_t kPacked = 4096;
-  T* packed;  // taps of a window, one after another
 
   FASTPOOL_HD void pool(const Place& at, const Span* spans, const Facts<T>& fact) const {
     const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform), false};
@@ -112,80 +105,86 @@ class Flat {
     template <int pass>
     FASTPOOL_HD void run() const {
       const Span &d = spans[0], &h = spans[1], &w = spans[2];
-      if constexpr (Reducer::uses_uniform)
-        if ((d.size * h.size > 1 && w.size % L) || w.first % L) {  // rows whose taps do not begin in the first lane
-          const int64_t taps = d.size * h.size * w.size;
-          for (int64_t tap = 0; tap < taps; tap += kPacked) {
-            const int64_t count = smaller(kPacked, taps - tap);
-            if (pass == 0 || taps > kPacked) self.pack(plane, spans, tap, count);
-            for (int64_t k = 0; k < count; k += L) state.template add<pass>(load<T, L>(self.packed + k), Tap<V>::iota(Tap<T>(tap + k)));
-          }
-          return state.template share<pass>(Team<T>(), facts);
-        }
-      const Mask<V> tail = Tap<V>::iota() < Tap<V>(Tap<T>(w.count % L));
+      if constexpr (Reducer::uses_uniform && pass + 1 == Reducer::passes)
+        if (self.walk_class(state, plane, spans)) return;
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const int64_t row = ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
+          const S* x = plane + ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
           const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
-          if (w.step == 1 && plane + row + round_up(w.count, L) <= self.end)
-            add_run<pass>(state, plane + row, w.count, tap, tail, d.count * h.count > 1);
+          // Where lanes are classes of taps, rows begin in any of them.
+          const int64_t lead = Reducer::uses_uniform ? tap % L : 0;
+          if (w.step == 1 && x - lead >= self.begin && x - lead + round_up(lead + w.count, L) <= self.end)
+            add_run<pass>(state, x - lead, lead, lead + w.count, tap - lead, d.count * h.count > 1);
           else
-            self.template add_pieces<pass>(state, plane + row, w.step, w.count, tap);
+            self.template add_pieces<pass>(state, x, w.step, lead, lead + w.count, tap - lead);
         }
       state.template share<pass>(Team<T>(), facts);
     }
   };
 
-  // The taps first_tap … first_tap + count - 1 of a window, and padding where they are none.
-  void pack(const S* plane, const Span* spans, int64_t first_tap, int64_t count) const {
+  // The last pass of a draw, over the taps of the chosen class alone, which are a 32nd of them. Not where rounding left no
+  // class.
+  __attribute__((noinline)) bool walk_class(State& state, const S* plane, const Span* spans) const {
     const Span &d = spans[0], &h = spans[1], &w = spans[2];
-    const T padding = Reducer::template padding<T>();
-    const bool gaps = d.count < d.size || h.count < h.size || w.count < w.size;
-    if (gaps) fill_run(packed, padding, count);
-    for (int64_t i = 0; i < d.count; ++i)
-      for (int64_t j = 0; j < h.count; ++j) {
-        const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first - first_tap;
-        const int64_t skipped = larger(-tap, 0), length = smaller(count - tap, w.count) - skipped;
-        const S* row = plane + ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + w.start + skipped * w.step;
-        for (int64_t k = 0; k < length; k += L) {
-          const int64_t some = smaller(L, length - k);
-          const V lanes = w.step == 1 && row + k + L <= end ? load<T, L>(row + k) : load_apart<T, L>(row + k * w.step, w.step, some);
-          // The next row replaces what is too much.
-          if (gaps)
-            store_part(packed + tap + skipped + k, 1, lanes, some);
-          else
-            store(packed + tap + skipped + k, lanes);
-        }
+    const int64_t chosen = first_lane(state.chosen);
+    if (chosen < 0) return false;
+    T running[L];
+    store(running, state.running);
+    typename Reducer::template State<T> one;
+    one.start(Tap<T>(0), p);
+    one.largest = first_lane(state.largest);
+    one.threshold = first_lane(state.threshold);
+    one.running = running[chosen];
+    int64_t row = 0, k = chosen;
+    while (!(one.running > one.threshold)) {
+      for (; k >= w.size; k -= w.size) ++row;
+      const int64_t i = row / h.size - d.first, j = row % h.size - h.first;
+      if (i >= d.size - d.first) break;
+      if (i < 0 || i >= d.count || j < 0 || j >= h.count) {
+        k += round_up(w.size - k, L);
+        continue;
       }
-    fill_run(packed + count, padding, round_up(count, L) - count);
+      const S* x = plane + ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + w.start - w.first * w.step;
+      for (; k < w.size && !(one.running > one.threshold); k += L)
+        if (k >= w.first && k < w.first + w.count)
+          one.template add<Reducer::walk_pass>(T(widen_one(x[k * w.step])), Tap<T>(row * w.size + k));
+    }
+    state.value = V(one.value);
+    state.at = Tap<V>(one.at);
+    return true;
   }
 
   static constexpr int64_t kShortRun = 1024;  // others the hardware prefetches better alone
 
-  // `count` neighbours, from the first lane on; `tail` holds for the lanes of the last step.
-  template <int pass>
-  static FASTPOOL_HD void add_run(State& state, const S* x, int64_t count, int64_t tap, Mask<V> tail, bool jumps) {
-    if (pass == 0 && jumps && count < kShortRun)
-      for (int64_t byte = 0; byte < count * int64_t(sizeof(S)); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
-    for (int64_t k = 0; k < count; k += L)
-      add_masked<Reducer, pass>(state, load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), count - k >= L, [&] { return tail; });
+  static FASTPOOL_HD Mask<V> lanes_between(int64_t begin, int64_t end) {
+    return (Tap<V>::iota() >= Tap<V>(Tap<T>(begin))) & (Tap<V>::iota() < Tap<V>(Tap<T>(end)));
   }
 
-  // Any run.
+  // Neighbours from x on, of which the elements lead … stop - 1 count; x is tap `tap`.
   template <int pass>
-  FASTPOOL_HD void add_pieces(State& state, const S* x, int64_t step, int64_t count, int64_t tap) const {
-    for (int64_t k = 0; k < count; k += L) {
-      const Tap<V> lane = Tap<V>::iota(Tap<T>(k));
+  static FASTPOOL_HD void add_run(State& state, const S* x, int64_t lead, int64_t stop, int64_t tap, bool jumps) {
+    if (pass == 0 && jumps && stop - lead < kShortRun)
+      for (int64_t byte = 0; byte < stop * int64_t(sizeof(S)); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
+    for (int64_t k = 0; k < stop; k += L)
+      add_masked<Reducer, pass>(state, load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), k >= lead && stop - k >= L,
+                                [&] { return lanes_between(lead - k, stop - k); });
+  }
+
+  // Any run; x is its element `lead`.
+  template <int pass>
+  FASTPOOL_HD void add_pieces(State& state, const S* x, int64_t step, int64_t lead, int64_t stop, int64_t tap) const {
+    for (int64_t k = 0; k < stop; k += L) {
+      const S* from = x + (k - lead) * step;
       V found;
-      if (step == 1 && x + k + L <= end) {
-        found = load<T, L>(x + k);
+      if (step == 1 && k >= lead && from + L <= end) {
+        found = load<T, L>(from);
       } else {
         T values[L];
-        for (int64_t l = 0; l < L; ++l) values[l] = k + l < count ? T(widen(x[(k + l) * step])) : T(0);
+        for (int64_t l = 0; l < L; ++l) values[l] = k + l >= lead && k + l < stop ? T(widen(from[l * step])) : T(0);
         found = load<T, L>(values);
       }
-      add_masked<Reducer, pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return lane < Tap<V>(Tap<T>(count)); });
+      add_masked<Reducer, pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return lanes_between(lead - k, stop - k); });
     }
   }
 };

@@ -59,7 +59,7 @@ struct Forward {
       else
         channels<Reducer, WindowsOf::small>(level, begin, end);
     } else if (level.forward == Schedule::flat) {
-      const Flat<Reducer, S> flat(p, level, Arena(Flat<Reducer, S>::scratch_bytes()));
+      const Flat<Reducer, S> flat(p, level);
       each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
     } else {
       Rows<Reducer, S> rows(p, level, seed, Arena(Rows<Reducer, S>::scratch_bytes(level.grid)));

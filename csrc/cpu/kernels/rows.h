@@ -73,6 +73,7 @@ class Rows {
   bool pairs;
   int held;  // the width of windows that run_held takes, or 0
   static constexpr bool kHolds = kSpecialises && sizeof(T) == 4;
+  static constexpr int64_t kShortRow = 512;
 
   // Outputs of one tile: the rows that it reads stay in the second-level cache.
   static FASTPOOL_HD int64_t columns_of(const Grid& grid) { return smaller(grid.axis[2].out, 4096); }
@@ -271,6 +272,8 @@ class Rows {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     int64_t room = outputs == w.out ? most * w.out : outputs;
+    // Prefetchers lose track of long rows that are read side by side.
+    const bool far = p.extent[2] * int64_t(sizeof(S)) > kShortRow;
     Facts<V> facts;
     if constexpr (width == 2 && Reducer::uses_divisor) divisors.give_one(facts, at.o[2]);  // every window is whole
     for (int64_t row = 0, lines; row < count; row += lines) {
@@ -278,6 +281,10 @@ class Rows {
       lines = paired ? 2 : 1;
       if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, lines * outputs, drawn);
       const int64_t second = paired ? line_step() : L / 2 * w.stride;
+      if (far) {
+        const char* next = reinterpret_cast<const char*>(rows[0] + row * line_step()) + kAhead;
+        for (int64_t byte = 0; byte < line_step() * int64_t(sizeof(S)); byte += 64) __builtin_prefetch(next + byte);
+      }
       for (int64_t lane0 = 0;; lane0 += L) {
         lane0 = smaller(lane0, larger(outputs - L, 0));
         const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;

@@ -78,11 +78,15 @@ class Divisors {
 
 // alpha of `count` neighbours from (n, c, bin) on: channels of one bin, or bins of one row.
 template <class T>
-Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t c, int64_t bin, bool channels, int64_t count) {
-  constexpr int L = kLanes<T>;
-  if (!p.alpha) return Lanes<T, L>(T(p.alpha_value));
-  return load_apart<T, L>(static_cast<const T*>(p.alpha) + p.alpha_view.at(n, c, bin),
-                          channels ? p.alpha_view.channel : p.alpha_view.position, count);
+__attribute__((noinline)) Lanes<T, kLanes<T>> alphas_apart(const T* alpha, int64_t step, int64_t count) {
+  return load_apart<T, kLanes<T>>(alpha, step, count);
+}
+template <class T>
+FASTPOOL_HD Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t c, int64_t bin, bool channels, int64_t count) {
+  if (!p.alpha) return Lanes<T, kLanes<T>>(T(p.alpha_value));
+  const T* alpha = static_cast<const T*>(p.alpha) + p.alpha_view.at(n, c, bin);
+  const int64_t step = channels ? p.alpha_view.channel : p.alpha_view.position;
+  return step ? alphas_apart(alpha, step, count) : Lanes<T, kLanes<T>>(*alpha);
 }
 
 template <class Reducer, class S>

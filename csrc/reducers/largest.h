@@ -1,0 +1,48 @@
+// The largest element of a window and where it was: the first of ties; NaN wins, the last of several.
+#pragma once
+
+#include "reducers/reducer.h"
+
+namespace fastpool {
+
+template <class V>
+struct Largest : StateDefaults<V> {
+  V best;
+  Tap<V> at;
+
+  FASTPOOL_HD void start(Tap<V> first, const Problem&) {
+    best = -infinity<V>();
+    at = first;
+  }
+  template <int pass>
+  FASTPOOL_HD void add(V x, Tap<V> tap) {
+    take((x > best) | (x != x), x, tap);
+  }
+  FASTPOOL_HD void take(Mask<V> where, V x, Tap<V> tap) {
+    best = select(where, x, best);
+    at = select(where, tap, at);
+  }
+  FASTPOOL_HD V part(int) const { return best; }
+  FASTPOOL_HD void merge(V x, V, Tap<V> tap) {
+    const Mask<V> earlier = (x == best) & (tap < at), later = (x != x) & ((best == best) | (tap > at));
+    take((x > best) | earlier | later, x, tap);
+  }
+  template <int pass, class Team>
+  FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+    const V largest = team.max(best);
+    const Mask<V> mine = (best == largest) | (best != best);
+    const Tap<V> first = team.first(select(mine, at, Tap<V>(0x7fffffff))), last = team.last(select(mine, at, Tap<V>(-1)));
+    const Tap<V> chosen = select(largest != largest, last, first);
+    best = team.from(mine & (at == chosen), best);
+    at = chosen;
+  }
+  // With nothing above -inf the answer is the window's first element, which only the exact path knows.
+  FASTPOOL_HD Mask<V> ordinary() const {
+    return !(best == -infinity<V>());
+  }
+  FASTPOOL_HD void finish(const Facts<V>&) {}
+  FASTPOOL_HD V y() const { return best; }
+  FASTPOOL_HD Tap<V> tap() const { return at; }
+};
+
+}  // namespace fastpool
