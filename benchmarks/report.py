@@ -133,12 +133,13 @@ def roofline(path: Path, machine: dict, rows: list[dict]) -> str:
     except ImportError:
         return "roofline picture skipped: matplotlib is not installed"
     passes = sorted({row["pass"] for row in rows})
+    operations = list(dict.fromkeys(row["operation"] for row in rows))
     figure, axes = plt.subplots(1, len(passes), figsize=(7 * len(passes), 5), sharey=True, squeeze=False)
     for axis, direction in zip(axes[0], passes, strict=True):
         chosen = [row for row in rows if row["pass"] == direction and row["times"]]
         dots(axis, chosen, lambda row: row["floor"], marker="_", color="black", label="floor")
         dots(axis, chosen, lambda row: fastest(row, ""), color="lightgrey", s=14, label="best rival")
-        for index, operation in enumerate(dict.fromkeys(row["operation"] for row in chosen)):
+        for index, operation in enumerate(operations):
             own = [row for row in chosen if row["operation"] == operation and "fastpool" in row["times"]]
             color = plt.get_cmap("tab20")(index)
             if own:
