@@ -53,7 +53,8 @@ struct MaxAverage : Reducer {
       largest.template share<pass>(team, facts);
       sum = team.sum(sum);
     }
-    // NaN spoils the sum, and so does padding of -inf, which is invisible to the maximum.
+    // NaN spoils the sum, and so does an element of -inf, or padding that a schedule adds like one: such windows take
+    // the exact path.
     FASTPOOL_HD Mask<V> ordinary() const {
       return sum > -infinity<V>();
     }

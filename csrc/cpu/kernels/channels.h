@@ -226,9 +226,7 @@ class Channels {
     const S* from = lines.x + row * lines.step + begin * step;
     const auto walk = [&](State* held) FASTPOOL_STEP {
       for (int64_t k = begin; k < end; ++k, from += step) {
-        if constexpr (pass == 0)
-          for (int64_t byte = 0; byte < ahead; byte += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(from + parts[0].c) + far + byte);
+        if constexpr (pass == 0) ask_for(from + parts[0].c, ahead, far);
         unrolled<tiles>([&](auto t) FASTPOOL_STEP {
           const S* x = from + parts[t].c;
           if (tiles == 1 && x > last) x = tail + (x - last);

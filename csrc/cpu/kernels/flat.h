@@ -163,9 +163,7 @@ class Flat {
   // Neighbours from x on, of which the elements lead … stop - 1 count; x is tap `tap`.
   template <int pass>
   static FASTPOOL_HD void add_run(State& state, const S* x, int64_t lead, int64_t stop, int64_t tap, bool jumps) {
-    if (pass == 0 && jumps && stop - lead < kShortRun)
-      for (int64_t byte = 0; byte < stop * int64_t(sizeof(S)); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + byte);
+    if (pass == 0 && jumps && stop - lead < kShortRun) ask_for(x, stop * int64_t(sizeof(S)));
     for (int64_t k = 0; k < stop; k += L)
       add_masked<Reducer, pass>(state, load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), k >= lead && stop - k >= L,
                                 [&] { return lanes_between(lead - k, stop - k); });

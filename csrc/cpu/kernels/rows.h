@@ -219,9 +219,7 @@ class Rows {
       const int64_t phases = stride > 1 && dilation == 1 ? stride : 1;  // taps that one load serves
       for (int64_t r = 0; r < self.row_count; ++r) {
         const S* row = self.rows[r] + lane0 * self.w.stride;
-        if (pass == 0 && r + 1 == self.row_count)
-          for (int64_t byte = 0; byte < L * stride * int64_t(sizeof(S)); byte += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(row) + kAhead + byte);
+        if (pass == 0 && r + 1 == self.row_count) ask_for(row, L * stride * int64_t(sizeof(S)));
         for (int64_t k = 0; k < kernel; k += phases) {
           V x[stride ? stride : 1];
           load_phases<stride>(row + k * dilation, x);
@@ -272,8 +270,8 @@ class Rows {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     int64_t room = outputs == w.out ? most * w.out : outputs;
-    // Prefetchers lose track of long rows that are read side by side.
-    const bool far = p.extent[2] * int64_t(sizeof(S)) > kShortRow;
+    // Prefetchers lose track of long rows that are read side by side; in the order in which they lie is best.
+    const bool loses_track = p.extent[2] * int64_t(sizeof(S)) > kShortRow;
     Facts<V> facts;
     if constexpr (width == 2 && Reducer::uses_divisor) divisors.give_one(facts, at.o[2]);  // every window is whole
     for (int64_t row = 0, lines; row < count; row += lines) {
@@ -281,10 +279,7 @@ class Rows {
       lines = paired ? 2 : 1;
       if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, lines * outputs, drawn);
       const int64_t second = paired ? line_step() : L / 2 * w.stride;
-      if (far) {
-        const char* next = reinterpret_cast<const char*>(rows[0] + row * line_step()) + kAhead;
-        for (int64_t byte = 0; byte < line_step() * int64_t(sizeof(S)); byte += 64) __builtin_prefetch(next + byte);
-      }
+      if (loses_track) ask_for(rows[0] + row * line_step(), line_step() * int64_t(sizeof(S)));
       for (int64_t lane0 = 0;; lane0 += L) {
         lane0 = smaller(lane0, larger(outputs - L, 0));
         const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;

@@ -21,6 +21,9 @@ constexpr int64_t kSmallPlane = 1024;
 
 // Bytes to ask for in advance where a walk jumps between rows, which hardware prefetchers follow badly.
 constexpr int64_t kAhead = 4096;
+FASTPOOL_HD void ask_for(const void* from, int64_t bytes, int64_t ahead = kAhead) {
+  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char*>(from) + ahead + byte);
+}
 
 // Scratch memory of one chunk, handed out piece by piece.
 class Arena {
@@ -76,11 +79,12 @@ class Divisors {
   }
 };
 
-// alpha of `count` neighbours from (n, c, bin) on: channels of one bin, or bins of one row.
+// Out of line: alpha is rarely one for each lane.
 template <class T>
 __attribute__((noinline)) Lanes<T, kLanes<T>> alphas_apart(const T* alpha, int64_t step, int64_t count) {
   return load_apart<T, kLanes<T>>(alpha, step, count);
 }
+// alpha of `count` neighbours from (n, c, bin) on: channels of one bin, or bins of one row.
 template <class T>
 FASTPOOL_HD Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t c, int64_t bin, bool channels, int64_t count) {
   if (!p.alpha) return Lanes<T, kLanes<T>>(T(p.alpha_value));
