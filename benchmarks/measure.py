@@ -15,8 +15,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 HUGE_PAGE = 2 << 20
 # Below this a pass times its own call, not the memory.
 SMALLEST_PASS = 1 << 20
-# A median needs a few samples even where one call outlasts the budget.
-FEWEST_SAMPLES = 3
+# Of each contender of a row, after a pause: idle thread pools of some runtimes keep spinning for a while.
+TURNS, PAUSE = 3, 0.01
 # Rotating inputs over four times an H200's 50 MB L2 leaves none of them cached.
 COLD_BYTES = 200 << 20
 
@@ -43,28 +43,33 @@ def reuse_buffers():
         raise OSError("mallopt refused: --buffers reused needs glibc")
 
 
-def stopwatch(call, arguments) -> float:
-    start = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - start
+def measure_in_turn(calls: dict, seconds: float, threads: int, device: str = "cpu") -> dict[str, Times]:
+    """Times each (call, arguments) for so many seconds, in turns: what disturbs the machine meets all of them."""
+    names = list(calls)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(TURNS):
+        for i in range(len(names)):
+            name = names[(turn + i) % len(names)]
+            time.sleep(PAUSE)
+            samples[name] += sample(*calls[name], seconds / TURNS, threads, device)
+    return {name: Times.of(found) for name, found in samples.items()}
 
 
-def measure(call, arguments: list[tuple], seconds: float, threads: int, device: str = "cpu") -> Times:
-    """Times `call(*arguments[i])`; on a GPU the arguments rotate."""
-    once = stopwatch(call, arguments[0])
+def measure(call, arguments: list[tuple], seconds: float, threads: int) -> Times:
+    return measure_in_turn({"": (call, arguments)}, seconds, threads)[""]
+
+
+def sample(call, arguments: list[tuple], seconds: float, threads: int, device: str) -> list[float]:
+    """Times `call(*arguments[i])`, which has run before; on a GPU the arguments rotate."""
     if device == "cuda":
-        return measure_cuda(call, arguments, seconds)
-    if once > seconds:
-        # The first call may have compiled.
-        once = stopwatch(call, arguments[0])
-    seconds = max(seconds, FEWEST_SAMPLES * once)
+        return sample_cuda(call, arguments, seconds)
     timer = Timer("call(*arguments)", globals={"call": call, "arguments": arguments[0]}, num_threads=threads)
-    return Times.of(timer.blocked_autorange(min_run_time=seconds).times)
+    return timer.blocked_autorange(min_run_time=seconds).times
 
 
-def measure_cuda(call, arguments, seconds) -> Times:
+def sample_cuda(call, arguments, seconds) -> list[float]:
     samples, finish = [], time.perf_counter() + seconds
-    while len(samples) < FEWEST_SAMPLES or time.perf_counter() < finish:
+    while not samples or time.perf_counter() < finish:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         # The host queues the whole rotation while the device sleeps, so its overhead is not timed.
         torch.cuda._sleep(20_000_000)
@@ -74,7 +79,7 @@ def measure_cuda(call, arguments, seconds) -> Times:
         end.record()
         end.synchronize()
         samples.append(start.elapsed_time(end) / 1e3 / len(arguments))
-    return Times.of(samples)
+    return samples
 
 
 def rotations(nbytes: int, device: str) -> int:
@@ -129,4 +134,4 @@ def cuda_floor(nbytes, seconds, device) -> float:
         tuple(torch.ones(half, dtype=torch.uint8, device=device) for _ in range(2))
         for _ in range(rotations(nbytes, "cuda"))
     ]
-    return measure_cuda(lambda target, source: target.copy_(source), pairs, seconds).median
+    return Times.of(sample_cuda(lambda target, source: target.copy_(source), pairs, seconds)).median

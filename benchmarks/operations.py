@@ -48,8 +48,6 @@ def compiled(build):
 
 
 def compile_for(function, threads: int):
-    # Past its recompilation limit torch.compile would silently run eager.
-    torch._dynamo.reset()
     return torch.compile(lambda *inputs: function(*inputs), dynamic=False, options={"cpp.threads": threads})
 
 

@@ -6,7 +6,7 @@
     python benchmarks/run.py --gpu --minutes 4     what `make gpu` runs
     python benchmarks/run.py --report FILE         table, summary and picture of an earlier run
 
-All contenders of a row get the same tensors in one run. Each result is checked before it is timed.
+All contenders of a row get the same tensors and take turns. Each result is checked before it is timed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import layers, operations, report, runtimes
 from benchmarks.checks import Oracle, differentiable
-from benchmarks.measure import floor_seconds, measure, reuse_buffers, rotations
+from benchmarks.measure import floor_seconds, measure_in_turn, reuse_buffers, rotations
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = ("contiguous", "channels-last")
@@ -94,7 +94,7 @@ def random_input(layer, dtype, layout, device):
 
 
 def contenders(cell, operation, layer, x, options, skipped):
-    """(name, function of (x, *parameters)) one at a time, since idle thread pools of some runtimes keep spinning."""
+    """(name, builder of a function of (x, *parameters))."""
     if not options.without_fastpool:
         yield "fastpool", lambda: operation.fastpool(layer)
     for name, composition in operation.rivals.items():
@@ -131,21 +131,20 @@ def trained(function):
     return step
 
 
-def checked_times(function, copies, oracle, own, backward, threads, options):
-    """Asserts the result, and fastpool's gradients, then times the call."""
+def checked(function, copies, oracle, own, backward):
+    """Asserts the result, and fastpool's gradients; returns the call to time and its arguments."""
     result = function(*copies[0])
     if not backward:
         oracle.check(result, rival=not own)
-        return measure(function, copies, options.seconds, threads, options.device)
+        return function, copies
     # Everyone's gradient arrives in the layout of its own output.
     arguments = [
         (copy, [torch.empty_like(y).copy_(g) for y, g in zip(differentiable(result), oracle.gradients, strict=True)])
         for copy in copies
     ]
-    routed = torch.autograd.grad(differentiable(result), copies[0], arguments[0][1]) if own else ()
+    routed = torch.autograd.grad(differentiable(result), copies[0], arguments[0][1])
     oracle.check(result, routed, rival=not own)
-    del result, routed
-    return measure(trained(function), arguments, options.seconds, threads, options.device)
+    return trained(function), arguments
 
 
 def moved(operation, layer, inputs, oracle, backward):
@@ -162,6 +161,8 @@ def moved(operation, layer, inputs, oracle, backward):
 def run_cell(cell, options) -> dict:
     torch.manual_seed(0)
     torch.set_num_threads(cell["threads"])
+    # Past its recompilation limit torch.compile would silently run eager.
+    torch._dynamo.reset()
     operation, layer = operations.OPERATIONS[cell["operation"]], layers.LAYERS[cell["layer"]]
     backward = cell["pass"] != "forward"
     x = random_input(layer, DTYPES[cell["dtype"]], cell["layout"], options.device)
@@ -174,22 +175,22 @@ def run_cell(cell, options) -> dict:
     row |= dict(times={}, skipped={})
     with torch.no_grad():
         row["floor"] = floor_seconds(reads, writes, options.seconds / 2, cell["threads"])
-    for name, build in contenders(cell, operation, layer, x, options, row["skipped"]):
-        own = name == "fastpool"
-        try:
-            function = build()
-            with torch.set_grad_enabled(backward):
-                times = checked_times(function, copies, oracle, own, backward, cell["threads"], options)
-            row["times"][name] = asdict(times)
-        except runtimes.Unavailable as error:
-            row["skipped"][name] = str(error)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            if own:
-                row["error"] = reason
-            else:
-                row["skipped"][name] = reason
-        function = None
+    calls = {}
+    with torch.set_grad_enabled(backward):
+        for name, build in contenders(cell, operation, layer, x, options, row["skipped"]):
+            own = name == "fastpool"
+            try:
+                calls[name] = checked(build(), copies, oracle, own, backward)
+            except runtimes.Unavailable as error:
+                row["skipped"][name] = str(error)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+                if own:
+                    row["error"] = reason
+                else:
+                    row["skipped"][name] = reason
+        times = measure_in_turn(calls, options.seconds, cell["threads"], options.device)
+    row["times"] = {name: asdict(found) for name, found in times.items()}
     return row
 
 

@@ -19,7 +19,7 @@ struct Lines {
 enum class WindowsOf { small, large, both };
 
 // One unit's channels at.c … at.c + count - 1; every window is walked once for a tile of L of them.
-template <class Reducer, class S, WindowsOf windows_of, class Result = S>
+template <class Reducer, class S, WindowsOf windows_of>
 class Channels {
  public:
   using T = Accumulated<S>;
@@ -242,6 +242,20 @@ class Channels {
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
   }
 
+  // The same for `count` tiles from channel `first` on, two at a time; `ahead` bytes for each.
+  template <int pass>
+  __attribute__((noinline)) void walk_tiles(State* states, int64_t count, int64_t first, int64_t channels, const Lines<S>& lines,
+                                            const Window& window, int64_t i, int64_t j, int64_t begin, int64_t end, int64_t ahead,
+                                            int64_t far) const {
+    for (int64_t t = 0; t < count; t += 2) {
+      const Part parts[2] = {part_at(first + t * L, channels), part_at(first + (t + 1) * L, channels)};
+      if (t + 1 < count)
+        walk_row<pass, 2>(states + t, parts, lines, window, i, j, begin, end, 2 * ahead, far);
+      else
+        walk_row<pass, 1>(states + t, parts, lines, window, i, j, begin, end, ahead, far);
+    }
+  }
+
   struct Passes {
     const Channels& self;
     const Lines<S>& lines;
@@ -267,8 +281,8 @@ class Channels {
   void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
     state.finish(facts);
     const auto odd = odd_lanes(state, part.count);
-    store_lanes<Reducer, Result>(p, level, window.out + part.c * level.output.channel, level.output.channel,
-                                 window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
+    store_lanes<Reducer, S>(p, level, window.out + part.c * level.output.channel, level.output.channel,
+                            window.saved + part.c * p.saved.channel, p.saved.channel, part.count, state);
     repair_tile(at, part, odd);
   }
   FASTPOOL_HD void repair_tile(const Place& at, Part part, const auto& odd) const {
@@ -309,15 +323,15 @@ class Channels {
         state.finish(facts);
         const auto odd = odd_lanes(state, L);
         if (streams)
-          store_results<Reducer, Result>(p, level, window.out + c, window.saved + c, state,
-                                         [](auto* to, bool is_saved, auto lanes) FASTPOOL_STEP {
-                                           if (is_saved)
-                                             store(to, lanes);
-                                           else
-                                             store_past(to, lanes);
-                                         });
+          store_results<Reducer, S>(p, level, window.out + c, window.saved + c, state,
+                                    [](auto* to, bool is_saved, auto lanes) FASTPOOL_STEP {
+                                      if (is_saved)
+                                        store(to, lanes);
+                                      else
+                                        store_past(to, lanes);
+                                    });
         else
-          store_lanes<Reducer, Result>(p, level, window.out + c, 1, window.saved + c, 1, L, state);
+          store_lanes<Reducer, S>(p, level, window.out + c, 1, window.saved + c, 1, L, state);
         repair_tile(at, {c, L}, odd);
       }
       first += level.grid.axis[2].stride * lines.step;
@@ -342,13 +356,7 @@ class Channels {
       for (int64_t t = 0; begins && t < tiles; ++t) start(state[t], window);
       for (int64_t k = 0; k < window.w.count; k += positions) {
         const int64_t end = smaller(k + positions, window.w.count);
-        for (int64_t t = 0; t < tiles; t += 2) {
-          const Part parts[2] = {part_at(t * L, channels), part_at((t + 1) * L, channels)};
-          if (t + 1 < tiles)
-            walk_row<0, 2>(state + t, parts, lines, window, slice - d.first, line - h.first, k, end, 0, 0);
-          else
-            walk_row<0, 1>(state + t, parts, lines, window, slice - d.first, line - h.first, k, end, 0, 0);
-        }
+        walk_tiles<0>(state, tiles, 0, channels, lines, window, slice - d.first, line - h.first, k, end, 0, 0);
       }
       for (int64_t t = 0; ends && t < tiles; ++t) {
         const Part part = part_at(t * L, channels);
@@ -363,14 +371,14 @@ class Channels {
     const Place& at;
     const Lines<S>& lines;
     const Window& window;
-    int64_t channels, bin, tiles;
-    const Part* parts;
+    int64_t channels, bin, first, tiles;  // of which `tiles` from channel `first` on
     State* states;
 
     template <int pass>
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0)
-        for (int64_t t = 0; t < tiles; ++t) states[t].template begin<pass>(self.facts_at(at, parts[t], bin), self.p);
+        for (int64_t t = 0; t < tiles; ++t)
+          states[t].template begin<pass>(self.facts_at(at, part_at(first + t * L, channels), bin), self.p);
       const int64_t positions = larger(kSmallWindow / (smaller(channels, kMostTiles * L) * int64_t(sizeof(S))), 1);
       // What the tile asks for in advance: its part of the window's next row, or of the next positions.
       const int64_t next = window.h.count > 1 ? window.h.step * lines.width : positions * window.w.step;
@@ -379,29 +387,22 @@ class Channels {
         for (int64_t j = 0; j < window.h.count; ++j)
           for (int64_t k = 0; k < window.w.count; k += positions) {
             const int64_t end = smaller(k + positions, window.w.count);
-            int64_t t = 0;
-            for (; t + 2 <= tiles; t += 2) walk<pass, 2>(t, i, j, k, end, far);
-            if (t < tiles) walk<pass, 1>(t, i, j, k, end, far);
+            self.template walk_tiles<pass>(states, tiles, first, channels, lines, window, i, j, k, end,
+                                           channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
           }
-    }
-    template <int pass, int count>
-    FASTPOOL_HD void walk(int64_t t, int64_t i, int64_t j, int64_t k, int64_t end, int64_t far) const {
-      self.template walk_row<pass, count>(states + t, parts + t, lines, window, i, j, k, end,
-                                          channels > 2 * L ? count * L * int64_t(sizeof(S)) : 0, far);
     }
   };
 
   void pool_large(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
     State states[kMostTiles];
-    Part parts[kMostTiles];
     for (int64_t first = 0; first < channels; first += kMostTiles * L) {
       const int64_t tiles = smaller(kMostTiles, ceil_div(channels - first, L));
+      for (int64_t t = 0; t < tiles; ++t) start(states[t], window);
+      for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, first, tiles, states});
       for (int64_t t = 0; t < tiles; ++t) {
-        start(states[t], window);
-        parts[t] = part_at(first + t * L, channels);
+        const Part part = part_at(first + t * L, channels);
+        finish(at, part, window, facts_at(at, part, bin), states[t]);
       }
-      for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, tiles, parts, states});
-      for (int64_t t = 0; t < tiles; ++t) finish(at, parts[t], window, facts_at(at, parts[t], bin), states[t]);
     }
   }
 };

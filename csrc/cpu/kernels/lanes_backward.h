@@ -127,9 +127,9 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
 };
 
 // One row of input gradients; its columns lie `step` apart.
-template <class Gradient, class T, class From, class To>
-void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Source<Gradient, T>* sources, int64_t columns, const From* x,
-             To* gx, int64_t step, int64_t channels) {
+template <class Gradient, class T, class S>
+void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Source<Gradient, T>* sources, int64_t columns, const S* x,
+             S* gx, int64_t step, int64_t channels) {
   constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
   for (int64_t k = 0; k < columns; ++k) {
@@ -160,7 +160,7 @@ class LanesBackward {
   static int64_t scratch_bytes(const Problem& p) {
     const int64_t channels = backward_units(p).most_channels();
     int64_t bytes = RepeatedRows<Gradient>::scratch_bytes(p);
-    bytes += p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(T)) + kSlack;
+    bytes += p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(S)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
                Prepared::most_sources(p.levels[l].grid) * int64_t(sizeof(Source<Gradient, T>));
@@ -179,8 +179,8 @@ class LanesBackward {
     }
     sources = arena.take<Source<Gradient, T>>(most);
     if (p.lanes_are_channels) return;
-    turned = arena.take<T>(held_rows(p) * p.extent[2] * stride);
-    turned_x = arena.take<T>(held_rows(p) * p.extent[2] * stride);
+    turned = arena.take<S>(held_rows(p) * p.extent[2] * stride);
+    turned_x = arena.take<S>(held_rows(p) * p.extent[2] * stride);
   }
 
   // Row by row of the input gradient, for the channels of one unit.
@@ -200,15 +200,14 @@ class LanesBackward {
   Prepared* levels;
   const LaneTerms<Gradient, T>** terms;
   Source<Gradient, T>* sources;
-  T *turned = nullptr, *turned_x = nullptr;
+  S *turned = nullptr, *turned_x = nullptr;
 
-  template <class From, class To>
-  void run_row(int64_t row, bool is_first, const From* x, To* gx, int64_t step, int64_t channels) {
+  void run_row(int64_t row, bool is_first, const S* x, S* gx, int64_t step, int64_t channels) {
     if (!is_first && repeated.holds(row)) {
-      const To* before = gx - p.extent[2] * step;
+      const S* before = gx - p.extent[2] * step;
       const int64_t run = channels == step ? p.extent[2] * step : channels;
       for (int64_t at = 0; at < p.extent[2] * step; at += larger(run, step))
-        memcpy(static_cast<void*>(gx + at), before + at, size_t(run) * sizeof(To));
+        memcpy(static_cast<void*>(gx + at), before + at, size_t(run) * sizeof(S));
       return;
     }
     const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};

@@ -265,28 +265,17 @@ FASTPOOL_HD void transpose_square(Lanes<T, n> (&x)[n]) {
   }
 }
 
-// What elements are while they are moved: values in their accumulation type, taps as they come.
-template <class X, class = void>
-struct Moved {
-  using type = Accumulated<X>;
-};
+// Numbers of 16 bits are moved as integers.
 template <class X>
-struct Moved<X, std::enable_if_t<std::is_integral_v<X>>> {
-  using type = X;
-};
+using Moved = std::conditional_t<sizeof(X) == 2, uint16_t, X>;
 
 template <class To, class From>
 void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int64_t rows, int64_t columns) {
-  using T = typename Moved<From>::type;
+  using T = std::conditional_t<sizeof(From) == 2, uint32_t, From>;
   constexpr int n = kRegisterBytes / int(sizeof(T));
   if (rows < n || columns < n) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < columns; ++c) {
-        if constexpr (std::is_integral_v<From>)
-          to[c * to_step + r] = To(from[r * from_step + c]);
-        else
-          to[c * to_step + r] = Narrow<To>::from(T(widen(from[r * from_step + c])));
-      }
+      for (int64_t c = 0; c < columns; ++c) to[c * to_step + r] = To(from[r * from_step + c]);
     return;
   }
   // The last squares overlap those before them.
@@ -296,10 +285,10 @@ void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int
       c = smaller(c, columns - n);
       Lanes<T, n> x[n];
       FASTPOOL_UNROLL
-      for (int i = 0; i < n; ++i) x[i] = load<T, n>(from + (r + i) * from_step + c);
+      for (int i = 0; i < n; ++i) x[i] = load<T, n>(reinterpret_cast<const Moved<From>*>(from + (r + i) * from_step + c));
       transpose_square<T, n>(x);
       FASTPOOL_UNROLL
-      for (int i = 0; i < n; ++i) store(to + (c + i) * to_step + r, x[i]);
+      for (int i = 0; i < n; ++i) store(reinterpret_cast<Moved<To>*>(to + (c + i) * to_step + r), x[i]);
       if (c == columns - n) break;
     }
     if (r == rows - n) break;

@@ -22,17 +22,17 @@ class Planes {
   static bool folds_rows(const Level& level) { return (level.free_order || Reducer::any_order) && level.grid.folds(Reducer::parts); }
   static int64_t scratch_bytes(const Level& level) {
     const int64_t bins = held_rows(level) * level.grid.axis[2].out, width = level.grid.axis[2].in;
-    int64_t values = held_positions(level) + (kResultBytes + sizeof(T) - 1) / sizeof(T) * bins;
-    if (folds_rows(level)) values += (Reducer::parts + Reducer::saves_taps) * held_rows(level) * width + Reducer::saves_taps * width;
-    return values * L * int64_t(sizeof(T)) + held_rows(level) * int64_t(sizeof(Windows)) + Lanes::scratch_bytes(level.grid, L) + kSlack;
+    int64_t bytes = held_positions(level) * int64_t(sizeof(S)) + kResultBytes * bins;
+    if (folds_rows(level)) bytes += (Reducer::parts + Reducer::saves_taps) * (held_rows(level) + 1) * width * int64_t(sizeof(T));
+    return bytes * L + held_rows(level) * int64_t(sizeof(Windows)) + Lanes::scratch_bytes(level.grid, L) + kSlack;
   }
   // `whole` has small planes, transposed.
-  Planes(const Problem& p, const Level& level, uint64_t seed, const T* whole, Arena& arena)
+  Planes(const Problem& p, const Level& level, uint64_t seed, const S* whole, Arena& arena)
       : p(p),
         level(level),
         folds(folds_rows(level)),
         whole(whole),
-        values(arena.take<T>(held_positions(level) * L)),
+        values(arena.take<S>(held_positions(level) * L)),
         turned(p),
         turned_level(level),
         lanes(turned, turned_level, seed, L, arena) {
@@ -47,6 +47,7 @@ class Planes {
     if (folds) {
       const int64_t width = level.grid.axis[2].in;
       for (T*& part : folded) part = arena.take<T>(held_rows(level) * width * L);
+      for (T*& part : turned_parts) part = arena.take<T>(width * L);
       folded_taps = arena.take<Tap<T>>(Reducer::saves_taps ? held_rows(level) * width * L : 0);
       turned_taps = arena.take<Tap<T>>(Reducer::saves_taps ? width * L : 0);
     }
@@ -95,7 +96,7 @@ class Planes {
           continue;
         }
       if (whole) {
-        lanes.run(at, count, Lines<T>{whole, p.extent[1], p.extent[2], L}, d, h);
+        lanes.run(at, count, Lines<S>{whole, p.extent[1], p.extent[2], L}, d, h);
         continue;
       }
       for (int64_t i = 0; i < d.count; ++i)
@@ -106,13 +107,13 @@ class Planes {
         }
       // The rows in scratch follow each other without steps.
       const Span slices{0, d.count, 1, d.first, d.size}, lines_of_slice{0, h.count, 1, h.first, h.size};
-      lanes.run(at, count, Lines<T>{values, h.count, p.extent[2], L}, slices, lines_of_slice);
+      lanes.run(at, count, Lines<S>{values, h.count, p.extent[2], L}, slices, lines_of_slice);
     }
     turn_back(n, c, count, first_bin, bins);
   }
 
  private:
-  using Lanes = Channels<Reducer, T, std::is_same_v<S, T> && !Reducer::uses_uniform ? WindowsOf::both : WindowsOf::small, S>;
+  using Lanes = Channels<Reducer, S, Reducer::uses_uniform ? WindowsOf::small : WindowsOf::both>;
 
   struct Windows {
     Span d, h;
@@ -123,16 +124,16 @@ class Planes {
   bool folds;
   Range rows{};
   Windows* windows;
-  const T* whole;
-  T* values;
+  const S* whole;
+  S* values;
   Problem turned;  // results go to scratch
   Level turned_level;
   Lanes lanes;
   S *y, *second;
   int32_t* taps;
   T *difference, *moments;
-  // Rows of bins, each of one plane after another; and the taps of one row, transposed.
-  std::array<T*, Reducer::parts> folded{};
+  // Rows of bins, each of one plane after another; and one row, transposed.
+  std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
   static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
@@ -147,8 +148,7 @@ class Planes {
   }
   static int64_t held_positions(const Level& level) {
     const Grid& grid = level.grid;
-    if (folds_rows(level)) return Reducer::parts * grid.axis[2].in;
-    if (is_small(grid)) return 0;
+    if (folds_rows(level) || is_small(grid)) return 0;
     int64_t rows = 1;
     for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
     return rows * grid.axis[2].in;
@@ -157,11 +157,7 @@ class Planes {
   // One row of bins.
   void run_folded(const Place& at, int64_t count, int64_t row) {
     const int64_t width = p.extent[2];
-    std::array<T*, Reducer::parts> turned_parts;
-    for (int i = 0; i < Reducer::parts; ++i) {
-      turned_parts[i] = values + i * width * L;
-      transpose(turned_parts[i], L, folded[i] + row * width * L, width, count, width);
-    }
+    for (int i = 0; i < Reducer::parts; ++i) transpose(turned_parts[i], L, folded[i] + row * width * L, width, count, width);
     if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps + row * width * L, width, count, width);
     lanes.move_to(at);
     lanes.run_folded(at, count, turned_parts, turned_taps);
@@ -233,13 +229,13 @@ class PlaneLevels {
   static constexpr int L = kLanes<T>;
 
   static int64_t scratch_bytes(const Problem& p) {
-    int64_t bytes = (turns_whole(p) ? p.positions() * L * int64_t(sizeof(T)) : 0) + p.level_count * int64_t(sizeof(OneLevel)) + kSlack;
+    int64_t bytes = (turns_whole(p) ? p.positions() * L * int64_t(sizeof(S)) : 0) + p.level_count * int64_t(sizeof(OneLevel)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       if (p.levels[l].forward == Schedule::planes) bytes += OneLevel::scratch_bytes(p.levels[l]);
     return bytes;
   }
   PlaneLevels(const Problem& p, uint64_t seed, Arena arena)
-      : p(p), whole(turns_whole(p) ? arena.take<T>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
+      : p(p), whole(turns_whole(p) ? arena.take<S>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l)
       if (p.levels[l].forward == Schedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
   }
@@ -250,7 +246,7 @@ class PlaneLevels {
 
  private:
   const Problem& p;
-  T* whole;
+  S* whole;
   OneLevel* levels;
   int32_t count = 0;
 
