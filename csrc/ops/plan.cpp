@@ -114,8 +114,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
   const bool one_order = !traits.draws || level.large || largest <= kMostSequentialTaps;
   const bool free_order = bins && !traits.draws;
-  const int64_t flat_taps =
-      traits.sums && level.grid.bins() == 1 ? kFlatWidth : kFlatTaps;  // sums of several planes share their last steps
+  const int64_t flat_taps = traits.parts > 0 && level.grid.bins() == 1 ? kFlatWidth : kFlatTaps;  // several planes share their last steps
   if (!one_order)
     level.forward = Schedule::direct;
   else if (channels_last)

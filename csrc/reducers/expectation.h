@@ -35,10 +35,14 @@ struct Expectation : Reducer {
       } else {
         const V w = Weights::weight(x, largest, temperature);
         weights = weights + w;
-        weighted = weighted + select(w == V(T(0)), V(T(0)), w * x);  // 0 * -inf contributes nothing
+        weighted = weighted + Weights::weighted(w, x);
       }
     }
     FASTPOOL_HD V part(int which) const { return which ? weighted : weights; }
+    FASTPOOL_HD void hold(V w, V wx, Tap<V>) {
+      weights = w;
+      weighted = wx;
+    }
     FASTPOOL_HD void merge(V w, V wx, Tap<V>) {
       weights = weights + w;
       weighted = weighted + wx;
@@ -54,10 +58,8 @@ struct Expectation : Reducer {
     }
     // Squares of tiny relu weights lose bits long before the result does.
     FASTPOOL_HD Mask<V> ordinary() const {
-      const V size = select(weighted < V(T(0)), -weighted, weighted);
-      const Mask<V> finite = size < infinity<V>();
-      if constexpr (Weights::needs_max) return finite;
-      return (finite & (size > V(sizeof(T) == 4 ? T(1e-28) : T(1e-280)))) | (weights == V(T(0)));
+      if constexpr (Weights::needs_max) return (weighted < infinity<V>()) & (weighted > -infinity<V>());
+      return ((weighted < infinity<V>()) & (weighted > V(sizeof(T) == 4 ? T(1e-28) : T(1e-280)))) | (weights == V(T(0)));
     }
     FASTPOOL_HD void finish(const Facts<V>&) { result = select(weights == V(T(0)), Weights::template nothing<V>(), weighted / weights); }
     FASTPOOL_HD V y() const { return result; }

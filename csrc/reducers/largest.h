@@ -23,6 +23,10 @@ struct Largest : StateDefaults<V> {
     at = select(where, tap, at);
   }
   FASTPOOL_HD V part(int) const { return best; }
+  FASTPOOL_HD void hold(V x, V, Tap<V> tap) {
+    best = x;
+    at = tap;
+  }
   FASTPOOL_HD void merge(V x, V, Tap<V> tap) {
     const Mask<V> earlier = (x == best) & (tap < at), later = (x != x) & ((best == best) | (tap > at));
     take((x > best) | earlier | later, x, tap);

@@ -38,6 +38,7 @@ struct MaxValue : Max {
       sum = sum + x;
     }
     FASTPOOL_HD V part(int) const { return select(ordinary(), best, sum); }
+    FASTPOOL_HD void hold(V x, V, Tap<V>) { best = sum = x; }
     FASTPOOL_HD void merge(V x, V, Tap<V> tap) { add<0>(x, tap); }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {

@@ -44,8 +44,15 @@ struct MaxAverage : Reducer {
         largest.take(x > largest.best, x, tap);
     }
     FASTPOOL_HD V part(int which) const { return which ? sum : largest.best; }
+    FASTPOOL_HD void hold(V x, V part_sum, Tap<V> tap) {
+      largest.hold(x, x, tap);
+      sum = part_sum;
+    }
     FASTPOOL_HD void merge(V x, V part_sum, Tap<V> tap) {
-      largest.merge(x, x, tap);
+      if constexpr (std::is_same_v<V, Scalar<V>>)
+        largest.merge(x, x, tap);
+      else
+        largest.take((x > largest.best) | ((x == largest.best) & (tap < largest.at)), x, tap);
       sum = sum + part_sum;
     }
     template <int pass, class Team>

@@ -5,7 +5,8 @@
 //   begin<pass>(facts, p)          before each further pass over the window
 //   add<pass>(x, tap)              one element; taps arrive in increasing order
 //   add_inside<pass>(x, tap, mask) the same for some lanes; only needed where no padding is neutral
-//   part(0 or 1), merge(a, b, tap) with tap(), where `parts`: what a part of the window comes to; parts come in any order
+//   part(0 or 1) with tap(), where `parts`: what a part of the window comes to; hold(a, b, tap) begins with one, after
+//                                  start, and merge(a, b, tap) adds another; parts come in any order
 //   share<pass>(team, facts)       after each pass, instead of begin, where lanes share one window, lane = tap mod 32
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
 //   finish(facts)                  then y(), second(), tap(), moment(0 or 1)

@@ -19,6 +19,11 @@ struct ReluWeights {
     const V zero(Scalar<V>(0));
     return select(x < zero, zero, x);  // NaN stays NaN
   }
+  // weight * x.
+  template <class V>
+  static FASTPOOL_HD V weighted(V weight, V) {
+    return weight * weight;
+  }
   template <class V>
   static FASTPOOL_HD V nothing() {
     return V(Scalar<V>(0));  // what a window without any weight pools to
@@ -30,6 +35,11 @@ struct SoftmaxWeights {
   template <class V>
   static FASTPOOL_HD V weight(V x, V largest, Scalar<V> temperature) {
     return exponential(over(x - largest, temperature));
+  }
+  template <class V>
+  static FASTPOOL_HD V weighted(V weight, V x) {
+    const V zero(Scalar<V>(0));
+    return select(weight == zero, zero, weight * x);  // 0 * -inf contributes nothing
   }
   template <class V>
   static FASTPOOL_HD V nothing() {

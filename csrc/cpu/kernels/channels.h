@@ -65,8 +65,8 @@ class Channels {
           draw_channels(p, seed, at.n, at.c, block, channels, word_step, drawn);
         }
       Window window{d, h, w, out + o * level.output.position, saved + o * p.saved.position};
-      const int64_t bytes = d.count * h.count * w.count * channels * int64_t(sizeof(S));
-      if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && bytes > kSmallWindow && channels > L)) {
+      const int64_t taps = d.count * h.count * w.count, bytes = taps * channels * int64_t(sizeof(S));
+      if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && taps > kFewTaps && bytes > kSmallWindow && channels > L)) {
         pool_large(at, channels, lines, window, bin);
       } else if (kSpecialises && side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
         windows = whole_windows(columns, o);
@@ -150,7 +150,7 @@ class Channels {
   }
 
  private:
-  static constexpr int64_t kSmallWindow = 16 << 10, kStreamed = 48 << 20;
+  static constexpr int64_t kFewTaps = 9, kSmallWindow = 16 << 10, kStreamed = 48 << 20;
   // Within the caches, states that go to memory and back after a few elements take longer than the walk from window to window.
   static constexpr int64_t kCached = 8 << 20, kWideWindow = 8, kMostStates = 128 << 10;
   // Several passes over nine registers are slow to compile and no faster.

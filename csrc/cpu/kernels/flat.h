@@ -24,8 +24,12 @@ class Flat {
         Place at{n, c, {row / axis[1].out, row % axis[1].out, o}};
         const Span spans[3] = {axis[0].window(at.o[0]), axis[1].window(at.o[1]), axis[2].window(at.o[2])};
         Facts<T> facts = facts_of<Reducer, T>(p, level, n, c, at.o);
-        if constexpr (Reducer::is_sum)
-          if (spans[0].count * spans[1].count == 1 && spans[2].step == 1) at.c += sum_planes(at, count, spans, facts);
+        if (spans[0].count * spans[1].count == 1 && spans[2].step == 1) {
+          if constexpr (Reducer::is_sum)
+            at.c += sum_planes(at, count, spans, facts);
+          else if constexpr (Reducer::parts > 0)
+            at.c += pool_planes(at, count, spans, facts);
+        }
         for (; at.c < c + count; ++at.c) {
           if constexpr (Reducer::uses_alpha || Reducer::uses_uniform)
             if (at.c > c) facts = facts_of<Reducer, T>(p, level, n, at.c, at.o);
@@ -91,6 +95,74 @@ class Flat {
       }
       store_part(static_cast<S*>(p.y) + level.output_base + level.output.at(at.n, at.c + done, bin), level.output.channel,
                  sum[0] / Sums(facts.divisor), n);
+    }
+    return done;
+  }
+
+  // What lanes come to, as far as it can be merged.
+  template <class U>
+  struct Part {
+    U value[2];
+    Tap<U> tap;
+
+    Part() = default;
+    FASTPOOL_HD explicit Part(const auto& state) : value{state.part(0), state.part(1)}, tap(state.tap()) {}
+    FASTPOOL_HD Part(U first, U second, Tap<U> tap) : value{first, second}, tap(tap) {}
+  };
+  template <class U>
+  FASTPOOL_HD auto merged(const Part<U>& a, const Part<U>& b) const {
+    typename Reducer::template State<U> state;
+    state.start(Tap<U>(Tap<T>(0)), p);
+    state.hold(a.value[0], a.value[1], a.tap);
+    state.merge(b.value[0], b.value[1], b.tap);
+    return state;
+  }
+
+  // The same of what is no mere sum: it takes memory instead of registers.
+  int64_t pool_planes(const Place& at, int64_t count, const Span* spans, const Facts<T>& fact) const {
+    constexpr int n = kRegisterBytes / int(sizeof(T));
+    using One = Lanes<T, n>;
+    using Two = Lanes<T, 2 * n>;
+    const int64_t positions = p.positions(), length = spans[2].count, whole = length / (2 * n) * (2 * n), bin = level.bin(at.o);
+    const Mask<Two> rest = Tap<Two>::iota() < Tap<Two>(Tap<T>(length - whole));
+    int64_t done = 0;
+    for (; done + n <= count; done += n) {
+      const S* x = begin + p.input.at(at.n, at.c + done, (spans[0].start * p.extent[1] + spans[1].start) * p.extent[2] + spans[2].start);
+      if (x + (n - 1) * positions + round_up(length, 2 * n) > end) break;
+      typename Reducer::template State<One> state;
+      Part<One> parts[n];
+      for (int plane = 0; plane < n; ++plane, x += positions) {
+        typename Reducer::template State<Two> lanes;
+        lanes.start(Tap<Two>(Tap<T>(0)), p);
+        for (int64_t k = 0; k < whole; k += 2 * n) lanes.template add<0>(load_stream<T, 2 * n>(x + k), Tap<Two>::iota(Tap<T>(k)));
+        if (whole < length)
+          add_masked<Reducer, 0>(lanes, load<T, 2 * n>(x + whole), Tap<Two>::iota(Tap<T>(whole)), false, [&] { return rest; });
+        const Part<Two> both(lanes);
+        state =
+            merged(Part<One>(both.value[0].lo, both.value[1].lo, both.tap.lo), Part<One>(both.value[0].hi, both.value[1].hi, both.tap.hi));
+        parts[plane] = Part<One>(state);
+      }
+      // Halves the vectors and doubles the planes in each, until lane i is plane i.
+      for (int half = n / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) {
+          Part<One> low, high;
+          for (int which = 0; which < Reducer::parts; ++which)
+            One::zip(parts[i].value[which], parts[i + half].value[which], low.value[which], high.value[which]);
+          if constexpr (Reducer::saves_taps) Tap<One>::zip(parts[i].tap, parts[i + half].tap, low.tap, high.tap);
+          state = merged(low, high);
+          parts[i] = Part<One>(state);
+        }
+      Facts<One> facts{One(fact.divisor), One(T(0)), One(T(0)), false};
+      if constexpr (Reducer::uses_alpha) {
+        T alpha[n];
+        for (int i = 0; i < n; ++i) alpha[i] = alpha_of<T>(p, at.n, at.c + done + i, level.first_bin + bin);
+        facts.alpha = load<T, n>(alpha);
+      }
+      state.finish(facts);
+      const auto odd = odd_lanes(state, n);
+      store_some<Reducer, S>(p, level, level.output.at(at.n, at.c + done, bin), level.output.channel,
+                             p.saved.at(at.n, at.c + done, level.first_bin + bin), p.saved.channel, n, Results<Reducer, One>(state));
+      repair(odd, n, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + done + i, {at.o[0], at.o[1], at.o[2]}}); });
     }
     return done;
   }
