@@ -37,7 +37,8 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, arena),
-        streams(p.lanes_are_channels && p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed) {
+        exceeds_caches(p.lanes_are_channels && input_bytes(p) > kCached),
+        streams(p.lanes_are_channels && input_bytes(p) + p.samples * p.channels * p.bins * int64_t(sizeof(S)) >= kStreamed) {
     if (!p.lanes_are_channels || p.channels >= L) return;
     const int64_t size = p.samples * p.channels * p.positions(), some = smaller(L, size);
     tail = arena.take<S>(2 * L);
@@ -86,8 +87,7 @@ class Channels {
   static bool sweeps(const Problem& p, const Level& level, int64_t channels) {
     const int64_t first[3] = {0, 0, 0}, position = channels * int64_t(sizeof(S));
     const bool large = level.grid.taps(first) * position > kSmallWindow && level.grid.axis[2].taps(0) >= kWideWindow;
-    return Reducer::passes == 1 && p.lanes_are_channels && large && p.samples * p.channels * p.positions() * int64_t(sizeof(S)) > kCached &&
-           sweep_bytes(level, channels) <= kMostStates;
+    return Reducer::passes == 1 && p.lanes_are_channels && large && input_bytes(p) > kCached && sweep_bytes(level, channels) <= kMostStates;
   }
   static int64_t sweep_bytes(const Level& level, int64_t channels) {
     const int64_t columns = level.grid.axis[2].out;
@@ -187,6 +187,7 @@ class Channels {
     return {c, smaller(L, channels)};
   }
 
+  static FASTPOOL_HD int64_t input_bytes(const Problem& p) { return p.samples * p.channels * p.positions() * int64_t(sizeof(S)); }
   static FASTPOOL_HD int64_t words_of(int64_t channels) { return round_up(channels, larger(L, kBlocks)); }
 
   const Problem& p;
@@ -199,7 +200,8 @@ class Channels {
   // lies there is also in `tail`, and zeros behind it.
   const S* last = reinterpret_cast<const S*>(UINTPTR_MAX);
   S* tail = nullptr;
-  bool streams;  // so much data that no cache keeps the results until they are read
+  bool exceeds_caches;  // the input
+  bool streams;         // so much data that no cache keeps the results until they are read
   // Of a sweep: rows of bins, each with a state for every bin and tile.
   Units::Unit swept_unit{};
   Range swept_rows{};
@@ -306,15 +308,20 @@ class Channels {
   void pool_held(Place& at, int64_t channels, const Lines<S>& lines, Window& window, int64_t bin, int64_t windows) const {
     const int64_t row_step = window.h.step * lines.width * lines.step, step = window.w.step * lines.step;
     const S* first = lines.x + ((window.d.start * lines.height + window.h.start) * lines.width + window.w.start) * lines.step;
+    // Prefetchers lose track of positions side by side, so what the next window sees first is asked for.
+    const auto is_new = [](int k) FASTPOOL_STEP { return height * width <= 4 || (k / width > 0 && k % width > 0); };
+    const int64_t far = level.grid.axis[2].stride * lines.step * int64_t(sizeof(S));
+    const int64_t ahead = channels > 2 * L && exceeds_caches ? L * int64_t(sizeof(S)) : 0;
     for (int64_t end = at.o[2] + windows; at.o[2] < end; ++at.o[2], ++bin) {
       Facts<V> facts = facts_at(at, {0, L}, bin);
       for (int64_t tile = 0; tile < channels; tile += L) {
         const int64_t c = smaller(tile, channels - L);
-        if constexpr (Reducer::uses_alpha || Reducer::uses_uniform) facts = facts_at(at, {c, L}, bin);
+        if (Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha)) facts = facts_at(at, {c, L}, bin);
         const S* from = first + c;
         V x[height * width];
         unrolled<height * width>([&](auto k) FASTPOOL_STEP {
           const S* element = from + k / width * row_step + k % width * step;
+          if (is_new(k)) ask_for(element, ahead, far);
           x[k] = height * width > 4 ? load<T, L>(element) : load_stream<T, L>(element);  // more of them come from the cache
         });
         State state;
