@@ -346,6 +346,8 @@ ADAPTIVE = [
 
 GLOBAL = [
     adaptive("global 7x7", (2, 70, 7, 7), 1, "integers"),
+    adaptive("global 7x7 peaks", (2, 170, 7, 7), 1),
+    adaptive("global 7x7 nan", (2, 70, 7, 7), 1, "nan"),
     adaptive("global 7x7 channels_last", (2, 70, 7, 7), 1, layout="channels_last"),
     adaptive("global 20x40 channels_last", (1, 70, 20, 40), 1, "integers", layout="channels_last"),
     adaptive("global 1d", (2, 3, 100), 1),

@@ -22,6 +22,7 @@ CASES = [
     cases.sliding("mixed 289 taps", (1, 3, 20, 19), 17, stride=2),
     cases.adaptive("mixed adaptive", (2, 3, 7, 10), (3, 4)),
     cases.adaptive("mixed global", (2, 5, 6, 6), 1),
+    cases.adaptive("mixed global 7x7", (2, 70, 7, 7), 1),
 ]
 SHAPES = {
     "scalar": lambda y, c: (),
