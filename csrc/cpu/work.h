@@ -56,6 +56,11 @@ inline Units forward_units(const Problem& p) {
   Units units(p, p.bin_rows, lanes_of(p.dtype), planes);
   // The input is best read as it lies, and once for several levels.
   if (planes || p.level_count > 1) units.parts = smaller(units.parts, ceil_div(Units::kWanted / 4, units.samples * units.blocks));
+  // Planes that are one window each are read one after another without a pause.
+  if (p.level_count == 1 && p.levels[0].forward == Schedule::flat && p.bins == 1) {
+    units.block = larger(units.block, smaller(lanes_of(p.dtype), p.samples * p.channels / (Units::kWanted / 4)));
+    units.blocks = ceil_div(p.channels, units.block);
+  }
   return units;
 }
 inline Units backward_units(const Problem& p) {
