@@ -1,4 +1,5 @@
-// Forward schedule of contiguous input and large windows: 32 lanes share one window.
+// Forward schedule of contiguous input and large windows: 32 lanes share one window, and of planes that are one window each,
+// neighbours share their last steps.
 #pragma once
 
 #include "cpu/kernels/tile.h"
