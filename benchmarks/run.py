@@ -172,7 +172,7 @@ def run_cell(cell, options) -> dict:
     copies = [inputs, *(tuple(t.clone() for t in inputs) for _ in range(1, rotations(x.nbytes, options.device)))]
     copies = [tuple(t.detach().requires_grad_(backward) for t in copy) for copy in copies]
     row = dict(cell, shape=layer.shape, buffers=options.buffers, bytes=sum(t.nbytes for t in reads) + sum(writes))
-    row |= dict(times={}, skipped={})
+    row["skipped"] = {}
     with torch.no_grad():
         row["floor"] = floor_seconds(reads, writes, options.seconds / 2, cell["threads"])
     calls = {}

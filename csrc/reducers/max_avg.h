@@ -49,10 +49,7 @@ struct MaxAverage : Reducer {
       sum = part_sum;
     }
     FASTPOOL_HD void merge(V x, V part_sum, Tap<V> tap) {
-      if constexpr (std::is_same_v<V, Scalar<V>>)
-        largest.merge(x, x, tap);
-      else
-        largest.take((x > largest.best) | ((x == largest.best) & (tap < largest.at)), x, tap);
+      largest.take((x > largest.best) | ((x == largest.best) & (tap < largest.at)), x, tap);
       sum = sum + part_sum;
     }
     template <int pass, class Team>

@@ -27,9 +27,9 @@ class Flat {
         Facts<T> facts = facts_of<Reducer, T>(p, level, n, c, at.o);
         if (spans[0].count * spans[1].count == 1 && spans[2].step == 1) {
           if constexpr (Reducer::is_sum)
-            at.c += sum_planes(at, count, spans, facts);
+            at.c += sum_planes(at, count, spans[2].count, facts);
           else if constexpr (Reducer::parts > 0)
-            at.c += pool_planes(at, count, spans, facts);
+            at.c += pool_planes(at, count, spans[2].count, facts);
         }
         for (; at.c < c + count; ++at.c) {
           if constexpr (Reducer::uses_alpha || Reducer::uses_uniform)
@@ -64,14 +64,14 @@ class Flat {
 
   // Windows that are one run, of neighbouring planes, as far as they fill a register: its lanes are added up for all of
   // them together. Returns how many there were.
-  int64_t sum_planes(const Place& at, int64_t count, const Span* spans, const Facts<T>& facts) const {
+  int64_t sum_planes(const Place& at, int64_t count, int64_t length, const Facts<T>& facts) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
     using Sums = Lanes<T, n>;
-    const int64_t positions = p.positions(), length = spans[2].count, bin = level.bin(at.o);
+    const int64_t positions = p.positions(), first = level.grid.first_position(at.o), bin = level.bin(at.o);
     const Mask<Sums> tail = Tap<Sums>::iota() < Tap<Sums>(Tap<T>(length % n));
     int64_t done = 0;
     for (; done + n <= count; done += n) {
-      const S* x = begin + p.input.at(at.n, at.c + done, (spans[0].start * p.extent[1] + spans[1].start) * p.extent[2] + spans[2].start);
+      const S* x = begin + p.input.at(at.n, at.c + done, first);
       if (x + (n - 1) * positions + round_up(length, n) > end) break;
       Sums sum[n];
       unrolled<n>([&](auto plane) FASTPOOL_STEP {
@@ -120,15 +120,16 @@ class Flat {
   }
 
   // The same of what is no mere sum: it takes memory instead of registers.
-  int64_t pool_planes(const Place& at, int64_t count, const Span* spans, const Facts<T>& fact) const {
+  int64_t pool_planes(const Place& at, int64_t count, int64_t length, const Facts<T>& fact) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
     using One = Lanes<T, n>;
     using Two = Lanes<T, 2 * n>;
-    const int64_t positions = p.positions(), length = spans[2].count, whole = length / (2 * n) * (2 * n), bin = level.bin(at.o);
+    const int64_t positions = p.positions(), first = level.grid.first_position(at.o), whole = length / (2 * n) * (2 * n),
+                  bin = level.bin(at.o);
     const Mask<Two> rest = Tap<Two>::iota() < Tap<Two>(Tap<T>(length - whole));
     int64_t done = 0;
     for (; done + n <= count; done += n) {
-      const S* x = begin + p.input.at(at.n, at.c + done, (spans[0].start * p.extent[1] + spans[1].start) * p.extent[2] + spans[2].start);
+      const S* x = begin + p.input.at(at.n, at.c + done, first);
       if (x + (n - 1) * positions + round_up(length, 2 * n) > end) break;
       typename Reducer::template State<One> state;
       Part<One> parts[n];
@@ -154,11 +155,7 @@ class Flat {
           parts[i] = Part<One>(state);
         }
       Facts<One> facts{One(fact.divisor), One(T(0)), One(T(0)), false};
-      if constexpr (Reducer::uses_alpha) {
-        T alpha[n];
-        for (int i = 0; i < n; ++i) alpha[i] = alpha_of<T>(p, at.n, at.c + done + i, level.first_bin + bin);
-        facts.alpha = load<T, n>(alpha);
-      }
+      if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + done, level.first_bin + bin, true, n).lo;
       state.finish(facts);
       const auto odd = odd_lanes(state, n);
       store_some<Reducer, S>(p, level, level.output.at(at.n, at.c + done, bin), level.output.channel,
