@@ -96,7 +96,7 @@ FASTPOOL_HD OutputFacts<Accumulated<S>> output_facts(const Problem& p, const Lev
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   OutputFacts<T> facts{};
   facts.g = widen(static_cast<const S*>(p.g)[level.output_base + out]);
-  if (Gradient::uses_second) facts.g_second = widen(static_cast<const S*>(p.g_second)[level.second_base + out]);
+  if (Gradient::uses_second && p.g_second) facts.g_second = widen(static_cast<const S*>(p.g_second)[level.second_base + out]);
   if (Gradient::uses_input) {
     facts.y = widen(static_cast<const S*>(p.y)[level.output_base + out]);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
@@ -122,7 +122,7 @@ FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, in
         const int64_t tap_w = axis[2].tap_of(at.o[2], i[2]), width = axis[2].taps(at.o[2]);
         if (tap_d < 0 || tap_h < 0 || tap_w < 0) continue;
         const Facts<T> facts = facts_of<Gradient, T>(p, level, n, c, at.o);
-        const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S>(p, level, at), facts);
+        const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S>(p, level, at), facts, p);
         const int64_t saved = p.saved.at(n, c, level.first_bin + level.bin(at.o));
         const Tap<T> tap = Gradient::uses_taps ? saved_tap<T>(p, saved) : Tap<T>(0);
         sum += Gradient::term(x, Tap<T>((tap_d * height + tap_h) * width + tap_w), slot, tap, p);

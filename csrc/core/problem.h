@@ -63,7 +63,7 @@ struct Problem {
   void* moments = nullptr;  // two planes of moments_size values
   int64_t moments_size = 0;
   const void* g = nullptr;
-  const void* g_second = nullptr;
+  const void* g_second = nullptr;  // or null for the gradient of a mixture
   void* gx = nullptr;
 
   bool include_pad = false;

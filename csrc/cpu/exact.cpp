@@ -40,7 +40,6 @@ FASTPOOL_FORWARD(Expectation<SoftmaxWeights>)
 FASTPOOL_BACKWARD(SelectGradient)
 FASTPOOL_BACKWARD(AverageGradient)
 FASTPOOL_BACKWARD(MaxAverageGradient)
-FASTPOOL_BACKWARD(MixedGradient)
 FASTPOOL_BACKWARD(ExpectationGradient<ReluWeights>)
 FASTPOOL_BACKWARD(ExpectationGradient<SoftmaxWeights>)
 

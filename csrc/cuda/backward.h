@@ -64,7 +64,7 @@ struct TileBackward : Job {
     S g[items], second[items], y[items];
     T moment[2][items];
     load_if(g, static_cast<const S*>(p.g) + level.output_base + out, step, tile.count);
-    if constexpr (Gradient::uses_second) load_if(second, static_cast<const S*>(p.g_second) + level.second_base + out, step, tile.count);
+    if (Gradient::uses_second && p.g_second) load_if(second, static_cast<const S*>(p.g_second) + level.second_base + out, step, tile.count);
     if constexpr (Gradient::uses_input) {
       load_if(y, static_cast<const S*>(p.y) + level.output_base + out, step, tile.count);
       for (int which = 0; which < 2; ++which)
@@ -80,7 +80,7 @@ struct TileBackward : Job {
     for (int i = 0; i < items; ++i) {
       const OutputFacts<T> output = facts_of_output<Gradient>(g, second, y, moment, i);
       const int32_t c = tile.c + (i < tile.count ? i : 0);
-      slots[i] = Gradient::prepare(output, facts_at<Gradient, T>(*this, l, tile.n, c, bin, divisor));
+      slots[i] = Gradient::prepare(output, facts_at<Gradient, T>(*this, l, tile.n, c, bin, divisor), p);
       if constexpr (!Gradient::uses_taps) taps[i] = 0;
     }
   }

@@ -154,7 +154,7 @@ struct QuadBackward : Quads {
     T moment[2][outputs], x[2][columns];
     uint8_t taps[outputs];
     load_quad(g, p.g, levels[0].output_base + quad.out);
-    if constexpr (Gradient::uses_second) load_quad(second, p.g_second, levels[0].second_base + quad.out);
+    if (Gradient::uses_second && p.g_second) load_quad(second, p.g_second, levels[0].second_base + quad.out);
     if constexpr (Gradient::uses_taps) load_quad(taps, p.taps, quad.saved);
     if constexpr (Gradient::uses_input) {
       load_rows(x, static_cast<const S*>(p.x) + quad.in);
@@ -167,7 +167,7 @@ struct QuadBackward : Quads {
     FASTPOOL_UNROLL
     for (int i = 0; i < outputs; ++i) {
       const OutputFacts<T> output = facts_of_output<Gradient>(g, second, y, moment, i);
-      const Slot<T> slot = Gradient::prepare(output, facts[i]);
+      const Slot<T> slot = Gradient::prepare(output, facts[i], p);
       Tap<T> tap(0);
       if constexpr (Gradient::uses_taps) tap = taps[i];
       FASTPOOL_UNROLL

@@ -57,7 +57,7 @@ static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tenso
   const Alpha mixture(alpha, alpha_value, call.grad, call.geometry);
   return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t row) {
     mixture.give(p, row);
-    run_backward<MixedGradient>(p, call.grad);
+    run_backward<MaxAverageGradient>(p, call.grad);
   });
 }
 

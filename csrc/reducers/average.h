@@ -36,7 +36,7 @@ struct Average : Reducer {
 struct AverageGradient : Gradient {
   static constexpr bool uses_divisor = true;
   template <class V>
-  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem&) {
     const V share = mean(out.g, facts);
     return {share, share, share};
   }

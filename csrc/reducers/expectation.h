@@ -109,7 +109,7 @@ struct ExpectationGradient : Gradient {
   static constexpr int slots = 3;
   static constexpr bool uses_input = true;
   template <class V>
-  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&) {
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&, const Problem&) {
     return {out.g / out.moment[1], out.y, out.moment[0]};
   }
   template <class V>

@@ -55,7 +55,7 @@ struct MaxValue : Max {
 struct SelectGradient : Gradient {
   static constexpr bool uses_taps = true, selects = true;
   template <class V>
-  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&) {
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&, const Problem&) {
     return {out.g, out.g, out.g};
   }
   template <class V>

@@ -86,26 +86,18 @@ struct Mixed : MaxAverage {
   };
 };
 
+// Of both results, or of their mixture.
 struct MaxAverageGradient : Gradient {
   static constexpr int slots = 2;
-  static constexpr bool uses_taps = true, uses_second = true, uses_divisor = true;
+  static constexpr bool uses_taps = true, uses_second = true, uses_divisor = true, uses_alpha = true;
   template <class V>
-  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
-    const V share = mean(out.g_second, facts);
-    return {out.g + share, share, share};
+  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem& p) {
+    const V share = mean(p.g_second ? out.g_second : (V(Scalar<V>(1)) - facts.alpha) * out.g, facts);
+    return {(p.g_second ? out.g : facts.alpha * out.g) + share, share, share};
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V> here, const Slot<V>& slot, Tap<V> tap, const Problem&) {
     return select(tap == here, slot.a, slot.b);
-  }
-};
-
-struct MixedGradient : MaxAverageGradient {
-  static constexpr bool uses_second = false, uses_alpha = true;
-  template <class V>
-  static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts) {
-    const V share = mean((V(Scalar<V>(1)) - facts.alpha) * out.g, facts);
-    return {facts.alpha * out.g + share, share, share};
   }
 };
 

@@ -21,7 +21,7 @@ FASTPOOL_HD auto prepared(const Problem& p, const Level& level, int64_t out, int
   using V = Lanes<T, L>;
   OutputFacts<V> output;
   output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
-  if constexpr (Gradient::uses_second)
+  if (Gradient::uses_second && p.g_second)
     output.g_second = load_apart<T, L>(static_cast<const S*>(p.g_second) + level.second_base + out, step, count);
   Tap<V> tap(Tap<T>(0));
   if constexpr (Gradient::uses_taps)
@@ -32,7 +32,7 @@ FASTPOOL_HD auto prepared(const Problem& p, const Level& level, int64_t out, int
     for (int which = 0; which < 2; ++which)
       output.moment[which] = load_apart<T, L>(static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, count);
   }
-  return Prepared<V>{Gradient::prepare(output, facts), tap};
+  return Prepared<V>{Gradient::prepare(output, facts, p), tap};
 }
 
 // Slots and taps of many outputs, one array each.
