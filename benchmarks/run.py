@@ -3,6 +3,7 @@
     python benchmarks/run.py                       every layer in float32, the yardsticks in four dtypes
     python benchmarks/run.py --quick               a few rows; torch.compile for the yardstick's forward only
     python benchmarks/run.py --operation mixed --layer 'vgg16-*' --dtype bfloat16 --threads 1 2
+    python benchmarks/run.py --minutes 60 --add    an hour of the rows that the machine's table lacks
     python benchmarks/run.py --gpu --minutes 4     what `make gpu` runs
     python benchmarks/run.py --report FILE         table, summary and picture of an earlier run
 
@@ -39,6 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few yardsticks only")
     parser.add_argument("--gpu", action="store_true", help="the rows of `make gpu`: float32 and float16")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after this time")
+    parser.add_argument("--add", action="store_true", help="measure what the machine's table lacks, and add it")
     for name, table in TABLES.items():
         parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"names or patterns: {' '.join(table)}")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES)
@@ -93,6 +95,18 @@ def random_input(layer, dtype, layout, device):
     return x
 
 
+def not_compiled(cell, operation, layer, options) -> str | None:
+    """Why torch.compile is no rival of this row."""
+    if not operation.compiles:
+        return "it has no double backward"
+    if options.quick and (cell["layer"], cell["pass"]) != ("yardstick", "forward"):
+        return "with --quick the yardstick's forward only"
+    many_bins = layer.windowing in ("adaptive", "pyramid")
+    if many_bins and operation.check.startswith("drawn") and not (layer.wide and cell["dtype"] == "float32"):
+        return "draws from bins take it a minute to compile: the float32 yardstick only"
+    return None
+
+
 def contenders(cell, operation, layer, x, options, skipped):
     """(name, builder of a function of (x, *parameters))."""
     if not options.without_fastpool:
@@ -104,9 +118,9 @@ def contenders(cell, operation, layer, x, options, skipped):
             yield f"eager:{name}", lambda build=composition: build(layer)
         if "compile" not in options.rivals:
             continue
-        slow = options.quick and (cell["layer"], cell["pass"]) != ("yardstick", "forward")
-        if not operation.compiles or slow:
-            skipped["compile"] = "with --quick the yardstick's forward only" if slow else "it has no double backward"
+        reason = not_compiled(cell, operation, layer, options)
+        if reason:
+            skipped["compile"] = reason
         else:
             yield f"compile:{name}", lambda build=composition: operations.compile_for(build(layer), cell["threads"])
     for name in runtimes.RUNTIMES:
@@ -213,6 +227,15 @@ def library(options):
     return fastpool
 
 
+def added_to(path, machine):
+    """The table that a run adds to, if it is one of this machine as it is now."""
+    found = json.loads(path.read_text())
+    for key in ("cpu", "cores", "gpu", "threads", "buffers", "versions", "build"):
+        if found["machine"][key] != machine[key]:
+            sys.exit(f"--add: {path} has {key} {found['machine'][key]}, this run {machine[key]}; move it away")
+    return found["machine"], found["rows"]
+
+
 def show(path, machine, rows):
     print("\n" + report.summary(rows))
     reasons = sorted({f"{name}: {reason}" for row in rows for name, reason in row["skipped"].items()})
@@ -232,10 +255,10 @@ def main() -> int:
     machine = report.machine(options.device, options.threads, options.buffers, library(options))
     chosen = options.operation or options.layer or (options.dtype and not options.gpu)
     part = chosen or set(options.layout) != set(LAYOUTS) or set(options.passes) != set(operations.BOTH)
-    # A selection must not replace the full table of the machine.
+    # A selection must not replace the full table of the machine; it may add to it.
     marks = {
         "-quick": options.quick,
-        "-part": part,
+        "-part": part and not options.add,
         "-reused": options.buffers == "reused",
         "-rivals": options.without_fastpool,
     }
@@ -243,6 +266,10 @@ def main() -> int:
     todo, rows, started = list(cells(options)), [], time.time()
     if not todo:
         sys.exit("no row matches this selection" + (", --quick has few layers" if options.quick else ""))
+    if options.add and path.exists():
+        machine, rows = added_to(path, machine)
+        todo = [cell for cell in todo if not any(cell.items() <= row.items() for row in rows)]
+    earlier = len(rows)
     print(report.legend(machine), report.HEADER, sep="\n")
     for done, cell in enumerate(todo):
         if time.time() - started > 60 * options.minutes:
@@ -256,7 +283,7 @@ def main() -> int:
         # After every row, so that an interrupted run keeps what it measured.
         report.save(path, machine, rows)
     show(path, machine, rows)
-    print(f"{len(rows)} rows in {time.time() - started:.0f} s: {path}")
+    print(f"{len(rows) - earlier} rows in {time.time() - started:.0f} s: {path}")
     return 1 if any("error" in row for row in rows) else 0
 
 
