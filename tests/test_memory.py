@@ -257,6 +257,29 @@ def test_results_too_large_for_caches(channels, dtype):
         assert torch.equal(pool(wide, 2).nan_to_num(9), pool(x, 2).nan_to_num(9))
 
 
+@pytest.mark.parametrize("channels", [20, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_too_large_for_caches(channels, dtype):
+    """They are written past the caches, unless one row is copied from the one before."""
+    rows = 32 * 2**20 // (channels * 250 * dtype.itemsize)
+    x = torch.randn(1, channels, rows, 250, dtype=dtype)
+    pools = {
+        "2x2": lambda x: F.max_pool2d(x, 2) + F.avg_pool2d(x, 2),
+        "mixed 3x3": lambda x: F.mixed_pool2d(x, 3, 2, 1, alpha=0.3),
+        "average 3x3": lambda x: F.avg_pool2d(x, 3, 2, 1),
+        "repeated rows": lambda x: F.adaptive_avg_pool2d(x, 7),
+        "weighted": lambda x: F.stochastic_pool2d(x, 2, training=False),
+    }
+    for name, pool in pools.items():
+        routed = []
+        for own in (x.clone(), cases.channels_last(x)):
+            y = pool(own.requires_grad_())
+            torch.manual_seed(0)
+            g = torch.randn(y.shape, dtype=dtype)
+            routed += torch.autograd.grad(y, own, cases.channels_last(g) if routed else g)
+        assert_bitwise(routed[1], routed[0], name)
+
+
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(130, 70, 25, 26), (300, 5, 49, 61), (3, 17, 11, 90, 91)], ids=str)
 def test_inputs_too_large_for_caches(shape, dtype):

@@ -36,6 +36,11 @@ template <class V>
 FASTPOOL_HD V select(bool mask, V a, V b) {
   return mask ? a : b;
 }
+// a where it is above b; b elsewhere, and so where either is NaN. Lanes have one instruction for it.
+template <class V>
+FASTPOOL_HD V larger_of(V a, V b) {
+  return select(a > b, a, b);
+}
 template <class V>
 FASTPOOL_HD V first_lane(V x) {
   return x;

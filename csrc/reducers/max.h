@@ -34,7 +34,7 @@ struct MaxValue : Max {
     }
     template <int pass>
     FASTPOOL_HD void add(V x, Tap<V>) {
-      best = select(x > best, x, best);
+      best = larger_of(x, best);
       sum = sum + x;
     }
     FASTPOOL_HD V part(int) const { return select(ordinary(), best, sum); }

@@ -16,8 +16,7 @@ struct ReluWeights {
   static constexpr bool needs_max = false;
   template <class V>
   static FASTPOOL_HD V weight(V x, V, Scalar<V>) {
-    const V zero(Scalar<V>(0));
-    return select(x < zero, zero, x);  // NaN stays NaN
+    return larger_of(V(Scalar<V>(0)), x);  // NaN stays NaN
   }
   // weight * x.
   template <class V>

@@ -45,6 +45,7 @@ struct Backward {
   void run_units(int64_t begin, int64_t end) const {
     Kernel kernel(p, Arena(Kernel::scratch_bytes(p)));
     for (int64_t u = begin; u < end; ++u) kernel.run(units.at(u));
+    end_stores_past();
   }
 
   bool has(Schedule schedule) const {

@@ -37,8 +37,8 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, arena),
-        exceeds_caches(p.lanes_are_channels && input_bytes(p) > kCached),
-        streams(p.lanes_are_channels && input_bytes(p) + p.samples * p.channels * p.bins * int64_t(sizeof(S)) >= kStreamed) {
+        far_away(p.lanes_are_channels && input_bytes(p) > kCached),
+        streams(p.lanes_are_channels && exceeds_caches<S>(p)) {
     if (!p.lanes_are_channels || p.channels >= L) return;
     const int64_t size = p.samples * p.channels * p.positions(), some = smaller(L, size);
     tail = arena.take<S>(2 * L);
@@ -150,7 +150,7 @@ class Channels {
   }
 
  private:
-  static constexpr int64_t kFewTaps = 9, kSmallWindow = 16 << 10, kStreamed = 48 << 20;
+  static constexpr int64_t kFewTaps = 9, kSmallWindow = 16 << 10;
   // Within the caches, states that go to memory and back after a few elements take longer than the walk from window to window.
   static constexpr int64_t kCached = 8 << 20, kWideWindow = 8, kMostStates = 128 << 10;
   // Several passes over nine registers are slow to compile and no faster.
@@ -200,8 +200,8 @@ class Channels {
   // lies there is also in `tail`, and zeros behind it.
   const S* last = reinterpret_cast<const S*>(UINTPTR_MAX);
   S* tail = nullptr;
-  bool exceeds_caches;  // the input
-  bool streams;         // so much data that no cache keeps the results until they are read
+  bool far_away;  // no second-level cache has the input
+  bool streams;   // results go past the caches
   // Of a sweep: rows of bins, each with a state for every bin and tile.
   Units::Unit swept_unit{};
   Range swept_rows{};
@@ -311,7 +311,7 @@ class Channels {
     // Prefetchers lose track of positions side by side, so what the next window sees first is asked for.
     const auto is_new = [](int k) FASTPOOL_STEP { return height * width <= 4 || (k / width > 0 && k % width > 0); };
     const int64_t far = level.grid.axis[2].stride * lines.step * int64_t(sizeof(S));
-    const int64_t ahead = channels > 2 * L && exceeds_caches ? L * int64_t(sizeof(S)) : 0;
+    const bool asks = channels > 2 * L && far_away;
     for (int64_t end = at.o[2] + windows; at.o[2] < end; ++at.o[2], ++bin) {
       Facts<V> facts = facts_at(at, {0, L}, bin);
       for (int64_t tile = 0; tile < channels; tile += L) {
@@ -319,9 +319,12 @@ class Channels {
         if (Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha)) facts = facts_at(at, {c, L}, bin);
         const S* from = first + c;
         V x[height * width];
+        if (asks)
+          unrolled<height * width>([&](auto k) FASTPOOL_STEP {
+            if (is_new(k)) ask_for<L* int(sizeof(S))>(from + k / width * row_step + k % width * step, far);
+          });
         unrolled<height * width>([&](auto k) FASTPOOL_STEP {
           const S* element = from + k / width * row_step + k % width * step;
-          if (is_new(k)) ask_for(element, ahead, far);
           x[k] = height * width > 4 ? load<T, L>(element) : load_stream<T, L>(element);  // more of them come from the cache
         });
         State state;

@@ -25,7 +25,11 @@ class DisjointLanes {
     return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + Slots::bytes(backward_units(p).most_channels() + L) + kSlack;
   }
   DisjointLanes(const Problem& p, Arena arena)
-      : p(p), level(p.levels[0]), divisors(p, level, arena), slots(arena, backward_units(p).most_channels() + L) {}
+      : p(p),
+        level(p.levels[0]),
+        divisors(p, level, arena),
+        slots(arena, backward_units(p).most_channels() + L),
+        streams(exceeds_caches<S>(p)) {}
 
   void run(const Units::Unit& unit) {
     const Axis* axis = level.grid.axis;
@@ -48,6 +52,7 @@ class DisjointLanes {
   const Level& level;
   Divisors<T> divisors;
   Slots slots;  // of one window
+  bool streams;
 
   // Columns that no window sees.
   void clear(const Units::Unit& unit, int64_t first, int64_t begin, int64_t end) const {
@@ -94,7 +99,11 @@ class DisjointLanes {
         const int64_t c = whole ? smaller(tile, channels - L) : 0;
         V here = zero;
         if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + c, 1, lanes);
-        store_part(gx + c, 1, zero + slots.term(p, here, Tap<V>(Tap<T>(tap)), c), lanes);
+        const V sum = zero + slots.term(p, here, Tap<V>(Tap<T>(tap)), c);
+        if (whole && streams)
+          store_past(gx + c, sum);
+        else
+          store_part(gx + c, 1, sum, lanes);
       }
   }
 };

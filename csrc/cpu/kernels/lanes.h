@@ -5,6 +5,9 @@
 #include <utility>
 
 #include "core/exp.h"
+#if defined(__x86_64__) && FASTPOOL_VECTOR_BYTES > 16
+#include <immintrin.h>
+#endif
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -196,6 +199,21 @@ FASTPOOL_HD Lanes<T, L, true> select(Lanes<M, L, true> mask, Lanes<T, L, true> a
 template <class M, class T, int L>
 FASTPOOL_HD Lanes<T, L, false> select(Lanes<M, L, false> mask, Lanes<T, L, false> a, Lanes<T, L, false> b) {
   return Lanes<T, L, false>(select(mask.lo, a.lo, b.lo), select(mask.hi, a.hi, b.hi));
+}
+template <class T, int L>
+FASTPOOL_HD Lanes<T, L, true> larger_of(Lanes<T, L, true> a, Lanes<T, L, true> b) {
+#if FASTPOOL_VECTOR_BYTES == 64
+  if constexpr (sizeof(a) == 64 && std::is_same_v<T, float>) return Lanes<T, L>::of(_mm512_max_ps(a.v, b.v));
+  if constexpr (sizeof(a) == 64 && std::is_same_v<T, double>) return Lanes<T, L>::of(_mm512_max_pd(a.v, b.v));
+#elif FASTPOOL_VECTOR_BYTES == 32
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, float>) return Lanes<T, L>::of(_mm256_max_ps(a.v, b.v));
+  if constexpr (sizeof(a) == 32 && std::is_same_v<T, double>) return Lanes<T, L>::of(_mm256_max_pd(a.v, b.v));
+#endif
+  return select(a > b, a, b);
+}
+template <class T, int L>
+FASTPOOL_HD Lanes<T, L, false> larger_of(Lanes<T, L, false> a, Lanes<T, L, false> b) {
+  return Lanes<T, L, false>(larger_of(a.lo, b.lo), larger_of(a.hi, b.hi));
 }
 template <class T, int L>
 FASTPOOL_HD T first_lane(Lanes<T, L> x) {

@@ -129,7 +129,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
 // One row of input gradients; its columns lie `step` apart.
 template <class Gradient, class T, class S>
 void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Source<Gradient, T>* sources, int64_t columns, const S* x,
-             S* gx, int64_t step, int64_t channels) {
+             S* gx, int64_t step, int64_t channels, bool streams) {
   constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
   for (int64_t k = 0; k < columns; ++k) {
@@ -141,7 +141,10 @@ void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Sour
       if (Gradient::uses_input) here = load_apart<T, L>(x + k * step + c, 1, count);
       for (const Source<Gradient, T>* source = sources; source != end; ++source)
         sum = sum + source->slots->term(p, here, Tap<V>(source->tap), source->at + c);
-      store_part(gx + k * step + c, 1, sum, count);
+      if (streams && count == L)
+        store_past(gx + k * step + c, sum);
+      else
+        store_part(gx + k * step + c, 1, sum, count);
     }
   }
 }
@@ -167,7 +170,8 @@ class LanesBackward {
     return bytes;
   }
 
-  LanesBackward(const Problem& p, Arena arena) : p(p), repeated(p, arena) {
+  LanesBackward(const Problem& p, Arena arena)
+      : p(p), repeated(p, arena), streams(p.lanes_are_channels && !repeated.any() && exceeds_caches<S>(p)) {
     const int64_t most_channels = backward_units(p).most_channels();
     stride = round_up(most_channels, L);
     levels = arena.take<Prepared>(p.level_count);
@@ -196,6 +200,7 @@ class LanesBackward {
  private:
   const Problem& p;
   RepeatedRows<Gradient> repeated;
+  bool streams;  // gradients that are not read again go past the caches
   int64_t stride;
   Prepared* levels;
   const LaneTerms<Gradient, T>** terms;
@@ -212,7 +217,7 @@ class LanesBackward {
     }
     const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
     for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(i);
-    sum_row(p, terms, sources, p.extent[2], x, gx, step, channels);
+    sum_row(p, terms, sources, p.extent[2], x, gx, step, channels, streams);
   }
 
   // The same in scratch, for planes that are transposed on the way.

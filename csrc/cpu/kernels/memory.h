@@ -3,9 +3,6 @@
 
 #include "core/problem.h"
 #include "cpu/kernels/lanes.h"
-#if defined(__x86_64__) && FASTPOOL_VECTOR_BYTES > 16
-#include <immintrin.h>
-#endif
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 

@@ -112,6 +112,11 @@ class RepeatedRows {
     }
   }
   bool holds(int64_t row) const { return alike && repeats[row % height]; }
+  bool any() const {
+    bool any = false;
+    for (int64_t j = 0; j < height; ++j) any |= holds(j);
+    return any;
+  }
 
  private:
   static constexpr bool alike = !Gradient::uses_taps && !Gradient::uses_input;

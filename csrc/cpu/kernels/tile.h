@@ -25,6 +25,19 @@ FASTPOOL_HD void ask_for(const void* from, int64_t bytes, int64_t ahead = kAhead
   for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char*>(from) + ahead + byte);
 }
 
+// The same of few bytes, in a loop that has no time for another.
+template <int bytes>
+FASTPOOL_HD void ask_for(const void* from, int64_t ahead) {
+  unrolled<(bytes + 63) / 64>([&](auto line) FASTPOOL_STEP { __builtin_prefetch(static_cast<const char*>(from) + ahead + line * 64); });
+}
+
+// So much data that no cache keeps what a call writes until it is read: it goes past them.
+constexpr int64_t kStreamed = 30 << 20;
+template <class S>
+bool exceeds_caches(const Problem& p) {
+  return p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed;
+}
+
 // Scratch memory of one chunk, handed out piece by piece.
 class Arena {
  public:
