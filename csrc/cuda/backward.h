@@ -61,7 +61,7 @@ struct TileBackward : Job {
         tile.n * p.saved.sample + times(tile.c, p.saved.channel) + times(int32_t(level.first_bin) + bin, p.saved.position);
     const int32_t step = int32_t(level.output.channel), saved_step = int32_t(p.saved.channel);
     const int32_t divisor = Gradient::uses_divisor ? fast[l].divisor(o, p.include_pad) : 1;
-    S g[items], second[items], y[items];
+    S g[items], second[items]{}, y[items];
     T moment[2][items];
     load_if(g, static_cast<const S*>(p.g) + level.output_base + out, step, tile.count);
     if (Gradient::uses_second && p.g_second) load_if(second, static_cast<const S*>(p.g_second) + level.second_base + out, step, tile.count);

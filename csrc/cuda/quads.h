@@ -150,7 +150,7 @@ struct QuadBackward : Quads {
   template <class Thread>
   FASTPOOL_HD void operator()(const Thread&, uint32_t index) const {
     const Quad quad = find(index);
-    S g[outputs], second[outputs], y[outputs];
+    S g[outputs], second[outputs]{}, y[outputs];
     T moment[2][outputs], x[2][columns];
     uint8_t taps[outputs];
     load_quad(g, p.g, levels[0].output_base + quad.out);
