@@ -34,7 +34,8 @@ FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& a
 template <class Reducer, class State>
 FASTPOOL_HD void store_saved(const Problem& p, int64_t saved, const State& state) {
   using T = decltype(state.y());
-  if (Reducer::second_is_difference && p.difference) static_cast<T*>(p.difference)[saved] = state.second();
+  if constexpr (Reducer::has_second)
+    if (p.mixes && p.difference) static_cast<T*>(p.difference)[saved] = state.difference();
   if (Reducer::saves_taps && p.tap_bytes == 1) static_cast<uint8_t*>(p.taps)[saved] = uint8_t(state.tap());
   if (Reducer::saves_taps && p.tap_bytes == 4) static_cast<int32_t*>(p.taps)[saved] = int32_t(state.tap());
   if (Reducer::saves_moments && p.moments)
@@ -45,9 +46,13 @@ template <class Reducer, class S, class State>
 FASTPOOL_HD void store_one(const Problem& p, const Level& level, const Place& at, const State& state) {
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
-  static_cast<S*>(p.y)[level.output_base + out] = Narrow<S>::from(state.y());
-  if (Reducer::has_second && !Reducer::second_is_difference)
-    static_cast<S*>(p.second)[level.second_base + out] = Narrow<S>::from(state.second());
+  S* y = static_cast<S*>(p.y) + level.output_base + out;
+  if constexpr (Reducer::has_second) {
+    *y = Narrow<S>::from(p.mixes ? state.mixture() : state.y());
+    if (!p.mixes) static_cast<S*>(p.second)[level.second_base + out] = Narrow<S>::from(state.second());
+  } else {
+    *y = Narrow<S>::from(state.y());
+  }
   store_saved<Reducer>(p, saved, state);
 }
 
@@ -96,7 +101,7 @@ FASTPOOL_HD OutputFacts<Accumulated<S>> output_facts(const Problem& p, const Lev
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   OutputFacts<T> facts{};
   facts.g = widen(static_cast<const S*>(p.g)[level.output_base + out]);
-  if (Gradient::uses_second && p.g_second) facts.g_second = widen(static_cast<const S*>(p.g_second)[level.second_base + out]);
+  if (Gradient::uses_second && !p.mixes) facts.g_second = widen(static_cast<const S*>(p.g_second)[level.second_base + out]);
   if (Gradient::uses_input) {
     facts.y = widen(static_cast<const S*>(p.y)[level.output_base + out]);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);

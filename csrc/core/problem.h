@@ -63,11 +63,12 @@ struct Problem {
   void* moments = nullptr;  // two planes of moments_size values
   int64_t moments_size = 0;
   const void* g = nullptr;
-  const void* g_second = nullptr;  // or null for the gradient of a mixture
+  const void* g_second = nullptr;
   void* gx = nullptr;
 
   bool include_pad = false;
   int64_t divisor_override = 0;
+  bool mixes = false;           // two results into one, and their difference is saved
   const void* alpha = nullptr;  // in the accumulation type, or null for alpha_value
   View alpha_view{};
   double alpha_value = 0;

@@ -64,7 +64,7 @@ struct TileBackward : Job {
     S g[items], second[items]{}, y[items];
     T moment[2][items];
     load_if(g, static_cast<const S*>(p.g) + level.output_base + out, step, tile.count);
-    if (Gradient::uses_second && p.g_second) load_if(second, static_cast<const S*>(p.g_second) + level.second_base + out, step, tile.count);
+    if (Gradient::uses_second && !p.mixes) load_if(second, static_cast<const S*>(p.g_second) + level.second_base + out, step, tile.count);
     if constexpr (Gradient::uses_input) {
       load_if(y, static_cast<const S*>(p.y) + level.output_base + out, step, tile.count);
       for (int which = 0; which < 2; ++which)

@@ -139,16 +139,17 @@ FASTPOOL_HD void store_results(const Job& job, const Level& level, int64_t out, 
   using T = Accumulated<S>;
   const Problem& p = job.p;
   S y[items];
-  gather(y, states, [](const State& state) { return narrowed<S>(state.y()); });
-  store<side_by_side>(static_cast<S*>(p.y) + level.output_base + out, y, step, count);
-  if constexpr (Reducer::has_second && !Reducer::second_is_difference) {
-    gather(y, states, [](const State& state) { return narrowed<S>(state.second()); });
-    store<side_by_side>(static_cast<S*>(p.second) + level.second_base + out, y, step, count);
-  }
   T values[items];
-  if constexpr (Reducer::second_is_difference) {
-    if (p.difference) {
-      gather(values, states, [](const State& state) { return state.second(); });
+  gather(y, states, [](const State& state) { return narrowed<S>(state.y()); });
+  if constexpr (Reducer::has_second)
+    if (p.mixes) gather(y, states, [](const State& state) { return narrowed<S>(state.mixture()); });
+  store<side_by_side>(static_cast<S*>(p.y) + level.output_base + out, y, step, count);
+  if constexpr (Reducer::has_second) {
+    if (!p.mixes) {
+      gather(y, states, [](const State& state) { return narrowed<S>(state.second()); });
+      store<side_by_side>(static_cast<S*>(p.second) + level.second_base + out, y, step, count);
+    } else if (p.difference) {
+      gather(values, states, [](const State& state) { return state.difference(); });
       store<side_by_side>(static_cast<T*>(p.difference) + saved, values, saved_step, count);
     }
   }

@@ -3,4 +3,3 @@
 
 FASTPOOL_FORWARD(MaxAverage)
 FASTPOOL_BACKWARD(MaxAverageGradient)
-FASTPOOL_FORWARD(Mixed)

@@ -154,7 +154,7 @@ struct QuadBackward : Quads {
     T moment[2][outputs], x[2][columns];
     uint8_t taps[outputs];
     load_quad(g, p.g, levels[0].output_base + quad.out);
-    if (Gradient::uses_second && p.g_second) load_quad(second, p.g_second, levels[0].second_base + quad.out);
+    if (Gradient::uses_second && !p.mixes) load_quad(second, p.g_second, levels[0].second_base + quad.out);
     if constexpr (Gradient::uses_taps) load_quad(taps, p.taps, quad.saved);
     if constexpr (Gradient::uses_input) {
       load_rows(x, static_cast<const S*>(p.x) + quad.in);

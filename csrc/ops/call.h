@@ -99,7 +99,7 @@ constexpr ReducerTraits forward_traits = {.draws = Reducer::uses_uniform,
                                           .sums = Reducer::is_sum,
                                           .parts = Reducer::parts,
                                           .any_order = Reducer::any_order,
-                                          .two_results = Reducer::has_second && !Reducer::second_is_difference};
+                                          .two_results = Reducer::has_second};
 
 // A forward call: its inputs in a layout that kernels read, and a plan for each.
 struct ForwardCall {

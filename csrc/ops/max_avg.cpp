@@ -6,6 +6,10 @@ namespace fastpool {
 
 using torch::headeronly::ScalarType;
 
+static void run(const Problem& p, const Tensor& x) {
+  p.tap_bytes ? run_forward<MaxAverage>(p, x) : run_forward<MaxAverage, MaxAverageValue>(p, x);
+}
+
 static std::tuple<Tensor, Tensor, Tensor> max_avg_pool(Tensors inputs, Ints window, int64_t order, int64_t tap_bytes) {
   const ForwardCall call(inputs, std::move(window), order, forward_traits<MaxAverage>);
   const Tensor& x = call.inputs[0];
@@ -13,7 +17,7 @@ static std::tuple<Tensor, Tensor, Tensor> max_avg_pool(Tensors inputs, Ints wind
   Tensor average = call.geometry.is_map() ? call.geometry.output(x) : nothing(x);
   call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t) {
     p.second = call.geometry.is_map() ? average.mutable_data_ptr() : p.y;
-    run_forward<MaxAverage>(p, x);
+    run(p, x);
   });
   return {output, average, taps};
 }
@@ -36,17 +40,20 @@ static Tensors max_avg_pool_backward(Tensor grad, std::optional<Tensor> grad_ave
 
 static std::tuple<Tensor, Tensor, Tensor> mixed_pool(Tensors inputs, std::optional<Tensor> alpha, double alpha_value, Ints window,
                                                      int64_t order, int64_t tap_bytes, bool save_difference) {
-  const ForwardCall call(inputs, std::move(window), order, forward_traits<Mixed>);
+  ReducerTraits traits = forward_traits<MaxAverage>;
+  traits.two_results = false;
+  const ForwardCall call(inputs, std::move(window), order, traits);
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), taps = call.geometry.taps(x, tap_bytes);
   const ScalarType type = accumulation_type(x);
   Tensor difference = save_difference ? call.geometry.saved(x, type) : nothing(x, type);
   const Alpha mixture(alpha, alpha_value, x, call.geometry);
   call.for_each_input(output, taps, tap_bytes, [&](Problem& p, int64_t row) {
+    p.mixes = true;
     mixture.give(p, row);
     if (save_difference)
       p.difference = data<char>(difference) + row * call.geometry.channels * call.geometry.bins * int64_t(difference.element_size());
-    run_forward<Mixed>(p, x);
+    run(p, x);
   });
   return {output, taps, difference};
 }
@@ -56,6 +63,7 @@ static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tenso
   const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
   const Alpha mixture(alpha, alpha_value, call.grad, call.geometry);
   return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t row) {
+    p.mixes = true;
     mixture.give(p, row);
     run_backward<MaxAverageGradient>(p, call.grad);
   });

@@ -1,5 +1,5 @@
-// Max and average of every window from one read of the input, and their mixture (Lee, Gallagher and Tu 2016):
-// y = alpha * max + (1 - alpha) * avg.
+// Max and average of every window from one read of the input: both, or with p.mixes their mixture (Lee, Gallagher and
+// Tu 2016), alpha * max + (1 - alpha) * avg, and their difference, which the gradient of alpha needs.
 #pragma once
 
 #include <type_traits>
@@ -9,17 +9,18 @@
 namespace fastpool {
 
 struct MaxAverage : Reducer {
-  static constexpr bool saves_taps = true, has_second = true, uses_divisor = true;
+  static constexpr bool saves_taps = true, has_second = true, uses_divisor = true, uses_alpha = true;
   static constexpr int parts = 2;
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();
   }
 
-  template <class V>
-  struct State : StateDefaults<V> {
+  template <class V, bool keeps_tap>
+  struct States : StateDefaults<V> {
     Largest<V> largest;
     V sum;  // in the end the average
+    V alpha;
 
     FASTPOOL_HD void start(Tap<V> first, const Problem& p) {
       largest.start(first, p);
@@ -38,7 +39,9 @@ struct MaxAverage : Reducer {
     // Lanes leave NaN to the exact path, to which the sum sends them.
     template <int pass>
     FASTPOOL_HD void add_to_largest(V x, Tap<V> tap) {
-      if constexpr (std::is_same_v<V, Scalar<V>>)
+      if constexpr (!keeps_tap)
+        largest.best = larger_of(x, largest.best);
+      else if constexpr (std::is_same_v<V, Scalar<V>>)
         largest.template add<pass>(x, tap);
       else
         largest.take(x > largest.best, x, tap);
@@ -49,12 +52,18 @@ struct MaxAverage : Reducer {
       sum = part_sum;
     }
     FASTPOOL_HD void merge(V x, V part_sum, Tap<V> tap) {
-      largest.take((x > largest.best) | ((x == largest.best) & (tap < largest.at)), x, tap);
+      if constexpr (keeps_tap)
+        largest.take((x > largest.best) | ((x == largest.best) & (tap < largest.at)), x, tap);
+      else
+        largest.best = larger_of(x, largest.best);
       sum = sum + part_sum;
     }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
-      largest.template share<pass>(team, facts);
+      if constexpr (keeps_tap)
+        largest.template share<pass>(team, facts);
+      else
+        largest.best = team.max(largest.best);
       sum = team.sum(sum);
     }
     // NaN spoils the sum, and so does an element of -inf, or padding that a schedule adds like one: such windows take
@@ -62,28 +71,29 @@ struct MaxAverage : Reducer {
     FASTPOOL_HD Mask<V> ordinary() const {
       return sum > -infinity<V>();
     }
-    FASTPOOL_HD void finish(const Facts<V>& facts) { sum = mean(sum, facts); }
-    FASTPOOL_HD V y() const { return largest.y(); }
+    FASTPOOL_HD void finish(const Facts<V>& facts) {
+      sum = mean(sum, facts);
+      alpha = facts.alpha;
+    }
+    FASTPOOL_HD V y() const { return largest.best; }
     FASTPOOL_HD V second() const { return sum; }
+    FASTPOOL_HD V mixture() const { return alpha * largest.best + (V(Scalar<V>(1)) - alpha) * sum; }
+    FASTPOOL_HD V difference() const { return largest.best - sum; }
     FASTPOOL_HD Tap<V> tap() const { return largest.tap(); }
   };
-};
-
-struct Mixed : MaxAverage {
-  static constexpr bool second_is_difference = true, uses_alpha = true;
 
   template <class V>
-  struct State : MaxAverage::State<V> {
-    using Both = MaxAverage::State<V>;
-    V mixture;
+  using State = States<V, true>;
+};
 
-    FASTPOOL_HD void finish(const Facts<V>& facts) {
-      Both::finish(facts);
-      mixture = facts.alpha * Both::y() + (V(Scalar<V>(1)) - facts.alpha) * Both::second();
-    }
-    FASTPOOL_HD V y() const { return mixture; }
-    FASTPOOL_HD V second() const { return Both::y() - Both::second(); }
-  };
+// The same where nobody asks which element was the largest.
+struct MaxAverageValue : MaxAverage {
+  static constexpr bool saves_taps = false;
+  static constexpr int careful_passes = 1;
+  template <class V>
+  using State = States<V, false>;
+  template <class V>
+  using Careful = States<V, true>;
 };
 
 // Of both results, or of their mixture.
@@ -92,8 +102,8 @@ struct MaxAverageGradient : Gradient {
   static constexpr bool uses_taps = true, uses_second = true, uses_divisor = true, uses_alpha = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem& p) {
-    const V share = mean(p.g_second ? out.g_second : (V(Scalar<V>(1)) - facts.alpha) * out.g, facts);
-    return {(p.g_second ? out.g : facts.alpha * out.g) + share, share, share};
+    const V share = mean(p.mixes ? (V(Scalar<V>(1)) - facts.alpha) * out.g : out.g_second, facts);
+    return {(p.mixes ? facts.alpha * out.g : out.g) + share, share, share};
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V> here, const Slot<V>& slot, Tap<V> tap, const Problem&) {

@@ -9,7 +9,7 @@
 //                                  start, and merge(a, b, tap) adds another; parts come in any order
 //   share<pass>(team, facts)       after each pass, instead of begin, where lanes share one window, lane = tap mod 32
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
-//   finish(facts)                  then y(), second(), tap(), moment(0 or 1)
+//   finish(facts)                  then y(), second(), or with p.mixes mixture(), difference(); tap(), moment(0 or 1)
 //
 // `padding()` is the value that stands outside the input and changes no result.
 //
@@ -25,7 +25,7 @@ namespace fastpool {
 struct Reducer {
   static constexpr int passes = 1, careful_passes = 0;  // 0: State is exact by itself, one window at a time
   static constexpr bool saves_taps = false, saves_moments = false;
-  static constexpr bool has_second = false, second_is_difference = false;
+  static constexpr bool has_second = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
   static constexpr bool is_sum = false;     // the sum of the window over its divisor, and nothing else
   static constexpr int parts = 0;           // values besides the tap that a part of the window comes to; 0: it cannot be reduced first

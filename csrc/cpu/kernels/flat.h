@@ -58,6 +58,8 @@ class Flat {
     const State& state;
     FASTPOOL_HD T y() const { return first_lane(state.y()); }
     FASTPOOL_HD T second() const { return first_lane(state.second()); }
+    FASTPOOL_HD T mixture() const { return first_lane(state.mixture()); }
+    FASTPOOL_HD T difference() const { return first_lane(state.difference()); }
     FASTPOOL_HD T moment(int which) const { return first_lane(state.moment(which)); }
     FASTPOOL_HD Tap<T> tap() const { return first_lane(state.tap()); }
   };
@@ -159,7 +161,7 @@ class Flat {
       state.finish(facts);
       const auto odd = odd_lanes(state, n);
       store_some<Reducer, S>(p, level, level.output.at(at.n, at.c + done, bin), level.output.channel,
-                             p.saved.at(at.n, at.c + done, level.first_bin + bin), p.saved.channel, n, Results<Reducer, One>(state));
+                             p.saved.at(at.n, at.c + done, level.first_bin + bin), p.saved.channel, n, Results<Reducer, One>(p, state));
       repair(odd, n, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + done + i, {at.o[0], at.o[1], at.o[2]}}); });
     }
     return done;

@@ -40,7 +40,7 @@ class Planes {
     y = arena.take<S>(results);
     second = arena.take<S>(Reducer::has_second ? results : 0);
     taps = arena.take<int32_t>(Reducer::saves_taps ? results : 0);
-    difference = arena.take<T>(Reducer::second_is_difference ? results : 0);
+    difference = arena.take<T>(Reducer::has_second ? results : 0);
     moments = arena.take<T>(Reducer::saves_moments ? 2 * results : 0);
     turned.moments_size = results;
     windows = arena.take<Windows>(held_rows(level));
@@ -136,8 +136,8 @@ class Planes {
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
-  static constexpr int64_t kResultBytes = (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 +
-                                          (Reducer::second_is_difference + 2 * Reducer::saves_moments) * sizeof(T);
+  static constexpr int64_t kResultBytes =
+      (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 + (Reducer::has_second + 2 * Reducer::saves_moments) * sizeof(T);
   static constexpr int64_t kFoldedBytes = 128 << 10;
   // Rows of bins that are pooled in one round.
   static int64_t held_rows(const Level& level) {
@@ -166,10 +166,9 @@ class Planes {
     const auto turn = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
     const int64_t to = level.output.at(n, c, first_bin), to_saved = p.saved.at(n, c, level.first_bin + first_bin);
     turn(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
-    if constexpr (Reducer::second_is_difference) {
+    if constexpr (Reducer::has_second) {
+      if (!p.mixes) turn(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
       if (p.difference) turn(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
-    } else if constexpr (Reducer::has_second) {
-      turn(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
     }
     if constexpr (Reducer::saves_taps) {
       if (p.tap_bytes == 1) turn(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);

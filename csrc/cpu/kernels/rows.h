@@ -272,8 +272,9 @@ class Rows {
     int64_t room = outputs == w.out ? most * w.out : outputs;
     // Prefetchers lose track of long rows that are read side by side; in the order in which they lie is best.
     const bool loses_track = p.extent[2] * int64_t(sizeof(S)) > kShortRow;
-    Facts<V> facts;
-    if constexpr (width == 2 && Reducer::uses_divisor) divisors.give_one(facts, at.o[2]);  // every window is whole
+    // Windows that are all whole have the same facts, unless those are of one output each.
+    const bool differ = width > 2 || Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha);
+    Facts<V> facts = facts_at(at, 0, smaller(L, outputs), false);
     for (int64_t row = 0, lines; row < count; row += lines) {
       const bool paired = pairs && row + 1 < count;
       lines = paired ? 2 : 1;
@@ -284,7 +285,7 @@ class Rows {
         lane0 = smaller(lane0, larger(outputs - L, 0));
         const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
         const bool clipped = column < 0 || column + (lanes - 1) * w.stride + width > w.in;
-        if constexpr (width > 2 || Reducer::uses_alpha || Reducer::uses_uniform) facts = facts_at(at, lane0, lanes, paired);
+        if (differ) facts = facts_at(at, lane0, lanes, paired);
         State state;
         state.start(Tap<V>(Tap<T>(0)), p);
         const Tile tile{*this, lane0, second, paired, clipped, -column, w.in - column, (lanes - 1) * w.stride, facts, state};
@@ -349,6 +350,8 @@ class Rows {
     }
     FASTPOOL_HD auto y() const { return half(state.y()); }
     FASTPOOL_HD auto second() const { return half(state.second()); }
+    FASTPOOL_HD auto mixture() const { return half(state.mixture()); }
+    FASTPOOL_HD auto difference() const { return half(state.difference()); }
     FASTPOOL_HD auto tap() const { return half(state.tap()); }
     FASTPOOL_HD auto moment(int which) const { return half(state.moment(which)); }
   };

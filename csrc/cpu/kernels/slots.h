@@ -21,7 +21,7 @@ FASTPOOL_HD auto prepared(const Problem& p, const Level& level, int64_t out, int
   using V = Lanes<T, L>;
   OutputFacts<V> output;
   output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
-  if (Gradient::uses_second && p.g_second)
+  if (Gradient::uses_second && !p.mixes)
     output.g_second = load_apart<T, L>(static_cast<const S*>(p.g_second) + level.second_base + out, step, count);
   Tap<V> tap(Tap<T>(0));
   if constexpr (Gradient::uses_taps)

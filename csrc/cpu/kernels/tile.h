@@ -109,12 +109,15 @@ FASTPOOL_HD Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t
 template <class Reducer, class S>
 FASTPOOL_HD void store_results(const Problem& p, const Level& level, int64_t out, int64_t saved, const auto& state, const auto& store) {
   using T = Accumulated<S>;
-  store(static_cast<S*>(p.y) + level.output_base + out, false, state.y());
-  if constexpr (Reducer::has_second) {
-    if (!Reducer::second_is_difference)
-      store(static_cast<S*>(p.second) + level.second_base + out, false, state.second());
-    else if (p.difference)
-      store(static_cast<T*>(p.difference) + saved, true, state.second());
+  S* y = static_cast<S*>(p.y) + level.output_base + out;
+  if constexpr (!Reducer::has_second) {
+    store(y, false, state.y());
+  } else if (p.mixes) {
+    store(y, false, state.mixture());
+    if (p.difference) store(static_cast<T*>(p.difference) + saved, true, state.difference());
+  } else {
+    store(y, false, state.y());
+    store(static_cast<S*>(p.second) + level.second_base + out, false, state.second());
   }
   if constexpr (Reducer::saves_taps) {
     if (p.tap_bytes == 1) store(static_cast<uint8_t*>(p.taps) + saved, true, state.tap());
@@ -131,14 +134,19 @@ struct Results {
   std::array<V, 1 + Reducer::has_second + 2 * Reducer::saves_moments> values;
   std::array<Tap<V>, Reducer::saves_taps> taps;
 
-  FASTPOOL_HD explicit Results(const auto& state) {
+  FASTPOOL_HD Results(const Problem& p, const auto& state) {
     values[0] = state.y();
-    if constexpr (Reducer::has_second) values[1] = state.second();
+    if constexpr (Reducer::has_second) {
+      values[1] = state.second();
+      if (p.mixes) values[0] = state.mixture(), values[1] = state.difference();
+    }
     if constexpr (Reducer::saves_moments) values[1] = state.moment(0), values[2] = state.moment(1);
     if constexpr (Reducer::saves_taps) taps[0] = state.tap();
   }
   FASTPOOL_HD V y() const { return values[0]; }
   FASTPOOL_HD V second() const { return values[1]; }
+  FASTPOOL_HD V mixture() const { return y(); }
+  FASTPOOL_HD V difference() const { return second(); }
   FASTPOOL_HD V moment(int which) const { return values[1 + which]; }
   FASTPOOL_HD Tap<V> tap() const { return taps[0]; }
 };
@@ -157,7 +165,7 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, 
   if (step == 1 && saved_step == 1 && count == int64_t(sizeof(V) / sizeof(Scalar<V>)))
     store_results<Reducer, S>(p, level, out, saved, state, [](auto* to, bool, auto lanes) FASTPOOL_STEP { store(to, lanes); });
   else
-    store_some<Reducer, S>(p, level, out, step, saved, saved_step, count, Results<Reducer, V>(state));
+    store_some<Reducer, S>(p, level, out, step, saved, saved_step, count, Results<Reducer, V>(p, state));
 }
 
 // Adds an element for the lanes where `inside` or `always` holds.
