@@ -16,10 +16,13 @@ struct Backward {
   explicit Backward(const Problem& p) : p(p), units(backward_units(p)) {}
 
   void run(int64_t begin, int64_t end) const {
-    if (has(Schedule::direct)) {
-      for (int64_t u = begin; u < end; ++u) exact(units.at(u));
-      return;
-    }
+    if constexpr (kHasLanes<S>)
+      if (!has(Schedule::direct)) return run_lanes(begin, end);
+    for (int64_t u = begin; u < end; ++u) run_exact(units.at(u));
+  }
+
+ private:
+  void run_lanes(int64_t begin, int64_t end) const {
     if constexpr (kSpecialises) {
       if (DisjointLanes<Gradient, S>::fits(p)) return run_units<DisjointLanes<Gradient, S>>(begin, end);
       if (DisjointRows<Gradient, S>::fits(p)) return run_units<DisjointRows<Gradient, S>>(begin, end);
@@ -54,7 +57,7 @@ struct Backward {
     return false;
   }
 
-  void exact(const Units::Unit& unit) const {
+  void run_exact(const Units::Unit& unit) const {
     for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
       for (int64_t row = unit.first_row; row < unit.last_row; ++row)
         for (int64_t k = 0; k < p.extent[2]; ++k) {

@@ -18,9 +18,17 @@ struct Forward {
 
   FASTPOOL_HD explicit Forward(const Problem& p) : p(p), units(forward_units(p)), seed(Reducer::uses_uniform ? p.seed_now() : 0) {}
 
+  void run(int64_t begin, int64_t end) const {
+    if constexpr (kHasLanes<S>)
+      run_lanes(begin, end);
+    else
+      for (int32_t l = 0; l < p.level_count; ++l) run_exact(p.levels[l], begin, end);
+  }
+
+ private:
   // Levels are computed together as far as that can be, and otherwise one after another for each unit, so that its input
   // is read from memory once.
-  void run(int64_t begin, int64_t end) const {
+  void run_lanes(int64_t begin, int64_t end) const {
     int32_t together = 0;
     for (int32_t l = 0; l < p.level_count; ++l) together += is_joint(p.levels[l]);
     if (together == p.level_count) return run_joint(begin, end);
@@ -50,7 +58,7 @@ struct Forward {
 
   void run_level(const Level& level, int64_t begin, int64_t end) const {
     if (level.forward == Schedule::direct) {
-      each_channel(level, begin, end, 1, [&](auto&&... part) { direct(level, part...); });
+      run_exact(level, begin, end);
     } else if (p.lanes_are_channels) {
       if constexpr (!Reducer::uses_uniform)
         channels<Reducer, WindowsOf::both>(level, begin, end);
@@ -101,10 +109,12 @@ struct Forward {
     end_stores_past();
   }
 
-  void direct(const Level& level, int64_t n, int64_t c, int64_t, int64_t first, int64_t last) const {
+  void run_exact(const Level& level, int64_t begin, int64_t end) const {
     const Axis* axis = level.grid.axis;
-    for (int64_t row = first; row < last; ++row)
-      for (int64_t o = 0; o < axis[2].out; ++o) forward_exact<Reducer>(p, level, {n, c, {row / axis[1].out, row % axis[1].out, o}});
+    each_channel(level, begin, end, 1, [&](int64_t n, int64_t c, int64_t, int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        for (int64_t o = 0; o < axis[2].out; ++o) forward_exact<Reducer>(p, level, {n, c, {row / axis[1].out, row % axis[1].out, o}});
+    });
   }
 };
 

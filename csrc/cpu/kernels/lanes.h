@@ -19,6 +19,9 @@ constexpr bool kSpecialises = kRegisterBytes > 16;
 #else
 constexpr bool kSpecialises = true;
 #endif
+// Nor have those processors half types in vectors, which they would convert by integers: the exact path computes them.
+template <class S>
+constexpr bool kHasLanes = kSpecialises || sizeof(S) >= 4;
 
 template <class T>
 struct Integer {
