@@ -336,3 +336,19 @@ def test_taps_in_the_padding_reach_no_other_plane(dtype, channels_last):
     (gradient,) = OPS.select_backward(grad, taps, [2, 4, 6, 6], 2, [int(channels_last)], window, -1)
     assert not gradient[0].any() and not gradient[:, 0].any()
     assert (gradient[1, 1:, :5, :5] == 1).all()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("tap", [0, 9, 255, 2**30, -1, -(2**31)])
+def test_lookups_of_taps_by_hand_stay_in_the_plane(tap, channels_last):
+    """Tap 0 of the corner is padding, the others are none: the value is 0, the index the window's first element."""
+    window = [6, 3, 1, 1, 1, 1, 6, 3, 1, 1, 1, 1]
+    taps = torch.full((2, 4, 6, 6), tap, dtype=torch.uint8 if 0 <= tap < 256 else torch.int32)
+    x = torch.arange(1.0, 289).reshape(2, 4, 6, 6)
+    if channels_last:
+        taps, x = (t.contiguous(memory_format=torch.channels_last) for t in (taps, x))
+    values, indices = OPS.select([x], taps, window, -1), OPS.tap_indices(taps, [6, 6], window)
+    before = torch.tensor([0, 0, 1, 2, 3, 4])  # the first row or column inside the plane
+    looked_up = slice(0, 1) if tap == 0 else slice(None)  # of the former, the first row of windows
+    assert not values[:, :, looked_up].any()
+    assert (indices[:, :, looked_up] == (before[:, None] * 6 + before)[looked_up]).all()

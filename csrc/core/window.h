@@ -115,7 +115,12 @@ struct Grid {
     return (d * axis[1].in + h) * axis[2].in + axis[2].position(o[2], tap % width);
   }
 
-  // The row-major position of the first element of a window.
+  // The row-major position of a window's first element, which may be padding.
+  FASTPOOL_HD int64_t origin(const int64_t o[3]) const {
+    return (axis[0].position(o[0], 0) * axis[1].in + axis[1].position(o[1], 0)) * axis[2].in + axis[2].position(o[2], 0);
+  }
+
+  // The row-major position of the first element of a window that is none.
   FASTPOOL_HD_SCALAR int64_t first_position(const int64_t o[3]) const {
     return (axis[0].window(o[0]).start * axis[1].in + axis[1].window(o[1]).start) * axis[2].in + axis[2].window(o[2]).start;
   }

@@ -6,73 +6,126 @@
 
 namespace fastpool::cpu {
 
-// Calls one(p, level, place) for the outputs begin … end - 1 of all samples, channels and bins.
-template <class One>
-static void each_output(const Problem& p, int64_t begin, int64_t end, const One& one) {
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t bin = unit % p.bins, plane = unit / p.bins;
-    int32_t l = 0;
-    while (l + 1 < p.level_count && bin >= p.levels[l + 1].first_bin) ++l;
-    const Level& level = p.levels[l];
-    const int64_t inside = bin - level.first_bin, height = level.grid.axis[1].out, width = level.grid.axis[2].out;
-    one(level, Place{plane / p.channels, plane % p.channels, {inside / (height * width), inside / width % height, inside % width}});
-  }
-}
+// What taps are looked up for: plane positions, or the values there.
+struct Indices {
+  int64_t* y;
 
+  Indices(const Problem& p, int64_t out, const Place&, bool) : y(static_cast<int64_t*>(p.y) + out) {}
+  FASTPOOL_HD void put(int64_t out, int64_t, int64_t position) const { y[out] = position; }
+  static void one(const Problem& p, const Level& level, const Place& at) { index_one(p, level, at); }
+};
 template <class S>
-static void select_chunk(const Problem& p, int64_t begin, int64_t end) {
-  each_output(p, begin, end, [&](const Level& level, const Place& at) { select_one<S>(p, level, at); });
+struct Values {
+  S* y;
+  const S* x;
+  int64_t position_step, channel_step;
+
+  Values(const Problem& p, int64_t out, const Place& at, bool channels)
+      : y(static_cast<S*>(p.y) + out),
+        x(static_cast<const S*>(p.x) + p.input.at(at.n, at.c, 0)),
+        position_step(p.input.position),
+        channel_step(channels ? p.input.channel : 0) {}
+  FASTPOOL_HD void put(int64_t out, int64_t i, int64_t position) const { y[out] = x[i * channel_step + position * position_step]; }
+  static void one(const Problem& p, const Level& level, const Place& at) { select_one<S>(p, level, at); }
+};
+
+// What each tap adds to the position of its window's first element.
+static void find_offsets(const Grid& grid, const int64_t o[3], std::vector<int64_t>& offsets) {
+  const Axis* axis = grid.axis;
+  const auto step = [&](int a) { return axis[a].adaptive() ? 1 : axis[a].dilation; };
+  offsets.clear();
+  for (int64_t i = 0; i < axis[0].taps(o[0]); ++i)
+    for (int64_t j = 0; j < axis[1].taps(o[1]); ++j)
+      for (int64_t k = 0; k < axis[2].taps(o[2]); ++k)
+        offsets.push_back((i * step(0) * axis[1].in + j * step(1)) * axis[2].in + k * step(2));
 }
 
-// Sliding windows are all alike: the position of a tap is that of the window's first element plus an offset.
-template <class Taps>
-static void index_row(const Problem& p, const Level& level, Place at, const int64_t* offsets, const Taps* taps) {
-  const Axis* axis = level.grid.axis;
-  const int64_t kernel = level.grid.taps(at.o), positions = p.positions();
-  int64_t* indices = static_cast<int64_t*>(p.y) + level.output_base;
-  int64_t origin = level.grid.position(at.o, 0);
-  const int64_t channels = p.lanes_are_channels ? p.channels : 1;
-  for (; at.o[2] < axis[2].out; ++at.o[2], origin += axis[2].stride) {
-    const int64_t out = level.output.at(at.n, at.c, level.bin(at.o)), saved = p.saved.at(at.n, at.c, level.bin(at.o));
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t tap = taps[saved + c], position = tap >= 0 && tap < kernel ? origin + offsets[tap] : -1;
-      indices[out + c] = position;
-      if (position < 0 || position >= positions) index_one(p, level, {at.n, at.c + c, {at.o[0], at.o[1], at.o[2]}});
+// Outputs whose windows have the same offsets: of one row, or of one window in several channels.
+template <class Lookup, class Tap>
+struct Run {
+  const Lookup lookup;
+  const Tap* taps;
+  int64_t first, first_step, tap_step, out_step;
+  uint64_t positions;
+
+  Run(const Problem& p, const Level& level, const Place& at, bool channels)
+      : lookup(p, level.output_base + level.output.at(at.n, at.c, level.bin(at.o)), at, channels),
+        taps(static_cast<const Tap*>(p.taps) + p.saved.at(at.n, at.c, level.first_bin + level.bin(at.o))),
+        first(level.grid.origin(at.o)),
+        first_step(channels ? 0 : level.grid.axis[2].stride),
+        tap_step(channels ? p.saved.channel : p.saved.position),
+        out_step(channels ? level.output.channel : level.output.position),
+        positions(uint64_t(p.positions())) {}
+
+  // From output i on until one where nothing was selected or offsets were not found, which is returned.
+  __attribute__((noinline)) int64_t go_on(int64_t i, int64_t end, const std::vector<int64_t>& offsets) const {
+    const Run run = *this;
+    const int64_t* table = offsets.data();
+    const uint64_t size = offsets.size();
+    for (; i < end; ++i) {
+      // What is below zero is too large as an unsigned number.
+      const uint64_t tap = uint64_t(int64_t(run.taps[i * run.tap_step]));
+      if (tap >= size) break;
+      const uint64_t position = uint64_t(run.first + i * run.first_step + table[tap]);
+      if (position >= run.positions) break;
+      run.lookup.put(i * run.out_step, i, int64_t(position));
+    }
+    return i;
+  }
+};
+
+template <class Lookup, class Tap>
+static void look_up_run(const Problem& p, const Level& level, const Place& at, int64_t count, bool channels,
+                        const std::vector<int64_t>& offsets) {
+  const Run<Lookup, Tap> run(p, level, at, channels);
+  for (int64_t i = 0; (i = run.go_on(i, count, offsets)) < count; ++i) {
+    Place one = at;
+    (channels ? one.c : one.o[2]) += i;
+    Lookup::one(p, level, one);
+  }
+}
+
+// Runs go over channels where those are neighbours, and in bins, which have offsets of their own.
+static bool runs_over_channels(const Problem& p) {
+  const Grid& grid = p.levels->grid;
+  return p.lanes_are_channels || grid.bins() == 1 || !grid.slides();
+}
+
+// A unit is a row of outputs, of all channels that runs go over.
+template <class Lookup>
+static void look_up_rows(const Problem& p, int64_t begin, int64_t end) {
+  const Level& level = *p.levels;
+  const Grid& grid = level.grid;
+  const bool channels = runs_over_channels(p), slides = grid.slides();
+  const int64_t planes = channels ? 1 : p.channels, height = grid.axis[1].out, width = grid.axis[2].out;
+  const int64_t runs = channels ? width : 1, count = channels ? p.channels : width, first[3] = {0, 0, 0};
+  const bool pays = grid.taps(first) <= count * (slides ? runs * (end - begin) : 1);  // to find offsets for so many
+  std::vector<int64_t> offsets;
+  if (pays && slides) find_offsets(grid, first, offsets);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t row = unit % grid.rows(), plane = unit / grid.rows();
+    for (int64_t r = 0; r < runs; ++r) {
+      const Place at{plane / planes, plane % planes, {row / height, row % height, r}};
+      if (pays && !slides) find_offsets(grid, at.o, offsets);
+      p.tap_bytes == 1 ? look_up_run<Lookup, uint8_t>(p, level, at, count, channels, offsets)
+                       : look_up_run<Lookup, int32_t>(p, level, at, count, channels, offsets);
     }
   }
 }
 
-// A unit is one row of windows, of all channels where they are neighbours.
-static int64_t index_units(const Problem& p) { return p.samples * (p.lanes_are_channels ? 1 : p.channels) * p.bin_rows; }
-
-static void index_chunk(const Problem& p, int64_t begin, int64_t end) {
-  const Level& level = p.levels[0];
-  const Axis* axis = level.grid.axis;
-  const int64_t first[3] = {0, 0, 0};
-  std::vector<int64_t> offsets;
-  for (int64_t tap = 0; level.grid.slides() && tap < level.grid.taps(first); ++tap)
-    offsets.push_back(level.grid.position(first, tap) - level.grid.position(first, 0));
-  const int64_t planes = p.lanes_are_channels ? 1 : p.channels;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t row = unit % p.bin_rows, plane = unit / p.bin_rows;
-    Place at{plane / planes, plane % planes, {row / axis[1].out, row % axis[1].out, 0}};
-    if (!level.grid.slides()) {
-      for (; at.o[2] < axis[2].out; ++at.o[2])
-        for (int64_t c = 0; c < (p.lanes_are_channels ? p.channels : 1); ++c)
-          index_one(p, level, {at.n, at.c + c, {at.o[0], at.o[1], at.o[2]}});
-    } else if (p.tap_bytes == 1) {
-      index_row(p, level, at, offsets.data(), static_cast<const uint8_t*>(p.taps));
-    } else {
-      index_row(p, level, at, offsets.data(), static_cast<const int32_t*>(p.taps));
-    }
+template <class Lookup>
+static void look_up(Problem p) {
+  for (const Level* end = p.levels + p.level_count; p.levels < end; ++p.levels) {
+    p.level_count = 1;
+    divide(p, p.samples * (runs_over_channels(p) ? 1 : p.channels) * p.levels->grid.rows(), look_up_rows<Lookup>);
   }
 }
 
 void select(const Problem& p) {
-  with_storage(p.dtype, [&](auto s) { divide(p, p.samples * p.channels * p.bins, select_chunk<decltype(s)>); });
+  with_storage(p.dtype, [&](auto s) { look_up<Values<decltype(s)>>(p); });
 }
 
-void tap_indices(const Problem& p) { divide(p, index_units(p), index_chunk); }
+void tap_indices(const Problem& p) { look_up<Indices>(p); }
 
 template <class S>
 static void alpha_chunk(const Problem& p, int64_t begin, int64_t end) {
