@@ -32,6 +32,7 @@ PATTERNS = {
     "equal": lambda rng, shape: np.full(shape, 3.0),
     "zeros": lambda rng, shape: np.zeros(shape),
     "signed zeros": lambda rng, shape: rng.choice([0.0, -0.0], shape),
+    "few signed zeros": lambda rng, shape: rng.choice([-1.0, -2.0, -3.0, 0.0, -0.0], shape),
     "nan": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.1, np.nan),
     "nans": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.6, np.nan),
     "inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.15, np.inf, -np.inf),

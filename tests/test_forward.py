@@ -6,7 +6,7 @@ import pytest
 import reference
 import torch
 from comparison import assert_bitwise, assert_close
-from poolings import AVG, MAX, POOLINGS, accumulation
+from poolings import AVG, MAX, MAX_AVG, POOLINGS, accumulation
 
 COMBINATIONS = [
     pytest.param(pooling, case, id=f"{pooling}-{case}")
@@ -118,6 +118,31 @@ def test_ones_average_to_one_in_half_precision(dtype, size):
         several = cases.adaptive("ones", (1, 3, size, size), 1)
         (average,) = AVG(several, cases.LAYOUTS[layout](one.expand(several.shape)), "global")
         assert_bitwise(average, one.expand(1, 3, 1, 1), layout)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        cases.sliding("folded", (1, 9, 40, 70), 3, "few signed zeros"),
+        cases.sliding("folded and padded", (2, 9, 40, 70), 7, "few signed zeros", padding=3),
+        cases.adaptive("one plane of a sample", (6, 1, 16, 16), 1, "few signed zeros"),
+        cases.adaptive("several planes", (2, 9, 28, 28), 1, "few signed zeros"),
+        cases.adaptive("bins in lanes", (1, 1, 33, 65), (1, 6), "few signed zeros"),
+        cases.adaptive("folded bins", (2, 9, 12, 128), (4, 1), "few signed zeros"),
+        cases.adaptive("folded channels_last", (1, 3, 12, 128), (4, 7), "few signed zeros", layout="channels_last"),
+    ],
+    ids=str,
+)
+def test_first_of_zeros_whose_windows_are_reduced_in_parts(case):
+    """Without a gradient no tap tells which of two parts' zeros came first."""
+    size, windows = case.windows()
+    for dtype in cases.DTYPES:
+        x = case.values(dtype)
+        expected = case.unflatten(reference.max_pool(case.array(x), windows)[0], size)
+        for pooling in (MAX, MAX_AVG):
+            assert_bitwise(pooling(case, x)[0], expected, f"{pooling} of {case}, {dtype}")
+            assert_bitwise(pooling(case, x.requires_grad_())[0], expected, f"{pooling} of {case} with taps, {dtype}")
+            x.requires_grad_(False)
 
 
 EXPECTATIONS = [pooling for pooling in POOLINGS if pooling.name.startswith("expectation")]

@@ -54,5 +54,9 @@ template <class V>
 FASTPOOL_HD V infinity() {
   return V(Limits<Scalar<V>>::infinity());
 }
+template <class V>
+FASTPOOL_HD V nan() {
+  return V(Limits<Scalar<V>>::infinity() - Limits<Scalar<V>>::infinity());
+}
 
 }  // namespace fastpool

@@ -47,6 +47,32 @@ struct Largest : StateDefaults<V> {
   FASTPOOL_HD void finish(const Facts<V>&) {}
   FASTPOOL_HD V y() const { return best; }
   FASTPOOL_HD Tap<V> tap() const { return at; }
+  FASTPOOL_HD bool is_disputed_by(V) const { return false; }
+};
+
+// Where nobody asks where it was, half the work. Of NaN it knows nothing.
+template <class V>
+struct LargestValue : StateDefaults<V> {
+  V best;
+
+  FASTPOOL_HD void start(Tap<V>, const Problem&) { best = -infinity<V>(); }
+  template <int pass>
+  FASTPOOL_HD void add(V x, Tap<V>) {
+    best = larger_of(x, best);
+  }
+  FASTPOOL_HD void hold(V x, V, Tap<V>) { best = x; }
+  FASTPOOL_HD void merge(V x, V, Tap<V> tap) { add<0>(x, tap); }
+  // Whether both are zero, of two signs: the first of them is the answer, which parts of a window do not tell.
+  FASTPOOL_HD Mask<V> is_disputed_by(V x) const {
+    return (x == best) & (bits_of(x) != bits_of(best));
+  }
+  // Takes the largest of the team, and tells which lanes dispute it.
+  template <class Team>
+  FASTPOOL_HD Mask<V> take_largest(const Team& team) {
+    const V mine = best;
+    best = team.from(mine == team.max(mine), mine);
+    return is_disputed_by(mine);
+  }
 };
 
 }  // namespace fastpool

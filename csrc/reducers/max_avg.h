@@ -18,7 +18,7 @@ struct MaxAverage : Reducer {
 
   template <class V, bool keeps_tap>
   struct States : StateDefaults<V> {
-    Largest<V> largest;
+    std::conditional_t<keeps_tap, Largest<V>, LargestValue<V>> largest;
     V sum;  // in the end the average
     V alpha;
 
@@ -39,12 +39,10 @@ struct MaxAverage : Reducer {
     // Lanes leave NaN to the exact path, to which the sum sends them.
     template <int pass>
     FASTPOOL_HD void add_to_largest(V x, Tap<V> tap) {
-      if constexpr (!keeps_tap)
-        largest.best = larger_of(x, largest.best);
-      else if constexpr (std::is_same_v<V, Scalar<V>>)
-        largest.template add<pass>(x, tap);
-      else
+      if constexpr (keeps_tap && !std::is_same_v<V, Scalar<V>>)
         largest.take(x > largest.best, x, tap);
+      else
+        largest.template add<pass>(x, tap);
     }
     FASTPOOL_HD V part(int which) const { return which ? sum : largest.best; }
     FASTPOOL_HD void hold(V x, V part_sum, Tap<V> tap) {
@@ -52,22 +50,19 @@ struct MaxAverage : Reducer {
       sum = part_sum;
     }
     FASTPOOL_HD void merge(V x, V part_sum, Tap<V> tap) {
-      if constexpr (keeps_tap)
-        largest.take((x > largest.best) | ((x == largest.best) & (tap < largest.at)), x, tap);
-      else
-        largest.best = larger_of(x, largest.best);
-      sum = sum + part_sum;
+      sum = select(largest.is_disputed_by(x), nan<V>(), sum + part_sum);
+      largest.merge(x, x, tap);
     }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
       if constexpr (keeps_tap)
         largest.template share<pass>(team, facts);
       else
-        largest.best = team.max(largest.best);
+        sum = select(largest.take_largest(team), nan<V>(), sum);
       sum = team.sum(sum);
     }
-    // NaN spoils the sum, and so does an element of -inf, or padding that a schedule adds like one: such windows take
-    // the exact path.
+    // NaN spoils the sum, as a disputed zero does, and so does an element of -inf, or padding that a schedule adds like
+    // one: such windows take the exact path.
     FASTPOOL_HD Mask<V> ordinary() const {
       return sum > -infinity<V>();
     }

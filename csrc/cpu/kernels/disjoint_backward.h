@@ -100,10 +100,7 @@ class DisjointLanes {
         V here = zero;
         if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + c, 1, lanes);
         const V sum = zero + slots.term(p, here, Tap<V>(Tap<T>(tap)), c);
-        if (whole && streams)
-          store_past(gx + c, sum);
-        else
-          store_part(gx + c, 1, sum, lanes);
+        store_neighbours(gx + c, sum, lanes, streams);
       }
   }
 };

@@ -141,10 +141,7 @@ void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Sour
       if (Gradient::uses_input) here = load_apart<T, L>(x + k * step + c, 1, count);
       for (const Source<Gradient, T>* source = sources; source != end; ++source)
         sum = sum + source->slots->term(p, here, Tap<V>(source->tap), source->at + c);
-      if (streams && count == L)
-        store_past(gx + k * step + c, sum);
-      else
-        store_part(gx + k * step + c, 1, sum, count);
+      store_neighbours(gx + k * step + c, sum, count, streams);
     }
   }
 }

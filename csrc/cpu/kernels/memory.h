@@ -222,6 +222,14 @@ FASTPOOL_HD void store_part(S* to, int64_t step, Lanes<T, L> lanes, int64_t coun
   store(values, lanes);
   put_part<L>(to, step, values, count);
 }
+// The first `count` of neighbours; all of them past the caches, if so asked.
+template <class S, class T, int L>
+FASTPOOL_HD void store_neighbours(S* to, Lanes<T, L> lanes, int64_t count, bool past) {
+  if (past && count == L)
+    store_past(to, lanes);
+  else
+    store_part(to, 1, lanes, count);
+}
 
 template <class T, int L>
 FASTPOOL_HD bool any(Lanes<T, L> mask) {

@@ -114,7 +114,7 @@ class RepeatedRows {
   bool holds(int64_t row) const { return alike && repeats[row % height]; }
   bool any() const {
     bool any = false;
-    for (int64_t j = 0; j < height; ++j) any |= holds(j);
+    for (int64_t j = 0; alike && j < height; ++j) any |= repeats[j];
     return any;
   }
 
