@@ -32,12 +32,12 @@ struct Values {
 // What each tap adds to the position of its window's first element.
 static void find_offsets(const Grid& grid, const int64_t o[3], std::vector<int64_t>& offsets) {
   const Axis* axis = grid.axis;
+  const int64_t depth = axis[0].taps(o[0]), height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);
   const auto step = [&](int a) { return axis[a].adaptive() ? 1 : axis[a].dilation; };
   offsets.clear();
-  for (int64_t i = 0; i < axis[0].taps(o[0]); ++i)
-    for (int64_t j = 0; j < axis[1].taps(o[1]); ++j)
-      for (int64_t k = 0; k < axis[2].taps(o[2]); ++k)
-        offsets.push_back((i * step(0) * axis[1].in + j * step(1)) * axis[2].in + k * step(2));
+  for (int64_t i = 0; i < depth; ++i)
+    for (int64_t j = 0; j < height; ++j)
+      for (int64_t k = 0; k < width; ++k) offsets.push_back((i * step(0) * axis[1].in + j * step(1)) * axis[2].in + k * step(2));
 }
 
 // Outputs whose windows have the same offsets: of one row, or of one window in several channels.
@@ -59,7 +59,7 @@ struct Run {
 
   // From output i on until one where nothing was selected or offsets were not found, which is returned.
   __attribute__((noinline)) int64_t go_on(int64_t i, int64_t end, const std::vector<int64_t>& offsets) const {
-    const Run run = *this;
+    const Run run = *this;  // in registers: what is stored might be these members
     const int64_t* table = offsets.data();
     const uint64_t size = offsets.size();
     for (; i < end; ++i) {
@@ -115,10 +115,9 @@ static void look_up_rows(const Problem& p, int64_t begin, int64_t end) {
 
 template <class Lookup>
 static void look_up(Problem p) {
-  for (const Level* end = p.levels + p.level_count; p.levels < end; ++p.levels) {
-    p.level_count = 1;
+  const Level* end = p.levels + p.level_count;
+  for (p.level_count = 1; p.levels < end; ++p.levels)
     divide(p, p.samples * (runs_over_channels(p) ? 1 : p.channels) * p.levels->grid.rows(), look_up_rows<Lookup>);
-  }
 }
 
 void select(const Problem& p) {

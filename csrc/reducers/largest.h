@@ -33,12 +33,18 @@ struct Largest : StateDefaults<V> {
   }
   template <int pass, class Team>
   FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+    take_largest(team);
+  }
+  // Takes the largest of the team; as elsewhere, no lane disputes which is the first.
+  template <class Team>
+  FASTPOOL_HD bool take_largest(const Team& team) {
     const V largest = team.max(best);
     const Mask<V> mine = (best == largest) | (best != best);
     const Tap<V> first = team.first(select(mine, at, Tap<V>(0x7fffffff))), last = team.last(select(mine, at, Tap<V>(-1)));
     const Tap<V> chosen = select(largest != largest, last, first);
     best = team.from(mine & (at == chosen), best);
     at = chosen;
+    return false;
   }
   // With nothing above -inf the answer is the window's first element, which only the exact path knows.
   FASTPOOL_HD Mask<V> ordinary() const {

@@ -54,12 +54,8 @@ struct MaxAverage : Reducer {
       largest.merge(x, x, tap);
     }
     template <int pass, class Team>
-    FASTPOOL_HD void share(const Team& team, const Facts<V>& facts) {
-      if constexpr (keeps_tap)
-        largest.template share<pass>(team, facts);
-      else
-        sum = select(largest.take_largest(team), nan<V>(), sum);
-      sum = team.sum(sum);
+    FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+      sum = team.sum(select(largest.take_largest(team), nan<V>(), sum));
     }
     // NaN spoils the sum, as a disputed zero does, and so does an element of -inf, or padding that a schedule adds like
     // one: such windows take the exact path.

@@ -88,7 +88,7 @@ class Scatter {
       const int64_t o[3] = {r / axis[1].out, r % axis[1].out, 0};
       const Span d = axis[0].window(o[0]), h = axis[1].window(o[1]);
       rows[r] = {d.start * p.extent[1] + h.start, (d.start + (d.count - 1) * d.step) * p.extent[1] + h.start + (h.count - 1) * h.step,
-                 alike ? level.grid.position(o, 0) * step : 0};
+                 alike ? level.grid.origin(o) * step : 0};
     }
     const int64_t size = list_size(p, level.grid);
     if (size == 0) return {&level, rows, nullptr, nullptr, alike};
@@ -99,7 +99,7 @@ class Scatter {
           begins[bin++] = listed;
           int64_t* to = elements + listed;
           listed += level.grid.taps(o);
-          const int64_t from = alike ? 0 : level.grid.position(o, 0);
+          const int64_t from = alike ? 0 : level.grid.origin(o);
           for (int64_t i = 0; i < axis[0].taps(o[0]); ++i)
             for (int64_t j = 0; j < axis[1].taps(o[1]); ++j) {
               const int64_t row = from + (i * axis[0].dilation * p.extent[1] + j * axis[1].dilation) * p.extent[2];
