@@ -8,6 +8,8 @@ import torch
 from comparison import assert_bitwise, assert_close
 from poolings import AVG, MAX, MAX_AVG, POOLINGS, accumulation
 
+import fastpool.functional as F
+
 COMBINATIONS = [
     pytest.param(pooling, case, id=f"{pooling}-{case}")
     for pooling in POOLINGS
@@ -170,3 +172,49 @@ def test_expectation_of_tiny_values(pooling):
     case = cases.sliding("tiny", (1, 1, 6), 3)
     expected = pooling.reference(x.double().numpy(), case.windows()[1], None)[0]
     assert_close(pooling(case, x)[0], expected, torch.as_tensor(expected).float(), f"{pooling}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 70.0])
+def test_softmax_weights_are_accurate(dtype, temperature):
+    """y = v w of the windows (0, v), where 1 + w = 1: w, down to the smallest normal number, is read off."""
+    smallest = np.log(torch.finfo(dtype).tiny)
+    exponents = torch.linspace(smallest * 1.1, smallest * 0.3, 5000, dtype=dtype)
+    v = exponents * temperature
+    y = F.stochastic_pool1d(
+        torch.stack([torch.zeros_like(v), v], 1).view(1, 1, -1),
+        2,
+        training=False,
+        distribution="softmax",
+        temperature=temperature,
+    )
+    x = v.double().numpy().astype(np.longdouble) / np.longdouble(temperature)
+    weights = y[0, 0].double().numpy() / v.double().numpy()
+    # The exponent is rounded twice, which the power multiplies by its size.
+    allowed = torch.finfo(dtype).eps * (4 + 2 * np.abs(x)) * np.exp(x)
+    below = x < smallest + 1e-3
+    assert (np.abs(weights - np.exp(x)) <= allowed)[~below & (x > smallest + 1)].all()
+    assert below.any() and (weights[x < smallest - 1e-3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_softmax_of_extreme_temperatures(dtype, channels_last):
+    """No temperature makes NaN of equal elements: the lowest leaves the maximum, the highest the average."""
+    x = torch.randint(-3, 4, (2, 3, 8, 36), generator=torch.Generator().manual_seed(0)).to(dtype)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    lowest, highest = (5e-324, 1e308) if dtype == torch.float64 else (1e-45, 1e38)
+    options = {"training": False, "distribution": "softmax"}
+    for kernel in (2, 3, 6):
+        assert torch.equal(F.stochastic_pool2d(x, kernel, temperature=lowest, **options), F.max_pool2d(x, kernel))
+        average = F.avg_pool2d(x.double(), kernel).to(dtype)
+        mean = F.stochastic_pool2d(x, kernel, temperature=highest, **options)
+        torch.testing.assert_close(mean, average)
+        drawn = F.stochastic_pool2d(x, kernel, temperature=lowest, seed=1, distribution="softmax")
+        assert torch.equal(drawn, F.max_pool2d(x, kernel))
+        x.requires_grad_()
+        y = F.stochastic_pool2d(x, kernel, temperature=lowest, **options)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        x.requires_grad_(False)
+        assert torch.isfinite(gradient).all()

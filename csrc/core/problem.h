@@ -72,7 +72,7 @@ struct Problem {
   const void* alpha = nullptr;  // in the accumulation type, or null for alpha_value
   View alpha_view{};
   double alpha_value = 0;
-  double temperature = 1;
+  double inverse_temperature = 1;
   const int64_t* seed = nullptr;
   int64_t seed_value = 0;
   int64_t offset_sample = 0, offset_channel = 0;

@@ -26,7 +26,7 @@ static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<
     p.seed_value = seed_value;
     p.offset_sample = offset[0] + row;
     p.offset_channel = offset[1];
-    p.temperature = temperature;
+    p.inverse_temperature = 1 / temperature;
     if (weights == Distribution::relu)
       run_forward<Stochastic<ReluWeights, false>>(p, x);
     else
@@ -50,7 +50,7 @@ static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distr
   const int64_t size = call.geometry.rows * call.geometry.channels * call.geometry.bins;
   Tensor moments = save_moments ? new_result(x, {2, size}, false, accumulation_type(x)) : nothing(x, accumulation_type(x));
   call.for_each_input(output, output, 0, [&](Problem& p, int64_t row) {
-    p.temperature = temperature;
+    p.inverse_temperature = 1 / temperature;
     p.moments_size = size;
     if (save_moments) p.moments = moments_of(moments, call.geometry, row);
     if (weights == Distribution::relu)
@@ -77,7 +77,7 @@ static Tensors expectation_pool_backward(Tensor grad, Tensors inputs, Tensor out
   const Distribution weights = checked(distribution);
   size_t item = 0;
   return call.for_each_input(std::nullopt, [&](Problem& p, int64_t row) {
-    p.temperature = temperature;
+    p.inverse_temperature = 1 / temperature;
     p.x = forward.inputs[item++].data_ptr();
     p.y = data<char>(y) + row * call.geometry.result_channels * call.geometry.bins * int64_t(y.element_size());
     p.moments_size = saved.numel() / 2;

@@ -20,20 +20,20 @@ struct Expectation : Reducer {
   template <class V>
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
-    T temperature;
+    T sharp;
     V largest, weights, weighted, result;
 
     FASTPOOL_HD void start(Tap<V>, const Problem& p) {
-      temperature = T(p.temperature);
+      sharp = sharpness<T>(p);
       largest = -infinity<V>();
       weights = weighted = V(T(0));
     }
     template <int pass>
     FASTPOOL_HD void add(V x, Tap<V>) {
       if constexpr (pass + 1 < passes) {
-        largest = max_with_nan(largest, x);
+        largest = larger_of(largest, x);  // NaN makes the sums NaN
       } else {
-        const V w = Weights::weight(x, largest, temperature);
+        const V w = Weights::weight(x, largest, sharp);
         weights = weights + w;
         weighted = weighted + Weights::weighted(w, x);
       }
@@ -69,10 +69,10 @@ struct Expectation : Reducer {
   // Follows the infinities, and scales where a sum or a square would overflow or underflow.
   template <class T>
   struct Careful : StateDefaults<T> {
-    T temperature, largest, weights, weighted, result;
+    T sharp, largest, weights, weighted, result;
 
     FASTPOOL_HD void start(Tap<T>, const Problem& p) {
-      temperature = T(p.temperature);
+      sharp = sharpness<T>(p);
       largest = -Limits<T>::infinity();
       weights = weighted = T(0);
     }
@@ -87,7 +87,7 @@ struct Expectation : Reducer {
       if constexpr (pass == 0) {
         largest = max_with_nan(largest, x);
       } else {
-        const T weight = Weights::weight(x, largest, temperature);
+        const T weight = Weights::weight(x, largest, sharp);
         const T w = Weights::needs_max ? weight : weight / largest;
         weights += w;
         weighted += w == T(0) ? T(0) : w * down(x);
@@ -117,8 +117,8 @@ struct ExpectationGradient : Gradient {
     using T = Scalar<V>;
     const V zero(T(0));
     if constexpr (Weights::needs_max) {
-      const V w = Weights::weight(x, slot.c, T(p.temperature));
-      return select(w == zero, zero, slot.a * w * (V(T(1)) + over(x - slot.b, T(p.temperature))));
+      const V w = Weights::weight(x, slot.c, sharpness<T>(p));
+      return select(w == zero, zero, slot.a * w * (V(T(1)) + (x - slot.b) * V(finite<T>(p.inverse_temperature))));
     } else {
       const V slope = slot.a * (V(T(2)) * ((x - V(T(0.5)) * slot.b) / slot.c));  // x + x could overflow
       return select(x <= zero, zero, slope);                                     // NaN passes

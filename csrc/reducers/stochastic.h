@@ -21,12 +21,12 @@ struct Stochastic : Reducer {
   template <class V>
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
-    T temperature;
+    T sharp;
     V largest, sum[sums], total, threshold, running, value;
     Tap<V> at, chosen;
 
     FASTPOOL_HD void start(Tap<V>, const Problem& p) {
-      temperature = T(p.temperature);
+      sharp = sharpness<T>(p);
       largest = -infinity<V>();
       for (int r = 0; r < sums; ++r) sum[r] = V(T(0));
       running = V(T(0));
@@ -36,7 +36,7 @@ struct Stochastic : Reducer {
     template <int pass>
     FASTPOOL_HD void add(V x, Tap<V> tap) {
       if constexpr (pass < total_pass) {
-        largest = max_with_nan(largest, x);
+        largest = larger_of(largest, x);  // NaN makes the total NaN
       } else if constexpr (pass == total_pass) {
         V& mine = sum[classes ? int(first_lane(tap) % sums) : 0];
         mine = mine + weight(x);
@@ -54,7 +54,7 @@ struct Stochastic : Reducer {
         at = select(take, tap, at);
       }
     }
-    FASTPOOL_HD V weight(V x) const { return Weights::weight(x, largest, temperature); }
+    FASTPOOL_HD V weight(V x) const { return Weights::weight(x, largest, sharp); }
 
     template <int pass>
     FASTPOOL_HD void begin(const Facts<V>& facts, const Problem&) {

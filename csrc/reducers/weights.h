@@ -5,11 +5,15 @@
 
 namespace fastpool {
 
-// x / temperature. The usual 1 is worth a branch: a division takes as long as an exponential.
-template <class V>
-FASTPOOL_HD V over(V x, Scalar<V> temperature) {
-  if (temperature != Scalar<V>(1)) x = x / V(temperature);
-  return x;
+// A factor of differences, which stays finite: a difference of 0 stays 0, however low the temperature.
+template <class T>
+FASTPOOL_HD T finite(double factor) {
+  return factor < Limits<T>::largest() ? T(factor) : Limits<T>::largest();
+}
+// What differences are multiplied by before 2 is raised to them: exp(x/temperature) = 2^(x * sharpness).
+template <class T>
+FASTPOOL_HD T sharpness(const Problem& p) {
+  return finite<T>(1.4426950408889634 * p.inverse_temperature);
 }
 
 struct ReluWeights {
@@ -32,13 +36,12 @@ struct ReluWeights {
 struct SoftmaxWeights {
   static constexpr bool needs_max = true;
   template <class V>
-  static FASTPOOL_HD V weight(V x, V largest, Scalar<V> temperature) {
-    return exponential(over(x - largest, temperature));
+  static FASTPOOL_HD V weight(V x, V largest, Scalar<V> sharpness) {
+    return power_of_two((x - largest) * V(sharpness));
   }
   template <class V>
   static FASTPOOL_HD V weighted(V weight, V x) {
-    const V zero(Scalar<V>(0));
-    return select(weight == zero, zero, weight * x);  // 0 * -inf contributes nothing
+    return weight * larger_of(V(-Limits<Scalar<V>>::largest()), x);  // -inf contributes nothing
   }
   template <class V>
   static FASTPOOL_HD V nothing() {

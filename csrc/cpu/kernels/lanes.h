@@ -241,16 +241,16 @@ FASTPOOL_HD Lanes<double, L> from_bits(Lanes<uint64_t, L> x) {
 
 // Of many registers a few at a time and out of line: it is long.
 template <class V>
-__attribute__((noinline)) void replace_by_exponential(V& x) {
-  x = fastpool::exponential(x);
+__attribute__((noinline)) void replace_by_power_of_two(V& x) {
+  x = fastpool::power_of_two(x);
 }
 template <class T, int L>
-FASTPOOL_HD Lanes<T, L, false> exponential(Lanes<T, L, false> x) {
+FASTPOOL_HD Lanes<T, L, false> power_of_two(Lanes<T, L, false> x) {
   constexpr int registers = L * int(sizeof(T)) / kRegisterBytes;
-  if constexpr (registers <= 4) return fastpool::exponential(x);
-  if constexpr (registers > 8) return Lanes<T, L>(exponential(x.lo), exponential(x.hi));
-  replace_by_exponential(x.lo);
-  replace_by_exponential(x.hi);
+  if constexpr (registers <= 4) return fastpool::power_of_two(x);
+  if constexpr (registers > 8) return Lanes<T, L>(power_of_two(x.lo), power_of_two(x.hi));
+  replace_by_power_of_two(x.lo);
+  replace_by_power_of_two(x.hi);
   return x;
 }
 
