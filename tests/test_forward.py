@@ -177,24 +177,19 @@ def test_expectation_of_tiny_values(pooling):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 70.0])
 def test_softmax_weights_are_accurate(dtype, temperature):
-    """y = v w of the windows (0, v), where 1 + w = 1: w, down to the smallest normal number, is read off."""
+    """Windows (0, v) give v w/(1 + w), from which weights down to the smallest normal number are read off."""
     smallest = np.log(torch.finfo(dtype).tiny)
-    exponents = torch.linspace(smallest * 1.1, smallest * 0.3, 5000, dtype=dtype)
-    v = exponents * temperature
-    y = F.stochastic_pool1d(
-        torch.stack([torch.zeros_like(v), v], 1).view(1, 1, -1),
-        2,
-        training=False,
-        distribution="softmax",
-        temperature=temperature,
-    )
-    x = v.double().numpy().astype(np.longdouble) / np.longdouble(temperature)
-    weights = y[0, 0].double().numpy() / v.double().numpy()
-    # The exponent is rounded twice, which the power multiplies by its size.
-    allowed = torch.finfo(dtype).eps * (4 + 2 * np.abs(x)) * np.exp(x)
-    below = x < smallest + 1e-3
-    assert (np.abs(weights - np.exp(x)) <= allowed)[~below & (x > smallest + 1)].all()
-    assert below.any() and (weights[x < smallest - 1e-3] == 0).all()
+    v = torch.linspace(smallest * 1.1, -0.01, 5001, dtype=dtype) * temperature
+    x = torch.stack([torch.zeros_like(v), v], 1).view(1, 1, -1)
+    y = F.stochastic_pool1d(x, 2, training=False, distribution="softmax", temperature=temperature)
+    v = v.double().numpy()
+    exponent = v / temperature
+    share, expected = y[0, 0].double().numpy() / v, np.exp(exponent) / (1 + np.exp(exponent))
+    # The exponent is rounded as well, which the power multiplies by its size.
+    allowed = torch.finfo(dtype).eps * (2 + 2 * np.abs(exponent)) * expected
+    clear = np.abs(exponent - smallest) > 1e-3
+    assert (np.abs(share - expected) <= allowed)[clear & (exponent > smallest)].all()
+    assert (share[clear & (exponent < smallest)] == 0).all() and (exponent < smallest).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
