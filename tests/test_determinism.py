@@ -28,6 +28,8 @@ MANY_TAPS = {
     "global": cases.adaptive("bits global", (2, 70, 21, 23), 1),
 }
 ALL_SHAPES = {**SHAPES, **MANY_TAPS}
+# More shares of work than threads.
+SHARED = {"shares": cases.sliding("bits shares", (2, 70, 40, 141), 3, "random", stride=2, padding=1)}
 
 
 def prepared(case, dtype, layout):
@@ -68,9 +70,11 @@ SHAPES_AND_LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "layout"), SHAPES_AND_LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "layout"), [*SHAPES_AND_LAYOUTS, ("shares", "contiguous"), ("shares", "channels_last")]
+)
 def test_threads_and_runs(name, layout):
-    case = ALL_SHAPES[name]
+    case = {**ALL_SHAPES, **SHARED}[name]
     dtype = torch.bfloat16 if name in ("3x3", "adaptive") else torch.float32
     x = prepared(case, dtype, layout)
     torch.set_num_threads(1)
