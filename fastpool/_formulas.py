@@ -215,18 +215,17 @@ def _mixed_alpha_backward_backward(ctx: Any, vector: Tensor) -> Grads:
 
 
 def _save_expectation(ctx: Any, inputs: Any, output: Any) -> None:
-    tensors, distribution, temperature, window, order, _ = inputs
+    tensors, distribution, temperature, window, order, saves_moments = inputs
     result, moments = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(moments)
-    ctx.save_for_backward(result, moments, *tensors)
-    ctx.kind, ctx.windows, ctx.saves_moments = (distribution, temperature), (window, order), inputs[-1]
+    # Without moments the result is found again, too.
+    ctx.save_for_backward(result if saves_moments else moments, moments, *tensors)
+    ctx.kind, ctx.windows = (distribution, temperature), (window, order)
 
 
 def _expectation_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
     result, moments, *tensors = ctx.saved_tensors
-    if not ctx.saves_moments:
-        raise RuntimeError("no moments saved: the forward pass was exported without gradients; record it again")
     return (call("expectation_pool_backward", grad, tensors, result, moments, *ctx.kind, *ctx.windows),)
 
 

@@ -39,12 +39,14 @@ static char* moments_of(const Tensor& moments, const Geometry& geometry, int64_t
   return data<char>(moments) + row * geometry.channels * geometry.bins * int64_t(moments.element_size());
 }
 
+static ReducerTraits expectation_traits(Distribution weights) {
+  return weights == Distribution::relu ? forward_traits<Expectation<ReluWeights>> : forward_traits<Expectation<SoftmaxWeights>>;
+}
+
 static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distribution, double temperature, Ints window, int64_t order,
                                                    bool save_moments) {
   const Distribution weights = checked(distribution);
-  const ForwardCall call(
-      inputs, std::move(window), order,
-      weights == Distribution::relu ? forward_traits<Expectation<ReluWeights>> : forward_traits<Expectation<SoftmaxWeights>>);
+  const ForwardCall call(inputs, std::move(window), order, expectation_traits(weights));
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x);
   const int64_t size = call.geometry.rows * call.geometry.channels * call.geometry.bins;
@@ -61,27 +63,44 @@ static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distr
   return {output, moments};
 }
 
+// Whether a kernel finds again what was not kept of the results.
+static bool pools_again(const ForwardCall& call) {
+  const Tensor& x = call.inputs[0];
+  const Plan plan(call.windows, 0, shape_of(x.sizes().data(), call.windows.rank), dtype_of(x), is_channels_last(x), call.traits);
+  return x.is_cpu() && !emulates_cuda() && plan.levels[0].backward != Schedule::direct && cpu::pools_again(plan.p);
+}
+
+// Without moments, everything is pooled again; `output` is then not read.
 static Tensors expectation_pool_backward(Tensor grad, Tensors inputs, Tensor output, Tensor moments, int64_t distribution,
                                          double temperature, Ints window, int64_t order) {
-  const ForwardCall forward(inputs, Ints(window), order, {});
+  const Distribution weights = checked(distribution);
+  const ForwardCall forward(inputs, Ints(window), order, expectation_traits(weights));
   Ints sizes, layouts;
   for (const Tensor& x : forward.inputs) {
     for (int64_t a = 0; a < x.dim(); ++a) sizes.push_back(x.size(a));
     layouts.push_back(is_channels_last(x));
   }
-  const BackwardCall call(grad, std::move(sizes), forward.windows.rank, std::move(layouts), std::move(window), order, {});
-  const Tensor y = in_layout(output, call.geometry.channels_last), saved = in_layout(moments, false);
-  STD_TORCH_CHECK(y.numel() == call.grad.numel() && saved.numel() == 2 * y.numel() && saved.scalar_type() == accumulation_type(y) &&
-                      y.scalar_type() == call.grad.scalar_type() && forward.inputs[0].scalar_type() == y.scalar_type(),
-                  "fastpool: output and moments must be those of the forward call");
-  const Distribution weights = checked(distribution);
+  const BackwardCall call(grad, std::move(sizes), forward.windows.rank, std::move(layouts), std::move(window), order, forward.traits);
+  STD_TORCH_CHECK(forward.inputs[0].scalar_type() == call.grad.scalar_type(), "fastpool: inputs must be those of the forward call");
+  const bool again = moments.numel() == 0 && pools_again(forward);
+  if (!again) {
+    if (moments.numel() == 0)
+      std::tie(output, moments) = expectation_pool(inputs, distribution, temperature, forward.windows.numbers, order, true);
+    output = in_layout(output, call.geometry.channels_last);
+    moments = in_layout(moments, false);
+    STD_TORCH_CHECK(output.numel() == call.grad.numel() && moments.numel() == 2 * output.numel() &&
+                        moments.scalar_type() == accumulation_type(output) && output.scalar_type() == call.grad.scalar_type(),
+                    "fastpool: output and moments must be those of the forward call");
+  }
   size_t item = 0;
   return call.for_each_input(std::nullopt, [&](Problem& p, int64_t row) {
     p.inverse_temperature = 1 / temperature;
     p.x = forward.inputs[item++].data_ptr();
-    p.y = data<char>(y) + row * call.geometry.result_channels * call.geometry.bins * int64_t(y.element_size());
-    p.moments_size = saved.numel() / 2;
-    p.moments = moments_of(saved, call.geometry, row);
+    if (!again) {
+      p.y = data<char>(output) + row * call.geometry.result_channels * call.geometry.bins * int64_t(output.element_size());
+      p.moments_size = moments.numel() / 2;
+      p.moments = moments_of(moments, call.geometry, row);
+    }
     if (weights == Distribution::relu)
       run_backward<ExpectationGradient<ReluWeights>>(p, call.grad);
     else

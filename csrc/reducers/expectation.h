@@ -106,6 +106,7 @@ struct Expectation : Reducer {
 
 template <class Weights>
 struct ExpectationGradient : Gradient {
+  using Forward = Expectation<Weights>;
   static constexpr int slots = 3;
   static constexpr bool uses_input = true;
   template <class V>

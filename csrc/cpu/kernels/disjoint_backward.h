@@ -42,7 +42,7 @@ class DisjointLanes {
         if (tap_d >= 0 && tap_h >= 0)
           done = run_row(unit, {unit.n, unit.c, {d.begin, h.begin, 0}}, tap_d * axis[1].taps(h.begin) + tap_h, first);
       }
-      clear(unit, first, done, p.extent[2]);
+      clear_columns<S>(p, first + done * p.input.position, p.extent[2] - done, unit.channels);
     }
   }
 
@@ -54,12 +54,6 @@ class DisjointLanes {
   Slots slots;  // of one window
   bool streams;
 
-  // Columns that no window sees.
-  void clear(const Units::Unit& unit, int64_t first, int64_t begin, int64_t end) const {
-    for (int64_t i = begin; i < end; ++i)
-      memset(static_cast<void*>(static_cast<S*>(p.gx) + first + i * p.input.position), 0, size_t(unit.channels) * sizeof(S));
-  }
-
   // The columns of one row, the first at element `first`, which is row `row_tap` of its windows; returns how many it wrote.
   int64_t run_row(const Units::Unit& unit, Place at, int64_t row_tap, int64_t first) {
     const Axis& w = level.grid.axis[2];
@@ -68,7 +62,7 @@ class DisjointLanes {
     int64_t done = 0;
     for (int64_t o = 0; o < w.out; ++o) {
       const Span span = w.window(o);
-      clear(unit, first, done, span.start);
+      clear_columns<S>(p, first + done * p.input.position, span.start - done, unit.channels);
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_one(facts, o);
       const int64_t tap = row_tap * span.size + span.first, from = first + span.start * p.input.position;

@@ -38,6 +38,13 @@ bool exceeds_caches(const Problem& p) {
   return p.samples * p.channels * (p.positions() + p.bins) * int64_t(sizeof(S)) >= kStreamed;
 }
 
+// The gradients of columns that no window sees.
+template <class S>
+void clear_columns(const Problem& p, int64_t first, int64_t columns, int64_t channels) {
+  for (int64_t i = 0; i < columns; ++i)
+    memset(static_cast<void*>(static_cast<S*>(p.gx) + first + i * p.input.position), 0, size_t(channels) * sizeof(S));
+}
+
 // Scratch memory of one chunk, handed out piece by piece.
 class Arena {
  public:
