@@ -103,6 +103,8 @@ Alpha::Alpha(const std::optional<Tensor>& alpha, double value, const Tensor& lik
   // Spatial axes are spread out unless all are 1: a bin then finds its value by one stride.
   Ints sizes{alpha->size(0), alpha->size(1)};
   int64_t regions = 1;
+  for (int64_t a = 0; a < rank; ++a)
+    STD_TORCH_CHECK(alpha->size(a) == 1 || alpha->size(a) == geometry.map[size_t(a)], "fastpool: alpha must broadcast to the output");
   for (int64_t a = 2; a < rank; ++a) regions *= alpha->size(a);
   for (int64_t a = 2; a < rank; ++a) sizes.push_back(regions == 1 ? 1 : geometry.map[size_t(a)]);
   Tensor spread = torch::stable::new_empty(*values, {sizes.data(), sizes.size()});

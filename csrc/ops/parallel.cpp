@@ -26,6 +26,7 @@ void* scratch(int64_t bytes) {
   static thread_local size_t size = 0;
   const size_t needed = size_t(bytes) + line;
   if (needed > size) {
+    size = 0;
     memory.reset();
     memory.reset(new char[needed]);
     size = needed;

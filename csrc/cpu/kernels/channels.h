@@ -87,7 +87,8 @@ class Channels {
   static bool sweeps(const Problem& p, const Level& level, int64_t channels) {
     const int64_t first[3] = {0, 0, 0}, position = channels * int64_t(sizeof(S));
     const bool large = level.grid.taps(first) * position > kSmallWindow && level.grid.axis[2].taps(0) >= kWideWindow;
-    return Reducer::passes == 1 && p.lanes_are_channels && large && input_bytes(p) > kCached && sweep_bytes(level, channels) <= kMostStates;
+    return Reducer::passes == 1 && p.lanes_are_channels && p.extent[0] == 1 && large && input_bytes(p) > kCached &&
+           sweep_bytes(level, channels) <= kMostStates;
   }
   static int64_t sweep_bytes(const Level& level, int64_t channels) {
     const int64_t columns = level.grid.axis[2].out;

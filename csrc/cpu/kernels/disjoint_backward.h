@@ -170,7 +170,7 @@ class DisjointRows {
           prepared<Gradient, S>(p, level, out + done, 1, saved + done, 1, saved + done + L <= results ? L : outputs, facts);
       for (int64_t j = 0; j < count; ++j) {
         const int64_t begin = j * p.extent[2] + done * stride, left = larger((j + 1) * p.extent[2] - begin, 0);
-        const int64_t existing = room - begin >= L * stride ? L * stride : left;
+        const int64_t existing = (w.out <= L ? room - begin : left) >= L * stride ? L * stride : left;
         S* gx = static_cast<S*>(p.gx) + first + begin;
         V part[stride];
         if constexpr (Gradient::uses_input) load_phases(static_cast<const S*>(p.x) + first + begin, part, existing);
