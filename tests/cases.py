@@ -218,6 +218,7 @@ SLIDING = [
     sliding("dilated channels_last", (2, 17, 9, 9), 3, stride=1, dilation=2, padding=2, layout="channels_last"),
     sliding("ceil_mode", (2, 3, 8, 9), 3, stride=2, ceil_mode=True),
     sliding("ceil_mode clipped", (2, 3, 7, 10), 3, "integers", stride=2, padding=1, ceil_mode=True),
+    sliding("ceil_mode of rows longer than a vector", (2, 3, 4, 67), 2, ceil_mode=True),
     sliding("ceil_mode drops a window", (2, 3, 5, 5), 2, stride=3, padding=1, ceil_mode=True),
     sliding("ceil_mode 1d", (2, 3, 11), 4, stride=3, padding=2, ceil_mode=True),
     sliding("ceil_mode 3d", (1, 2, 5, 6, 7), 3, stride=2, padding=1, ceil_mode=True),

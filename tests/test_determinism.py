@@ -156,6 +156,20 @@ def test_gradients_of_expectations_that_kept_nothing(distribution, kernel_size, 
                         assert_bitwise(actual, expected, f"{case} {dtype} {capability} {schedule}")
 
 
+def test_gradients_of_flat_expectations_that_kept_nothing():
+    """Their results lie in the order of the pyramid, whatever the layout of the input."""
+    window = [2, 0, 1, 0, 0, 1] * 2
+    first, second = torch.rand(1, 32, 4, 4), torch.rand(1, 32, 6, 5)
+    for inputs in ([first], [cases.channels_last(first)], [first, second], [cases.channels_last(second), first]):
+        kind = (1, 1.0, window * len(inputs), 0)
+        output, moments = torch.ops.fastpool.expectation_pool(inputs, *kind, True)
+        g = torch.linspace(-3, 3, output.numel()).view(output.shape)
+        expected = torch.ops.fastpool.expectation_pool_backward(g, inputs, output, moments, *kind)
+        actual = torch.ops.fastpool.expectation_pool_backward(g, inputs, moments[:0], moments[:0], *kind)
+        for one, other in zip(actual, expected, strict=True):
+            assert_bitwise(one, other)
+
+
 ODD_LAYOUTS = [name for name in cases.LAYOUTS if name not in ("contiguous", "channels_last", "expanded")]
 
 

@@ -320,3 +320,13 @@ def test_inputs_too_large_for_caches(shape, dtype):
     same("max_pool", 11, stride=7, padding=5, return_indices=True)
     same("avg_pool", 11, stride=7, padding=5, count_include_pad=False)
     same("mixed_pool", 9, stride=5, dilation=2 if rank == 2 else 1, alpha=0.3)
+
+
+def test_volumes_too_large_for_caches():
+    """Rows of bins that see the same depth do not share what they gather."""
+    x = torch.randn(176, 32, 3, 16, 8)
+    own = cases.channels_last(x)
+    assert_bitwise(F.max_pool3d(own, (3, 8, 8)), F.max_pool3d(x, (3, 8, 8)))
+    x = torch.randn(3, 32, 32, 32, 32)
+    own = cases.channels_last(x)
+    assert_bitwise(F.spatial_pyramid_pool3d(own), F.spatial_pyramid_pool3d(x))

@@ -308,6 +308,7 @@ def malformed_calls():
     yield "offset of one", lambda: OPS.stochastic_pool([x], None, 0, [0], 0, 1.0, TWO, -1, 1)
     yield "alpha of two channels", lambda: OPS.mixed_pool([x], torch.ones(2), 0.0, TWO, -1, 1, False)
     yield "alpha of another region", lambda: OPS.mixed_pool([x], torch.ones(1, 1, 3, 3), 0.0, TWO, -1, 1, False)
+    yield "alpha of two samples", lambda: OPS.mixed_pool([x], torch.ones(2, 1, 1, 1), 0.0, TWO, -1, 1, False)
     yield "short taps", lambda: OPS.select([x], taps[:, :, :1], TWO, -1)
     yield "short gradient", lambda: OPS.select_backward(y[:, :, :1], taps, *geometry)
     yield "sizes of one axis", lambda: OPS.select_backward(y, taps, [1, 1, 4], 2, [0], TWO, -1)
