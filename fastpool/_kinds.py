@@ -151,6 +151,8 @@ def _entering(input: Any, geometry: Geometry) -> list[Tensor]:
 
 
 def _leaving(output: Tensor, geometry: Geometry) -> Tensor:
+    if geometry.lead == 1:
+        output = output.contiguous()  # without a batch axis no result is channels-last
     return output.reshape(geometry.result) if geometry.reshape else output
 
 

@@ -226,6 +226,26 @@ def test_more_than_2_31_elements_in_one_plane(huge):
         x[0, 0, -1, -3], x[0, 0, 2**15 - 1, -2] = 0.0, 0.0
 
 
+def test_more_than_2_31_elements_in_one_row(huge):
+    x = huge.detach().view(1, 1, -1)
+    x[0, 0, -3], x[0, 0, 5] = 2.0, 1.0
+    x.requires_grad_()
+    y = F.max_pool1d(x.detach(), 3, 2, 1)
+    assert y[0, 0, :6].tolist() == [0, 0, 1, 1, 0, 0] and y[0, 0, -4:].tolist() == [0, 0, 2, 2]
+    del y
+    y = F.max_pool1d(x, 2**10)
+    assert y[0, 0, 0] == 1.0 and y[0, 0, -1] == 2.0 and y.count_nonzero() == 2
+    y = F.adaptive_avg_pool1d(x, 3)
+    g = torch.tensor([[[3.0, 5.0, 7.0]]], dtype=torch.bfloat16)
+    (gradient,) = torch.autograd.grad(y, x, g)
+    size = x.numel() / 3
+    for position in (0, 1, x.numel() // 2, 2**31 - 20, 2**31 - 1, 2**31, 2**31 + 20, x.numel() - 1):
+        k = min(int(position / size), 2)
+        assert gradient[0, 0, position].item() == pytest.approx((3 + 2 * k) / size, rel=2**-8), position
+    with torch.no_grad():
+        x[0, 0, -3], x[0, 0, 5] = 0.0, 0.0
+
+
 @pytest.mark.parametrize("layout", ["planes", "channels last"])
 def test_more_than_2_31_elements_in_many_planes(huge, layout):
     planes = 2**16 + 4

@@ -191,6 +191,18 @@ def test_dtypes_and_layouts(dtype, layout):
     assert average.stride() == theirs.stride()
 
 
+def test_without_a_batch_axis_results_are_contiguous():
+    x = torch.randn(15, 17, 20).permute(2, 0, 1)
+    for actual, expected in zip(
+        F.max_pool2d(x, 3, 2, 1, return_indices=True),
+        torch.nn.functional.max_pool2d(x, 3, 2, 1, return_indices=True),
+        strict=True,
+    ):
+        assert_bitwise(actual, expected)
+        assert actual.is_contiguous() and expected.is_contiguous()
+    assert F.adaptive_max_avg_pool2d(x, 2)[1].is_contiguous()
+
+
 @pytest.mark.filterwarnings("ignore:max_unpooling")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_indices_feed_max_unpool(rank):

@@ -173,7 +173,8 @@ class Rows {
     FASTPOOL_HD Mask<V> inside(int64_t column) const {
       using Half = Lanes<Scalar<Tap<V>>, L / 2>;
       const Tap<V> lane = (paired ? Tap<V>(Half::iota(), Half::iota()) : Tap<V>::iota()) * Tap<V>(Tap<T>(self.w.stride));
-      return (lane >= Tap<V>(Tap<T>(begin - column))) & (lane < Tap<V>(Tap<T>(end - column)));
+      const auto edge = [&](int64_t at) FASTPOOL_STEP { return Tap<V>(Tap<T>(smaller(larger(at - column, 0), L * self.w.stride))); };
+      return (lane >= edge(begin)) & (lane < edge(end));
     }
 
     // Windows of 2x2 that lose nothing, or 3 wide, whose rows start `offset` behind those that were found. Several passes
@@ -280,7 +281,9 @@ class Rows {
       lines = paired ? 2 : 1;
       if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, lines * outputs, drawn);
       const int64_t second = paired ? line_step() : L / 2 * w.stride;
-      if (loses_track) ask_for(rows[0] + row * line_step(), line_step() * int64_t(sizeof(S)));
+      if (loses_track)
+        for (int64_t line = 0; line < h.stride; ++line)
+          ask_for(rows[0] + row * line_step() + line * p.extent[2], smaller(length, p.extent[2]) * int64_t(sizeof(S)));
       for (int64_t lane0 = 0;; lane0 += L) {
         lane0 = smaller(lane0, larger(outputs - L, 0));
         const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;

@@ -240,7 +240,8 @@ class WideBackward {
             if (Gradient::uses_input) element = end - j >= L ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
             const V term = Gradient::term(element, lane + Tap<V>(here), output.slot, output.tap, p);
             T* sum = sums + j - columns.begin;
-            store(sum, load<T, L>(sum) + select(lane < Tap<V>(Tap<T>(end)), term, V(T(0))));
+            const Mask<V> seen = Tap<V>::iota() < Tap<V>(Tap<T>(smaller(end - j, L)));
+            store(sum, load<T, L>(sum) + select(seen, term, V(T(0))));
           }
         }
       }
