@@ -283,6 +283,8 @@ SLIDING = [
     sliding("folded", (2, 8, 19, 37), (5, 6), "integers", padding=(2, 3)),
     sliding("folded, larger", (1, 40, 20, 120), (4, 30), "nans"),
     sliding("folded 3d", (1, 8, 6, 8, 33), (4, 5, 3), "integers", padding=(2, 2, 1)),
+    sliding("folded dilated", (1, 9, 19, 40), (3, 2), "integers", stride=(5, 4), dilation=(2, 3)),
+    sliding("folded dilated clipped", (1, 9, 19, 40), 3, "integers", stride=7, dilation=3, padding=2),
     sliding("one plane", (1, 1, 370, 371), 3, "integers", stride=2, padding=1),
     sliding("one sample channels_last", (1, 3, 210, 211), 3, "integers", stride=2, padding=1, layout="channels_last"),
     sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),

@@ -138,7 +138,7 @@ class Channels {
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
       for (int64_t k = 0; k < w.count; ++k) {
-        const int64_t column = w.start + k;
+        const int64_t column = w.start + k * w.step;
         Tap<V> tap(Tap<T>(w.first + k));
         if constexpr (Reducer::saves_taps) tap = tap + load<Tap<T>, L>(taps + column * L) * Tap<V>(Tap<T>(w.size));
         state.merge(load<T, L>(values[0] + column * L), load<T, L>(values[Reducer::parts - 1] + column * L), tap);
