@@ -272,6 +272,7 @@ SLIDING = [
     sliding("apart 3d", (1, 2, 5, 6, 40), 2, "integers", stride=(2, 3, 2)),
     sliding("width 301 6 taps stride 4 clipped", (1, 3, 301), 6, stride=4, padding=3),
     sliding("short rows 3d", (1, 2, 4, 9, 24), 2, "integers"),
+    sliding("short rows clipped above and below", (2, 3, 16, 6), 2, "integers", padding=(1, 0)),
     sliding("short rows clipped", (2, 3, 12, 13), 3, "nan", stride=1, padding=1),
     # huge windows: 256 taps fit a byte and one running sum
     *(sliding(f"{k} taps", (2, 2, k + 7), k, "integers", stride=5) for k in (255, 256, 257, 300, 1024)),

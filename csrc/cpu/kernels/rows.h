@@ -273,9 +273,10 @@ class Rows {
     int64_t room = outputs == w.out ? most * w.out : outputs;
     // Prefetchers lose track of long rows that are read side by side; in the order in which they lie is best.
     const bool loses_track = p.extent[2] * int64_t(sizeof(S)) > kShortRow;
-    // Windows that are all whole have the same facts, unless those are of one output each.
+    // Windows that are all whole have the same facts, unless those are of one output each. Where rows are pairs, a row
+    // that is left over needs those of half the lanes.
     const bool differ = width > 2 || Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha);
-    Facts<V> facts = facts_at(at, 0, smaller(L, outputs), false);
+    Facts<V> facts = facts_at(at, 0, smaller(L, outputs), pairs);
     for (int64_t row = 0, lines; row < count; row += lines) {
       const bool paired = pairs && row + 1 < count;
       lines = paired ? 2 : 1;
