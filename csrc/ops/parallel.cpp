@@ -2,21 +2,29 @@
 
 #include <atomic>
 #include <memory>
+#include <vector>
 
 #include "cpu/run.h"
 
 namespace fastpool::cpu {
 
 // torch's own thread pool: torch.set_num_threads holds, and no second OpenMP runtime is loaded. Large work is cut into more
-// shares than there are threads, and each thread takes the next one when it is done: processors are seldom equally fast.
+// shares than there are threads. Each thread takes those of its own part one after another and, when it is done, those that
+// others have left: processors are seldom equally fast. Taking turns from the start, two threads would meet in the huge
+// pages of fresh results, which both of them clear: filling 103 MB took 8.7 ms instead of 7.3.
 void parallel(const Problem& p, int64_t units, int64_t grain, Chunk chunk) {
   constexpr int64_t shares_per_thread = 32, grains_per_share = 4;
   const int64_t threads = torch::stable::get_num_threads(), grains = ceil_div(units, grain);
   int64_t shares = smaller(grains, threads);
   if (threads > 1) shares = larger(shares, smaller(grains / grains_per_share, threads * shares_per_thread));
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, smaller(shares, threads), 1, [&](int64_t, int64_t) {
-    for (int64_t i; (i = next++) < shares;) chunk(p, units * i / shares, units * (i + 1) / shares);
+  const int64_t parts = smaller(shares, threads);
+  std::vector<std::atomic<int64_t>> taken(static_cast<size_t>(parts));
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+    for (int64_t own = first; own < last; ++own)
+      for (int64_t k = 0; k < parts; ++k) {
+        const int64_t part = (own + k) % parts, begin = shares * part / parts, end = shares * (part + 1) / parts;
+        for (int64_t i; (i = begin + taken[size_t(part)]++) < end;) chunk(p, units * i / shares, units * (i + 1) / shares);
+      }
   });
 }
 

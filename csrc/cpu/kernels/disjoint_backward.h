@@ -158,33 +158,53 @@ class DisjointRows {
   template <int stride>
   void run_rows(const Place& at, int64_t row_tap, int64_t row, int64_t count, int64_t room) {
     if constexpr (Gradient::uses_divisor) divisors.move_to(at.o);
-    const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin);
-    const int64_t first = p.input.at(at.n, at.c, row * p.extent[2]);
+    const int64_t bin = level.bin(at.o), width = p.extent[2];
+    const Rows rows{row_tap, count, p.input.at(at.n, at.c, row * width), level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, bin)};
+    const bool whole = w.out >= L && w.out * stride <= width, alone = w.out <= L;
     for (int64_t done = 0; done < w.out; done += L) {
+      // The last lanes of a row are computed a second time rather than left empty.
       done = smaller(done, larger(w.out - L, 0));
-      const int64_t outputs = smaller(L, w.out - done);
-      Facts<V> facts;
-      if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, done, L / 2);
-      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, bin + done, false, outputs);
-      const Prepared<V> output =
-          prepared<Gradient, S>(p, level, out + done, 1, saved + done, 1, saved + done + L <= results ? L : outputs, facts);
+      if (whole) {  // little besides loads and stores happens here
+        const Prepared<V> output = outputs_at(at, rows, done, L);
+        for (int64_t j = 0; j < count; ++j) run_tile<stride>(rows, j, done * stride, output, L * stride);
+        continue;
+      }
+      const Prepared<V> output = outputs_at(at, rows, done, smaller(L, w.out - done));
       for (int64_t j = 0; j < count; ++j) {
-        const int64_t begin = j * p.extent[2] + done * stride, left = larger((j + 1) * p.extent[2] - begin, 0);
-        const int64_t existing = (w.out <= L ? room - begin : left) >= L * stride ? L * stride : left;
-        S* gx = static_cast<S*>(p.gx) + first + begin;
-        V part[stride];
-        if constexpr (Gradient::uses_input) load_phases(static_cast<const S*>(p.x) + first + begin, part, existing);
-        unrolled<stride>([&](auto k) FASTPOOL_STEP {
-          const V here = Gradient::uses_input ? part[k] : V(T(0));
-          const Tap<V> tap(Tap<T>((row_tap + j) * w.kernel + k));
-          part[k] = k < w.kernel ? V(T(0)) + Gradient::term(here, tap, output.slot, output.tap, p) : V(T(0));
-        });
-        store_phases(gx, part, existing);
-        // Columns that no window sees.
-        if (done + outputs == w.out && left > outputs * stride)
-          memset(static_cast<void*>(gx + outputs * stride), 0, size_t(left - outputs * stride) * sizeof(S));
+        const int64_t left = width - done * stride, existing = alone ? room - j * width : left;
+        run_tile<stride>(rows, j, done * stride, output, existing >= L * stride ? L * stride : larger(left, 0));
       }
     }
+    // Columns that no window sees.
+    const int64_t seen = smaller(w.out * stride, width);
+    for (int64_t j = 0; j < count && seen < width; ++j)
+      memset(static_cast<void*>(static_cast<S*>(p.gx) + rows.first + j * width + seen), 0, size_t(width - seen) * sizeof(S));
+  }
+
+  struct Rows {
+    int64_t row_tap, count, first, out, saved;
+  };
+
+  FASTPOOL_HD Prepared<V> outputs_at(const Place& at, const Rows& rows, int64_t done, int64_t count) const {
+    Facts<V> facts;
+    if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, done, L / 2);
+    if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, level.bin(at.o) + done, false, count);
+    const int64_t saved = rows.saved + done;
+    return prepared<Gradient, S>(p, level, rows.out + done, 1, saved, 1, saved + L <= results ? L : count, facts);
+  }
+
+  // Row `j` of a tile's elements, the first in column `begin`; `existing` of them are there.
+  template <int stride>
+  FASTPOOL_HD void run_tile(const Rows& rows, int64_t j, int64_t begin, const Prepared<V>& output, int64_t existing) const {
+    const int64_t element = rows.first + j * p.extent[2] + begin;
+    V part[stride];
+    if constexpr (Gradient::uses_input) load_phases(static_cast<const S*>(p.x) + element, part, existing);
+    unrolled<stride>([&](auto k) FASTPOOL_STEP {
+      const V here = Gradient::uses_input ? part[k] : V(T(0));
+      const Tap<V> tap(Tap<T>((rows.row_tap + j) * w.kernel + k));
+      part[k] = k < w.kernel ? V(T(0)) + Gradient::term(here, tap, output.slot, output.tap, p) : V(T(0));
+    });
+    store_phases(static_cast<S*>(p.gx) + element, part, existing);
   }
 };
 
