@@ -78,8 +78,10 @@ class Flat {
       Sums sum[n];
       unrolled<n>([&](auto plane) FASTPOOL_STEP {
         const S* from = x + plane * positions;
-        Lanes<T, 2 * n> both(T(0));
+        Lanes<T, 8 * n> all(T(0));
         int64_t k = 0;
+        for (; k + 8 * n <= length; k += 8 * n) all = all + load_stream<T, 8 * n>(from + k);
+        Lanes<T, 2 * n> both = (all.lo.lo + all.lo.hi) + (all.hi.lo + all.hi.hi);
         for (; k + 2 * n <= length; k += 2 * n) both = both + load_stream<T, 2 * n>(from + k);
         Sums mine = both.lo + both.hi;
         if (k + n <= length) mine = mine + load<T, n>(from + k), k += n;
@@ -121,29 +123,33 @@ class Flat {
     return state;
   }
 
+  template <class U>
+  FASTPOOL_HD auto halved(const Part<U>& x) const {
+    return merged(Part(x.value[0].lo, x.value[1].lo, x.tap.lo), Part(x.value[0].hi, x.value[1].hi, x.tap.hi));
+  }
+
   // The same of what is no mere sum: it takes memory instead of registers.
   int64_t pool_planes(const Place& at, int64_t count, int64_t length, const Facts<T>& fact) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
     using One = Lanes<T, n>;
     using Two = Lanes<T, 2 * n>;
-    const int64_t positions = p.positions(), first = level.grid.first_position(at.o), whole = length / (2 * n) * (2 * n),
+    using Four = Lanes<T, 4 * n>;
+    const int64_t positions = p.positions(), first = level.grid.first_position(at.o), whole = length / (4 * n) * (4 * n),
                   bin = level.bin(at.o);
-    const Mask<Two> rest = Tap<Two>::iota() < Tap<Two>(Tap<T>(length - whole));
+    const Mask<Four> rest = Tap<Four>::iota() < Tap<Four>(Tap<T>(length - whole));
     int64_t done = 0;
     for (; done + n <= count; done += n) {
       const S* x = begin + p.input.at(at.n, at.c + done, first);
-      if (x + (n - 1) * positions + round_up(length, 2 * n) > end) break;
+      if (x + (n - 1) * positions + round_up(length, 4 * n) > end) break;
       typename Reducer::template State<One> state;
       Part<One> parts[n];
       for (int plane = 0; plane < n; ++plane, x += positions) {
-        typename Reducer::template State<Two> lanes;
-        lanes.start(Tap<Two>(Tap<T>(0)), p);
-        for (int64_t k = 0; k < whole; k += 2 * n) lanes.template add<0>(load_stream<T, 2 * n>(x + k), Tap<Two>::iota(Tap<T>(k)));
+        typename Reducer::template State<Four> lanes;
+        lanes.start(Tap<Four>(Tap<T>(0)), p);
+        for (int64_t k = 0; k < whole; k += 4 * n) lanes.template add<0>(load_stream<T, 4 * n>(x + k), Tap<Four>::iota(Tap<T>(k)));
         if (whole < length)
-          add_masked<Reducer, 0>(lanes, load<T, 2 * n>(x + whole), Tap<Two>::iota(Tap<T>(whole)), false, [&] { return rest; });
-        const Part<Two> both(lanes);
-        state =
-            merged(Part<One>(both.value[0].lo, both.value[1].lo, both.tap.lo), Part<One>(both.value[0].hi, both.value[1].hi, both.tap.hi));
+          add_masked<Reducer, 0>(lanes, load<T, 4 * n>(x + whole), Tap<Four>::iota(Tap<T>(whole)), false, [&] { return rest; });
+        state = halved(Part<Two>(halved(Part<Four>(lanes))));
         parts[plane] = Part<One>(state);
       }
       // Halves the vectors and doubles the planes in each, until lane i is plane i.
@@ -236,9 +242,13 @@ class Flat {
   template <int pass>
   static FASTPOOL_HD void add_run(State& state, const S* x, int64_t lead, int64_t stop, int64_t tap, bool jumps) {
     if (pass == 0 && jumps && stop - lead < kShortRun) ask_for(x, stop * int64_t(sizeof(S)));
-    for (int64_t k = 0; k < stop; k += L)
-      add_masked<Reducer, pass>(state, load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), k >= lead && stop - k >= L,
-                                [&] { return lanes_between(lead - k, stop - k); });
+    for (int64_t k = 0; k < stop; k += L) {
+      // A loop of its own, without the masks of its ends, fits the registers.
+      for (; k >= lead && stop - k >= L; k += L) state.template add<pass>(load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
+      if (k < stop)
+        add_masked<Reducer, pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), false,
+                                  [&] { return lanes_between(lead - k, stop - k); });
+    }
   }
 
   // Any run; x is its element `lead`.
