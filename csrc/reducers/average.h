@@ -37,8 +37,9 @@ struct AverageGradient : Gradient {
   static constexpr bool uses_divisor = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem&) {
-    const V share = mean(out.g, facts);
-    return {share, share, share};
+    Slot<V> slot;
+    slot.a = mean(out.g, facts);
+    return slot;
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem&) {

@@ -33,10 +33,13 @@ struct Expectation : Reducer {
       if constexpr (pass + 1 < passes) {
         largest = larger_of(largest, x);  // NaN makes the sums NaN
       } else {
-        const V w = Weights::weight(x, largest, sharp);
-        weights = weights + w;
-        weighted = weighted + Weights::weighted(w, x);
+        add_weighted(weight(x), x);
       }
+    }
+    FASTPOOL_HD V weight(V x) const { return Weights::weight(x, largest, sharp); }
+    FASTPOOL_HD void add_weighted(V w, V x) {
+      weights = weights + w;
+      weighted = weighted + Weights::weighted(w, x);
     }
     FASTPOOL_HD V part(int which) const { return which ? weighted : weights; }
     FASTPOOL_HD void hold(V w, V wx, Tap<V>) {
@@ -115,10 +118,14 @@ struct ExpectationGradient : Gradient {
   }
   template <class V>
   static FASTPOOL_HD V term(V x, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem& p) {
+    return weighted_term(x, Weights::needs_max ? Weights::weight(x, slot.c, sharpness<Scalar<V>>(p)) : x, slot, p);
+  }
+  // The same where the weight of x is known; relu asks x itself.
+  template <class V>
+  static FASTPOOL_HD V weighted_term(V x, V w, const Slot<V>& slot, const Problem& p) {
     using T = Scalar<V>;
     const V zero(T(0));
     if constexpr (Weights::needs_max) {
-      const V w = Weights::weight(x, slot.c, sharpness<T>(p));
       return select(w == zero, zero, slot.a * w * (V(T(1)) + (x - slot.b) * V(finite<T>(p.inverse_temperature))));
     } else {
       const V slope = slot.a * (V(T(2)) * ((x - V(T(0.5)) * slot.b) / slot.c));  // x + x could overflow

@@ -62,7 +62,9 @@ struct SelectGradient : Gradient {
   static constexpr bool uses_taps = true, selects = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>&, const Problem&) {
-    return {out.g, out.g, out.g};
+    Slot<V> slot;
+    slot.a = out.g;
+    return slot;
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V> here, const Slot<V>& slot, Tap<V> tap, const Problem&) {

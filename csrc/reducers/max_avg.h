@@ -94,7 +94,10 @@ struct MaxAverageGradient : Gradient {
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem& p) {
     const V share = mean(p.mixes ? (V(Scalar<V>(1)) - facts.alpha) * out.g : out.g_second, facts);
-    return {(p.mixes ? facts.alpha * out.g : out.g) + share, share, share};
+    Slot<V> slot;
+    slot.a = (p.mixes ? facts.alpha * out.g : out.g) + share;
+    slot.b = share;
+    return slot;
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V> here, const Slot<V>& slot, Tap<V> tap, const Problem&) {

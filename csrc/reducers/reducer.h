@@ -68,6 +68,7 @@ struct Gradient {
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
 };
 
+// Members beyond Gradient::slots are left undefined: to fill them would keep the others out of registers.
 template <class V>
 struct Slot {
   V a, b, c;

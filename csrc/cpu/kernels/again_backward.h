@@ -52,16 +52,21 @@ class PooledAgain {
   FASTPOOL_HD void run_windows(const V (&x)[4], V g, int64_t count, const auto& store_all, const auto& again) const {
     Facts<V> facts;
     State state;
+    V weights[4];
     state.start(Tap<V>(Tap<T>(0)), p);
-    for_each_pass<0, Forward::passes>(Held<V, State, 4>{p, facts, state, x});
+    if constexpr (Forward::passes > 1) for_each_pass<0, Forward::passes - 1>(Held<V, State, 4>{p, facts, state, x});
+    unrolled<4>([&](auto k) FASTPOOL_STEP {
+      weights[k] = state.weight(x[k]);
+      state.add_weighted(weights[k], x[k]);
+    });
     state.finish(facts);
     OutputFacts<V> output;
     output.g = g;
     output.y = rounded(state.y());
-    for (int which = 0; which < 2; ++which) output.moment[which] = state.moment(which);
+    output.moment[0] = state.moment(0), output.moment[1] = state.moment(1);
     const Slot<V> slot = Gradient::prepare(output, facts, p);
     V gx[4];
-    unrolled<4>([&](auto k) FASTPOOL_STEP { gx[k] = V(T(0)) + Gradient::term(x[k], Tap<V>(Tap<T>(k)), slot, Tap<V>(Tap<T>(0)), p); });
+    unrolled<4>([&](auto k) FASTPOOL_STEP { gx[k] = V(T(0)) + Gradient::weighted_term(x[k], weights[k], slot, p); });
     store_all(gx);
     repair(odd_lanes(state, count), count, again);
   }

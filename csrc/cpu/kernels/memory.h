@@ -300,11 +300,29 @@ void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int
   }
 }
 
+#if FASTPOOL_VECTOR_BYTES == 32
+// AVX2 shuffles within halves of registers: loaded in this order, these need no other.
+template <int L>
+FASTPOOL_HD void unzip_from(const float* from, Lanes<float, L>& even, Lanes<float, L>& odd) {
+  const auto halves = [](const float* low, const float* high)
+                          FASTPOOL_STEP { return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1); };
+  const __m256 a = halves(from, from + 8), b = halves(from + 4, from + 12);
+  even.v = (decltype(even.v))_mm256_shuffle_ps(a, b, 0x88);
+  odd.v = (decltype(odd.v))_mm256_shuffle_ps(a, b, 0xdd);
+}
+#endif
+
 // Neighbours at even and at odd places, L from `from` on and L that lie `second` behind. A word of memory holds two
 // bfloat16, each the upper half of its float32.
 template <class T, int L, class S>
 FASTPOOL_HD void load_pairs(const S* from, int64_t second, Lanes<T, L>& even, Lanes<T, L>& odd) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
+#if FASTPOOL_VECTOR_BYTES == 32
+  if constexpr (std::is_same_v<S, float>) {
+    unzip_from(from, even.lo, odd.lo);
+    unzip_from(from + second, even.hi, odd.hi);
+  } else
+#endif
+      if constexpr (std::is_same_v<S, BFloat16>) {
     const auto words = [&](int64_t at) FASTPOOL_STEP { return load<uint32_t, L / 2>(reinterpret_cast<const uint32_t*>(from + at)); };
     const auto low = words(0), high = words(second);
     even = {from_bits(low << 16), from_bits(high << 16)};

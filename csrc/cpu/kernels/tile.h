@@ -188,24 +188,32 @@ FASTPOOL_HD void add_masked(State& state, V x, Tap<V> tap, bool always, const au
 }
 
 // The lanes i < count where the fast arithmetic does not hold. Asked before results are stored, so that no state outlives
-// a call: those that do lie in memory all along.
+// a call: those that do lie in memory all along. Masks are written down only where there is something to mend.
+template <class M>
+struct OddLanes {
+  bool some;
+  Scalar<M> lanes[sizeof(M) / sizeof(Scalar<M>)];
+};
 template <class State>
 FASTPOOL_HD auto odd_lanes(const State& state, int64_t count) {
   using M = decltype(state.ordinary());
-  if constexpr (std::is_same_v<M, Always>)
+  if constexpr (std::is_same_v<M, Always>) {
     return Always();
-  else
-    return (!state.ordinary()) & (M::iota() < M(Scalar<M>(count)));
+  } else {
+    OddLanes<M> odd;
+    const M all = !state.ordinary();
+    odd.some = any(all);
+    if (odd.some) store(odd.lanes, all & (M::iota() < M(Scalar<M>(count))));
+    return odd;
+  }
 }
 // Calls again(i) for them.
-template <class M, class Again>
-FASTPOOL_HD void repair(const M& odd, int64_t count, const Again& again) {
-  if constexpr (!std::is_same_v<M, Always>) {
-    if (!any(odd)) return;
-    Scalar<M> lanes[sizeof(M) / sizeof(Scalar<M>)];
-    store(lanes, odd);
+template <class Odd, class Again>
+FASTPOOL_HD void repair(const Odd& odd, int64_t count, const Again& again) {
+  if constexpr (!std::is_same_v<Odd, Always>) {
+    if (!odd.some) return;
     for (int64_t i = 0; i < count; ++i)
-      if (lanes[i]) again(i);
+      if (odd.lanes[i]) again(i);
   }
 }
 
