@@ -40,6 +40,8 @@ class Scatter {
  private:
   static constexpr bool narrows = !std::is_same_v<S, Sum>;  // some rows of the input at a time
   static constexpr int64_t kHeld = 128 << 10, kSmallPlane = 4096;
+  static constexpr int L = kLanes<T>;
+  static constexpr uint32_t kFewTaps = 64;
 
   // The rows of the input that a row of windows sees, and where the first of these windows lies.
   struct Rows {
@@ -126,7 +128,6 @@ class Scatter {
     }
   }
   static void narrow(S* to, const Sum* from, int64_t count) {
-    constexpr int L = kLanes<T>;
     for (int64_t i = 0; i < count; i += L) store_part(to + i, 1, load<T, L>(from + i), smaller(L, count - i));
   }
 
@@ -213,7 +214,22 @@ class Scatter {
   }
   static __attribute__((noinline)) void add_channels(const Held& held, int64_t origin, const int64_t* elements, uint32_t count,
                                                      const uint8_t* taps, const S* g, int64_t channels) {
-    add_outputs(held, origin, 1, elements, count, taps, g, channels);
+    int64_t c = 0;
+    if constexpr (std::is_same_v<Sum, T>)
+      if (count <= kFewTaps)
+        for (; c + L <= channels; c += L) add_lanes(held, origin + c, elements, count, taps + c, g + c);
+    add_outputs(held, origin + c, 1, elements, count, taps + c, g + c, channels - c);
+  }
+  // One window in each lane: its gradient goes to the element it selected, and nothing to the others.
+  static FASTPOOL_HD void add_lanes(const Held& held, int64_t origin, const int64_t* elements, uint32_t count, const uint8_t* taps, const S* g) {
+    using V = Lanes<T, L>;
+    const V gradient = load<T, L>(g);
+    const Tap<V> tap = load<Tap<T>, L>(taps);
+    for (uint32_t k = 0; k < count; ++k) {
+      const int64_t at = origin + elements[k];
+      if (uint64_t(at) >= uint64_t(held.size)) continue;
+      store(held.first + at, load<T, L>(held.first + at) + select(tap == Tap<V>(Tap<T>(k)), gradient, V(T(0))));
+    }
   }
   // `outputs` of windows of `count` elements, `between` apart.
   static FASTPOOL_HD void add_outputs(const Held& held, int64_t origin, int64_t between, const int64_t* elements, uint32_t count,
