@@ -399,7 +399,7 @@ class Channels {
           for (int64_t k = 0; k < window.w.count; k += positions) {
             const int64_t end = smaller(k + positions, window.w.count);
             self.template walk_tiles<pass>(states, tiles, first, channels, lines, window, i, j, k, end,
-                                           channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
+                                           self.far_away && channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
           }
     }
   };

@@ -78,10 +78,13 @@ class Flat {
       Sums sum[n];
       unrolled<n>([&](auto plane) FASTPOOL_STEP {
         const S* from = x + plane * positions;
-        Lanes<T, 8 * n> all(T(0));
+        Lanes<T, 2 * n> both(T(0));
         int64_t k = 0;
-        for (; k + 8 * n <= length; k += 8 * n) all = all + load_stream<T, 8 * n>(from + k);
-        Lanes<T, 2 * n> both = (all.lo.lo + all.lo.hi) + (all.hi.lo + all.hi.hi);
+        if (length >= 8 * n) {
+          Lanes<T, 8 * n> all(T(0));
+          for (; k + 8 * n <= length; k += 8 * n) all = all + load_stream<T, 8 * n>(from + k);
+          both = (all.lo.lo + all.lo.hi) + (all.hi.lo + all.hi.hi);
+        }
         for (; k + 2 * n <= length; k += 2 * n) both = both + load_stream<T, 2 * n>(from + k);
         Sums mine = both.lo + both.hi;
         if (k + n <= length) mine = mine + load<T, n>(from + k), k += n;
