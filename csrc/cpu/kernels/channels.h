@@ -37,7 +37,7 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, arena),
-        far_away(p.lanes_are_channels && input_bytes(p) > kCached),
+        far_away(p.lanes_are_channels && is_far_away<S>(p)),
         streams(p.lanes_are_channels && exceeds_caches<S>(p)) {
     if (!p.lanes_are_channels || p.channels >= L) return;
     const int64_t size = p.samples * p.channels * p.positions(), some = smaller(L, size);
@@ -87,7 +87,7 @@ class Channels {
   static bool sweeps(const Problem& p, const Level& level, int64_t channels) {
     const int64_t first[3] = {0, 0, 0}, position = channels * int64_t(sizeof(S));
     const bool large = level.grid.taps(first) * position > kSmallWindow && level.grid.axis[2].taps(0) >= kWideWindow;
-    return Reducer::passes == 1 && p.lanes_are_channels && p.extent[0] == 1 && large && input_bytes(p) > kCached &&
+    return Reducer::passes == 1 && p.lanes_are_channels && p.extent[0] == 1 && large && is_far_away<S>(p) &&
            sweep_bytes(level, channels) <= kMostStates;
   }
   static int64_t sweep_bytes(const Level& level, int64_t channels) {
@@ -153,7 +153,7 @@ class Channels {
  private:
   static constexpr int64_t kFewTaps = 9, kSmallWindow = 16 << 10;
   // Within the caches, states that go to memory and back after a few elements take longer than the walk from window to window.
-  static constexpr int64_t kCached = 8 << 20, kWideWindow = 8, kMostStates = 128 << 10;
+  static constexpr int64_t kWideWindow = 8, kMostStates = 128 << 10;
   // Several passes over nine registers are slow to compile and no faster.
   static constexpr bool kHoldsNine = kSpecialises && Reducer::passes == 1 && sizeof(T) == 4;
   // The first tile asks for a whole position where that is short, so that the others find it.
@@ -188,7 +188,6 @@ class Channels {
     return {c, smaller(L, channels)};
   }
 
-  static FASTPOOL_HD int64_t input_bytes(const Problem& p) { return p.samples * p.channels * p.positions() * int64_t(sizeof(S)); }
   static FASTPOOL_HD int64_t words_of(int64_t channels) { return round_up(channels, larger(L, kBlocks)); }
 
   const Problem& p;

@@ -33,6 +33,7 @@ class Rows {
         drawn(arena.take<T>(columns + 8 * kBlocks + L)),
         divisors(p, level, arena),
         pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position),
+        far_away(is_far_away<S>(p)),
         held(held_width(level.grid)) {}
 
   // The rows of bins begin … end - 1 of one plane.
@@ -70,7 +71,7 @@ class Rows {
   S* copies;
   T* drawn;
   Divisors<T> divisors;
-  bool pairs;
+  bool pairs, far_away;
   int held;  // the width of windows that run_held takes, or 0
   static constexpr bool kHolds = kSpecialises && sizeof(T) == 4;
   static constexpr int64_t kShortRow = 512;
@@ -271,8 +272,8 @@ class Rows {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     int64_t room = outputs == w.out ? most * w.out : outputs;
-    // Prefetchers lose track of long rows that are read side by side; in the order in which they lie is best.
-    const bool loses_track = p.extent[2] * int64_t(sizeof(S)) > kShortRow;
+    // Prefetchers lose track of rows that are read side by side; in the order in which they lie is best.
+    const bool loses_track = far_away || p.extent[2] * int64_t(sizeof(S)) > kShortRow;
     // Windows that are all whole have the same facts, unless those are of one output each. Where rows are pairs, a row
     // that is left over needs those of half the lanes.
     const bool differ = width > 2 || Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha);

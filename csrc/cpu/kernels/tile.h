@@ -31,6 +31,13 @@ FASTPOOL_HD void ask_for(const void* from, int64_t ahead) {
   unrolled<(bytes + 63) / 64>([&](auto line) FASTPOOL_STEP { __builtin_prefetch(static_cast<const char*>(from) + ahead + line * 64); });
 }
 
+// Whether no second-level cache has the input.
+constexpr int64_t kCached = 8 << 20;
+template <class S>
+bool is_far_away(const Problem& p) {
+  return p.samples * p.channels * p.positions() * int64_t(sizeof(S)) > kCached;
+}
+
 // So much data that no cache keeps what a call writes until it is read: it goes past them.
 constexpr int64_t kStreamed = 30 << 20;
 template <class S>
