@@ -52,7 +52,10 @@ def flag(name: str) -> bool:
 
 def accepts(*flags: str) -> bool:
     """Whether the compiler knows these flags."""
-    command = [*cpp_extension.get_cxx_compiler().split(), *flags, "-x", "c++", "-E", os.devnull]
+    compiler = cpp_extension.get_cxx_compiler().split()
+    if not shutil.which(compiler[0]):
+        return False  # the build itself says so
+    command = [*compiler, *flags, "-x", "c++", "-E", os.devnull]
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 

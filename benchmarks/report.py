@@ -41,7 +41,8 @@ def machine(device: str, threads: list[int], buffers: str, library) -> dict:
 
 
 def results_path(machine: dict, suffix: str) -> Path:
-    name = machine["gpu"] or f"{machine['cpu']} {machine['cores']} cores"
+    capability = (machine["build"] or {}).get("cpu_capability", "")
+    name = machine["gpu"] or f"{machine['cpu']} {machine['cores']} cores {capability}"
     return RESULTS / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + suffix + ".json")
 
 

@@ -159,7 +159,7 @@ class DisjointRows {
   void run_rows(const Place& at, int64_t row_tap, int64_t row, int64_t count, int64_t room) {
     if constexpr (Gradient::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o), width = p.extent[2];
-    const Rows rows{row_tap, count, p.input.at(at.n, at.c, row * width), level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, bin)};
+    const Start rows{row_tap, p.input.at(at.n, at.c, row * width), level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, bin)};
     const bool whole = w.out >= L && w.out * stride <= width, alone = w.out <= L;
     for (int64_t done = 0; done < w.out; done += L) {
       // The last lanes of a row are computed a second time rather than left empty.
@@ -181,11 +181,12 @@ class DisjointRows {
       memset(static_cast<void*>(static_cast<S*>(p.gx) + rows.first + j * width + seen), 0, size_t(width - seen) * sizeof(S));
   }
 
-  struct Rows {
-    int64_t row_tap, count, first, out, saved;
+  // Where some rows begin: in their windows, among the elements, and in the rows of outputs that they share.
+  struct Start {
+    int64_t row_tap, first, out, saved;
   };
 
-  FASTPOOL_HD Prepared<V> outputs_at(const Place& at, const Rows& rows, int64_t done, int64_t count) const {
+  FASTPOOL_HD Prepared<V> outputs_at(const Place& at, const Start& rows, int64_t done, int64_t count) const {
     Facts<V> facts;
     if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, done, L / 2);
     if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, level.bin(at.o) + done, false, count);
@@ -195,7 +196,7 @@ class DisjointRows {
 
   // Row `j` of a tile's elements, the first in column `begin`; `existing` of them are there.
   template <int stride>
-  FASTPOOL_HD void run_tile(const Rows& rows, int64_t j, int64_t begin, const Prepared<V>& output, int64_t existing) const {
+  FASTPOOL_HD void run_tile(const Start& rows, int64_t j, int64_t begin, const Prepared<V>& output, int64_t existing) const {
     const int64_t element = rows.first + j * p.extent[2] + begin;
     V part[stride];
     if constexpr (Gradient::uses_input) load_phases(static_cast<const S*>(p.x) + element, part, existing);

@@ -128,7 +128,8 @@ class Flat {
 
   template <class U>
   FASTPOOL_HD auto halved(const Part<U>& x) const {
-    return merged(Part(x.value[0].lo, x.value[1].lo, x.tap.lo), Part(x.value[0].hi, x.value[1].hi, x.tap.hi));
+    using Half = Part<decltype(U::lo)>;
+    return merged(Half(x.value[0].lo, x.value[1].lo, x.tap.lo), Half(x.value[0].hi, x.value[1].hi, x.tap.hi));
   }
 
   // The same of what is no mere sum: it takes memory instead of registers.
