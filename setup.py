@@ -107,7 +107,7 @@ def extension() -> cpp_extension.CppExtension:
     cxx += ["-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
     # GCC collects its garbage later: a tenth of the time to compile. Clang does not know it.
     cxx += ["--param=ggc-min-heapsize=600000", "-Wno-unused-command-line-argument"]
-    # A copy in pieces smaller than the register that reads it next waits for the pieces to leave the processor: gradients
+    # A copy in pieces smaller than the register that reads it next waits until they have left the processor: gradients
     # of 2x2 averages took twice as long.
     whole_moves = ["-mmove-max=512", "-mstore-max=512"]
     cxx += whole_moves if accepts(*whole_moves) else []
