@@ -149,7 +149,7 @@ struct Lanes<T, L, true> {
   }
 };
 
-// More lanes than a register holds: two halves.
+// More lanes than a register holds: two halves. Braces compute the lower one first: memory is best read upwards.
 template <class T, int L>
 struct Lanes<T, L, false> {
   using Signed = typename Integer<T>::Signed;
@@ -165,9 +165,9 @@ struct Lanes<T, L, false> {
   FASTPOOL_HD Lanes(Half lo, Half hi) : lo(lo), hi(hi) {}
 
 #define FASTPOOL_OPERATOR(op) \
-  friend FASTPOOL_HD Lanes operator op(Lanes a, Lanes b) { return Lanes(a.lo op b.lo, a.hi op b.hi); }
+  friend FASTPOOL_HD Lanes operator op(Lanes a, Lanes b) { return Lanes{a.lo op b.lo, a.hi op b.hi}; }
 #define FASTPOOL_COMPARISON(op) \
-  friend FASTPOOL_HD Other operator op(Lanes a, Lanes b) { return Other(a.lo op b.lo, a.hi op b.hi); }
+  friend FASTPOOL_HD Other operator op(Lanes a, Lanes b) { return Other{a.lo op b.lo, a.hi op b.hi}; }
   FASTPOOL_OPERATOR(+)
   FASTPOOL_OPERATOR(-)
   FASTPOOL_OPERATOR(*)
@@ -210,7 +210,7 @@ FASTPOOL_HD Lanes<T, L, true> select(Lanes<M, L, true> mask, Lanes<T, L, true> a
 }
 template <class M, class T, int L>
 FASTPOOL_HD Lanes<T, L, false> select(Lanes<M, L, false> mask, Lanes<T, L, false> a, Lanes<T, L, false> b) {
-  return Lanes<T, L, false>(select(mask.lo, a.lo, b.lo), select(mask.hi, a.hi, b.hi));
+  return Lanes<T, L, false>{select(mask.lo, a.lo, b.lo), select(mask.hi, a.hi, b.hi)};
 }
 template <class T, int L>
 FASTPOOL_HD Lanes<T, L, true> larger_of(Lanes<T, L, true> a, Lanes<T, L, true> b) {
@@ -225,7 +225,7 @@ FASTPOOL_HD Lanes<T, L, true> larger_of(Lanes<T, L, true> a, Lanes<T, L, true> b
 }
 template <class T, int L>
 FASTPOOL_HD Lanes<T, L, false> larger_of(Lanes<T, L, false> a, Lanes<T, L, false> b) {
-  return Lanes<T, L, false>(larger_of(a.lo, b.lo), larger_of(a.hi, b.hi));
+  return Lanes<T, L, false>{larger_of(a.lo, b.lo), larger_of(a.hi, b.hi)};
 }
 template <class T, int L>
 FASTPOOL_HD T first_lane(Lanes<T, L> x) {
