@@ -2,6 +2,8 @@ import pytest
 import torch
 from comparison import COUNTS
 
+import fastpool._C as extension
+
 
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(
@@ -18,3 +20,10 @@ def poisoned_memory_and_global_state():
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
+
+
+@pytest.fixture
+def restored_hooks():
+    yield
+    extension.set_cpu_capability(None)
+    extension.set_schedule(None)

@@ -84,13 +84,6 @@ def test_threads_and_runs(name, layout):
         check_same(everything(case, x), expected, f"{case} {dtype} {layout} {threads} threads")
 
 
-@pytest.fixture
-def restored_hooks():
-    yield
-    extension.set_cpu_capability(None)
-    extension.set_schedule(None)
-
-
 PATHS = [("baseline", "direct"), ("baseline", "tiled"), ("avx2", "tiled"), ("avx512", "tiled")]
 
 

@@ -1,6 +1,5 @@
 #include "ops/plan.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <atomic>
@@ -255,21 +254,8 @@ static void ask_for_huge_pages(const Tensor& tensor) {
 }
 
 Tensor new_result(const Tensor& like, const std::vector<int64_t>& sizes, bool channels_last, std::optional<ScalarType> dtype) {
-  const size_t rank = sizes.size();
-  std::vector<int64_t> strides(rank);
-  int64_t step = 1;
-  if (channels_last) step = sizes[1], strides[1] = 1;
-  for (size_t a = rank; a-- > 0;) {
-    if (channels_last && a == 1) continue;
-    strides[a] = step;
-    step *= larger(sizes[a], int64_t(1));
-  }
-  // torch::stable::empty finds its operator by name, which takes longer than small poolings.
-  AtenTensorHandle handle = nullptr;
-  const auto device = like.device();
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(rank), sizes.data(), strides.data(), int32_t(dtype ? *dtype : like.scalar_type()),
-                                                  int32_t(device.type()), device.index(), &handle));
-  Tensor result(handle);
+  Tensor result = torch::stable::empty({sizes.data(), sizes.size()}, dtype ? *dtype : like.scalar_type(), std::nullopt, like.device(),
+                                       std::nullopt, format(int64_t(sizes.size()), channels_last));
   ask_for_huge_pages(result);
   return result;
 }
