@@ -1,5 +1,6 @@
 #include "core/lookup.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "cpu/run.h"
@@ -85,6 +86,36 @@ static void look_up_run(const Problem& p, const Level& level, const Place& at, i
   }
 }
 
+// The positions that one-byte taps stand for, of windows that have the same offsets. Every code has an entry, so that
+// nothing is asked of an output.
+class Codes {
+ public:
+  void set(const std::vector<int64_t>& offsets) {
+    taps_ = int64_t(offsets.size());
+    std::copy(offsets.begin(), offsets.end(), entry_);
+    std::fill(entry_ + taps_, entry_ + kCodes, 0);
+  }
+  void put(const Problem& p, const Level& level, Place at, int64_t count, bool channels) {
+    const Run<Indices, uint8_t> run(p, level, at, channels);
+    int64_t i = 0;
+    // Where nothing was selected, windows that begin in the padding of their row have offsets of their own.
+    for (const int64_t padded = ceil_div(level.grid.axis[2].before, larger(run.first_step, 1)); !channels && i < smaller(padded, count); ++i)
+      index_one(p, level, {at.n, at.c, {at.o[0], at.o[1], i}});
+    if (!channels) at.o[2] = smaller(i, count - 1);
+    const int64_t none = level.grid.first_position(at.o) - level.grid.origin(at.o);
+    if (taps_ < kCodes && entry_[kCodes - 1] != none) std::fill(entry_ + taps_, entry_ + kCodes, none);
+    int64_t* y = run.lookup.y + i * run.out_step;
+    const uint8_t* taps = run.taps + i * run.tap_step;
+    for (int64_t first = run.first + i * run.first_step; i < count; ++i, first += run.first_step, y += run.out_step, taps += run.tap_step)
+      *y = first + entry_[*taps];
+  }
+
+  static constexpr int64_t kCodes = 256;
+
+ private:
+  int64_t taps_ = 0, entry_[kCodes] = {};
+};
+
 // Runs go over channels where those are neighbours, and in bins, which have offsets of their own.
 static bool runs_over_channels(const Problem& p) {
   const Grid& grid = p.levels->grid;
@@ -100,13 +131,23 @@ static void look_up_rows(const Problem& p, int64_t begin, int64_t end) {
   const int64_t planes = channels ? 1 : p.channels, height = grid.axis[1].out, width = grid.axis[2].out;
   const int64_t runs = channels ? width : 1, count = channels ? p.channels : width, first[3] = {0, 0, 0};
   const bool pays = grid.taps(first) <= count * (slides ? runs * (end - begin) : 1);  // to find offsets for so many
+  const bool codes_pay = std::is_same_v<Lookup, Indices> && p.tap_bytes == 1 && pays && (slides || count >= Codes::kCodes);
   std::vector<int64_t> offsets;
-  if (pays && slides) find_offsets(grid, first, offsets);
+  Codes codes;
+  const auto find = [&](const int64_t o[3]) {
+    find_offsets(grid, o, offsets);
+    if (codes_pay) codes.set(offsets);
+  };
+  if (pays && slides) find(first);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row = unit % grid.rows(), plane = unit / grid.rows();
     for (int64_t r = 0; r < runs; ++r) {
       const Place at{plane / planes, plane % planes, {row / height, row % height, r}};
-      if (pays && !slides) find_offsets(grid, at.o, offsets);
+      if (pays && !slides) find(at.o);
+      if (codes_pay) {
+        codes.put(p, level, at, count, channels);
+        continue;
+      }
       p.tap_bytes == 1 ? look_up_run<Lookup, uint8_t>(p, level, at, count, channels, offsets)
                        : look_up_run<Lookup, int32_t>(p, level, at, count, channels, offsets);
     }
