@@ -105,7 +105,7 @@ struct Grid {
       apart &= a.adaptive() ? a.in >= 3 * a.out || a.in == a.out : a.stride >= a.extent();
       if (&a != axis + 2) rows *= a.adaptive() ? a.in / a.out : a.kernel;
     }
-    return apart && values > 0 && rows >= (values == 1 ? 3 : 12);
+    return apart && values > 0 && rows >= (values == 1 ? 3 : 10);
   }
 
   FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {

@@ -98,6 +98,7 @@ template <class Reducer>
 constexpr ReducerTraits forward_traits = {.draws = Reducer::uses_uniform,
                                           .sums = Reducer::is_sum,
                                           .parts = Reducer::parts,
+                                          .several_passes = Reducer::passes > 1,
                                           .any_order = Reducer::any_order,
                                           .two_results = Reducer::has_second};
 

@@ -72,6 +72,18 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
 static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
 
+// So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
+// transposed. Milliseconds for (32, 64, 112, 112) float32 on two threads of AVX-512, as rows and transposed: averages 3x3
+// stride 3 12.6 and 5.2, 5x5 stride 3 32 and 7, 8x8 stride 8 15.8 and 5.0, but 4x4 stride 4 2.4 and 5.8; draws 4x4 stride 4
+// 20.6 and 8.6, 5x5 stride 2 29.6 and 20.2, but 3x3 stride 2 9.9 and 13.4; draws by soft-max 4x4 stride 4 40 and 14, but 3x3
+// stride 2 20 and 32. Averages of rows of 8000 and 100000, 3 wide stride 3, 28 and 19, 4.6 and 10.5.
+constexpr int64_t kMostTransposed = 8192;
+static bool walks_badly(const Grid& grid, bool several_passes) {
+  const Axis& w = grid.axis[2];
+  const bool gathers = w.stride == 3 || w.stride > 4, repeats = several_passes && (w.stride > 2 || w.kernel > 3);
+  return (gathers || repeats) && grid.axis[0].kernel * grid.axis[1].kernel * w.in <= kMostTransposed;
+}
+
 // Backward. Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75
 // ns, 28 columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28
 // columns 2.0 and 1.4; 3x3 stride 1, 28 columns 3.1 and 3.7, 20 columns 4.5 and 4.0.
@@ -123,7 +135,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::planes;
   else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
-  else if (sliding && largest <= kMostSequentialTaps && !(planes && is_narrow(axis[2])))
+  else if (sliding && largest <= kMostSequentialTaps && !(planes && (is_narrow(axis[2]) || walks_badly(level.grid, traits.several_passes))))
     level.forward = Schedule::rows;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;

@@ -40,12 +40,13 @@ Shape shape_of(const int64_t* sizes, int64_t rank);
 
 // What decides the schedule besides the shape.
 struct ReducerTraits {
-  bool draws = false;        // running sums in row-major order, or in classes
-  bool sums = false;         // nothing but sums
-  int parts = 0;             // values that a part of a window comes to, where it may be reduced first
-  bool any_order = false;    // with the same bits, whatever the order
-  bool selects = false;      // a gradient of selections
-  bool two_results = false;  // a second value per bin; in a pyramid it fills a second set of channels
+  bool draws = false;           // running sums in row-major order, or in classes
+  bool sums = false;            // nothing but sums
+  int parts = 0;                // values that a part of a window comes to, where it may be reduced first
+  bool several_passes = false;  // over a window
+  bool any_order = false;       // with the same bits, whatever the order
+  bool selects = false;         // a gradient of selections
+  bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
 };
 
 // One input's problem. `levels` belongs to it, so a Plan is moved, never copied.

@@ -151,7 +151,7 @@ class Channels {
   }
 
  private:
-  static constexpr int64_t kFewTaps = 9, kSmallWindow = 16 << 10;
+  static constexpr int64_t kFewTaps = 25, kSmallWindow = 16 << 10;
   // Within the caches, states that go to memory and back after a few elements take longer than the walk from window to window.
   static constexpr int64_t kWideWindow = 8, kMostStates = 128 << 10;
   // Several passes over nine registers are slow to compile and no faster.
@@ -236,13 +236,14 @@ class Channels {
         });
       }
     };
-    constexpr bool in_registers = sizeof(State) <= 6 * sizeof(V);
-    if constexpr (!in_registers) return walk(states);
-    State held[tiles];  // in registers, which the compiler does not see of the others; to copy a larger state takes longer than the walk
+    if constexpr (!kInRegisters) return walk(states);
+    State held[tiles];
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = states[t]; });
     walk(held);
     unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
   }
+  // Whether a walk is worth a copy of the state, which the compiler sees that registers can hold.
+  static constexpr bool kInRegisters = sizeof(State) <= 6 * sizeof(V);
 
   // The same for `count` tiles from channel `first` on, two at a time; `ahead` bytes for each.
   template <int pass>
@@ -270,9 +271,29 @@ class Channels {
     template <int pass>
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
-      for (int64_t i = 0; i < window.d.count; ++i)
-        for (int64_t j = 0; j < window.h.count; ++j)
-          self.template walk_row<pass, 1>(&state, &part, lines, window, i, j, 0, window.w.count, ahead, kAhead);
+      if constexpr (!kInRegisters) return walk<pass>(state);
+      State held = state;
+      walk<pass>(held);
+      state = held;
+    }
+    template <int pass>
+    FASTPOOL_HD void walk(State& held) const {
+      const Span &d = window.d, &h = window.h, &w = window.w;
+      const int64_t position = lines.step, step = w.step * position, line = h.step * lines.width * position;
+      const S* slice = lines.x + ((d.start * lines.height + h.start) * lines.width + w.start) * position + part.c;
+      int64_t first_tap = ((d.first * h.size) + h.first) * w.size + w.first;
+      for (int64_t i = 0; i < d.count; ++i, slice += d.step * lines.height * lines.width * position, first_tap += h.size * w.size) {
+        const S* row = slice;
+        int64_t tap = first_tap;
+        for (int64_t j = 0; j < h.count; ++j, row += line, tap += w.size) {
+          const S* from = row;
+          for (int64_t k = 0; k < w.count; ++k, from += step) {
+            if constexpr (pass == 0) ask_for(from, ahead);
+            const S* x = from > self.last ? self.tail + (from - self.last) : from;
+            held.template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+          }
+        }
+      }
     }
   };
 
@@ -297,7 +318,7 @@ class Channels {
       const Facts<V> facts = facts_at(at, part, bin);
       State state;
       start(state, window);
-      for_each_pass<0, Reducer::passes>(Passes{*this, lines, window, part, ahead_of(tile, channels), facts, state});
+      for_each_pass<0, Reducer::passes>(Passes{*this, lines, window, part, far_away ? ahead_of(tile, channels) : 0, facts, state});
       finish(at, part, window, facts, state);
     }
   }
@@ -358,7 +379,8 @@ class Channels {
     const bool begins = slice == d.first && line == h.first;
     const bool ends = slice == d.first + d.count - 1 && line == h.first + h.count - 1;
     if (Reducer::uses_divisor && ends) divisors.move_to(at.o);
-    const int64_t positions = larger(kSmallWindow / (channels * int64_t(sizeof(S))), 1);
+    // A copy of the states takes as long as a few positions.
+    const int64_t positions = larger(4 * kSmallWindow / (channels * int64_t(sizeof(S))), 1);
     State* state = states + OutputRows(level.grid).slot(at.o[0], at.o[1]) * axis[2].out * tiles;
     for (at.o[2] = 0; at.o[2] < axis[2].out; ++at.o[2], state += tiles) {
       const int64_t o = at.o[2];
