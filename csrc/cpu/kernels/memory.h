@@ -144,6 +144,21 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
   }
 }
 
+#if FASTPOOL_VECTOR_BYTES > 16
+// A register of `bytes`, which was stored at `from` a moment ago and never gets there.
+template <int bytes>
+FASTPOOL_HD void stream(void* to, const void* from) {
+  if constexpr (bytes == 16)
+    _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
+  else if constexpr (bytes == 32)
+    _mm256_stream_si256(static_cast<__m256i*>(to), _mm256_loadu_si256(static_cast<const __m256i*>(from)));
+#if FASTPOOL_VECTOR_BYTES == 64
+  else
+    _mm512_stream_si512(static_cast<__m512i*>(to), _mm512_loadu_si512(from));
+#endif
+}
+#endif
+
 // The same past the caches, where the address allows it. Ends with end_stores_past().
 template <class S, class T, int L>
 FASTPOOL_HD void store_past(S* to, Lanes<T, L> lanes) {
@@ -152,14 +167,11 @@ FASTPOOL_HD void store_past(S* to, Lanes<T, L> lanes) {
     store_past(to + L / 2, lanes.hi);
   } else {
 #if FASTPOOL_VECTOR_BYTES > 16
-    if constexpr (std::is_same_v<S, T>)
-      if (reinterpret_cast<uintptr_t>(to) % kRegisterBytes == 0) {
-#if FASTPOOL_VECTOR_BYTES == 64
-        return _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)lanes.v);
-#else
-        return _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)lanes.v);
-#endif
-      }
+    if (reinterpret_cast<uintptr_t>(to) % (L * sizeof(S)) == 0) {
+      S narrow[L];
+      store(narrow, lanes);
+      return stream<sizeof(narrow)>(to, narrow);
+    }
 #endif
     store(to, lanes);
   }
