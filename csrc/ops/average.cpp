@@ -21,7 +21,7 @@ static Tensor avg_pool(Tensors inputs, Ints window, int64_t order, bool count_in
 
 static Tensors avg_pool_backward(Tensor grad, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order, bool count_include_pad,
                                  int64_t divisor_override) {
-  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {.sums = true});
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {.shares = true});
   return call.for_each_input(std::nullopt, [&](Problem& p, int64_t) {
     set_divisor(p, count_include_pad, divisor_override);
     run_backward<AverageGradient>(p, call.grad);

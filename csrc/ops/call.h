@@ -96,7 +96,6 @@ Tensor nothing(const Tensor& like, std::optional<torch::headeronly::ScalarType> 
 
 template <class Reducer>
 constexpr ReducerTraits forward_traits = {.draws = Reducer::uses_uniform,
-                                          .sums = Reducer::is_sum,
                                           .parts = Reducer::parts,
                                           .several_passes = Reducer::passes > 1,
                                           .any_order = Reducer::any_order,

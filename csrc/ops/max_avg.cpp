@@ -24,7 +24,8 @@ static std::tuple<Tensor, Tensor, Tensor> max_avg_pool(Tensors inputs, Ints wind
 
 static Tensors max_avg_pool_backward(Tensor grad, std::optional<Tensor> grad_average, Tensor taps, Ints sizes, int64_t rank, Ints layouts,
                                      Ints window, int64_t order) {
-  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {.two_results = true});
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order,
+                          {.shares = true, .two_results = true});
   STD_TORCH_CHECK(call.geometry.is_map() == grad_average.has_value(), "fastpool: grad_average goes with maps");
   std::optional<Tensor> average;
   if (grad_average) {
@@ -60,7 +61,7 @@ static std::tuple<Tensor, Tensor, Tensor> mixed_pool(Tensors inputs, std::option
 
 static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tensor> alpha, double alpha_value, Ints sizes, int64_t rank,
                                    Ints layouts, Ints window, int64_t order) {
-  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {});
+  const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order, {.shares = true});
   const Alpha mixture(alpha, alpha_value, call.grad, call.geometry);
   return call.for_each_input(call.dense_taps(taps), [&](Problem& p, int64_t row) {
     p.mixes = true;

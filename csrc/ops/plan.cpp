@@ -139,13 +139,13 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::rows;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;
-  const bool repeats = traits.sums && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
+  const bool repeats = traits.shares && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
   const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && (repeats || axis[2].kernel > 2 * axis[2].out));
   if (traits.selects)
     level.backward = alone && compares_taps(level.grid, channels_last) ? Schedule::rows : Schedule::scatter;
   else if (channels_last)
     level.backward = Schedule::rows;
-  else if (planes && (has_narrow_gradient(level.grid, alone, traits.sums) || (!sliding && smallest_width < kNarrowBin)))
+  else if (planes && (has_narrow_gradient(level.grid, alone, traits.shares) || (!sliding && smallest_width < kNarrowBin)))
     level.backward = Schedule::planes;
   else if (wide || !sliding || !alone)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;

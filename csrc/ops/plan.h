@@ -41,11 +41,11 @@ Shape shape_of(const int64_t* sizes, int64_t rank);
 // What decides the schedule besides the shape.
 struct ReducerTraits {
   bool draws = false;           // running sums in row-major order, or in classes
-  bool sums = false;            // nothing but sums
   int parts = 0;                // values that a part of a window comes to, where it may be reduced first
   bool several_passes = false;  // over a window
   bool any_order = false;       // with the same bits, whatever the order
   bool selects = false;         // a gradient of selections
+  bool shares = false;          // a gradient that elements of a window share, but for a selected one
   bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
 };
 

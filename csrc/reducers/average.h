@@ -43,6 +43,10 @@ struct AverageGradient : Gradient {
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem&) {
+    return share(slot);
+  }
+  template <class V>
+  static FASTPOOL_HD V share(const Slot<V>& slot) {
     return slot.a;
   }
 };

@@ -101,7 +101,11 @@ struct MaxAverageGradient : Gradient {
   }
   template <class V>
   static FASTPOOL_HD V term(V, Tap<V> here, const Slot<V>& slot, Tap<V> tap, const Problem&) {
-    return select(tap == here, slot.a, slot.b);
+    return select(tap == here, slot.a, share(slot));
+  }
+  template <class V>
+  static FASTPOOL_HD V share(const Slot<V>& slot) {
+    return slot.b;
   }
 };
 

@@ -60,7 +60,8 @@ struct StateDefaults {
 };
 
 // The gradient side: one term for every pair of an input element and an output that sees it.
-// `prepare` turns what is known of an output into a Slot once; `term` is evaluated for each element.
+// `prepare` turns what is known of an output into a Slot once; `term` is evaluated for each element. Where those of a window
+// get the same but for the one at its tap, `share` is what they get.
 struct Gradient {
   static constexpr int slots = 1;         // members of Slot that are used
   static constexpr bool selects = false;  // an output's gradient goes to the element at its tap, and to no other

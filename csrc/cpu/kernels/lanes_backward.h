@@ -159,7 +159,7 @@ class LanesBackward {
 
   static int64_t scratch_bytes(const Problem& p) {
     const int64_t channels = backward_units(p).most_channels();
-    int64_t bytes = RepeatedRows<Gradient>::scratch_bytes(p);
+    int64_t bytes = RepeatedRows::scratch_bytes(p);
     bytes += p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(S)) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l)
       bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
@@ -168,7 +168,9 @@ class LanesBackward {
   }
 
   LanesBackward(const Problem& p, Arena arena)
-      : p(p), repeated(p, arena), streams(p.lanes_are_channels && !repeated.any() && exceeds_caches<S>(p)) {
+      : p(p),
+        repeated(p, kShares<Gradient> && !Gradient::uses_taps, arena),
+        streams(p.lanes_are_channels && !repeated.any() && exceeds_caches<S>(p)) {
     const int64_t most_channels = backward_units(p).most_channels();
     stride = round_up(most_channels, L);
     levels = arena.take<Prepared>(p.level_count);
@@ -196,7 +198,7 @@ class LanesBackward {
 
  private:
   const Problem& p;
-  RepeatedRows<Gradient> repeated;
+  RepeatedRows repeated;
   bool streams;  // gradients that are not read again go past the caches
   int64_t stride;
   Prepared* levels;

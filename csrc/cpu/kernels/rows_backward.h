@@ -82,6 +82,11 @@ void each_tile(const Problem& p, const Units::Unit& unit, const Tile& tile) {
     for (int64_t begin = 0; begin < p.extent[2]; begin += kColumns) tile(c, Columns{begin, smaller(begin + kColumns, p.extent[2])});
 }
 
+// A row of outputs that sees the row at hand: where its slots are, and the first tap of that row in its windows.
+struct OutputRow {
+  int64_t at, tap;
+};
+
 // Sliding windows: lanes are elements a stride apart, so that every tap is seen by neighbouring outputs.
 template <class Gradient, class S>
 class SlidingBackward {
@@ -92,14 +97,15 @@ class SlidingBackward {
 
   static int64_t scratch_bytes(const Problem& p) {
     const Grid& grid = p.levels[0].grid;
-    return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2])) + OutputRows(grid).count() * int64_t(sizeof(Row)) + kSlack;
+    return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2])) + OutputRows(grid).count() * int64_t(sizeof(OutputRow)) +
+           kSlack;
   }
   SlidingBackward(const Problem& p, Arena arena)
       : p(p),
         level(p.levels[0]),
         w(level.grid.axis[2]),
         outputs(p, level, room(w), arena),
-        over(arena.take<Row>(OutputRows(level.grid).count())) {}
+        over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void run(const Units::Unit& unit) {
     each_tile(p, unit, [&](int64_t c, Columns tile) {
@@ -113,15 +119,11 @@ class SlidingBackward {
   }
 
  private:
-  // An output row that sees the row at hand, and the first tap of that row in its windows.
-  struct Row {
-    int64_t at, tap;
-  };
   const Problem& p;
   const Level& level;
   const Axis& w;
   PreparedRows<Gradient, S> outputs;
-  Row* over;
+  OutputRow* over;
   Columns columns{};
   int64_t origin = 0, count = 0;
 
@@ -210,48 +212,96 @@ class WideBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid) { return PreparedRows<Gradient, S>::scratch_bytes(grid, grid.axis[2].out); }
-  WideBackward(const Problem& p, const Level& level, Arena& arena) : p(p), level(level), outputs(p, level, level.grid.axis[2].out, arena) {}
+  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid) {
+    return PreparedRows<Gradient, S>::scratch_bytes(grid, grid.axis[2].out) + grid.axis[2].out * int64_t(sizeof(Span)) +
+           OutputRows(grid).count() * int64_t(sizeof(OutputRow)) + kSlack;
+  }
+  WideBackward(const Problem& p, const Level& level, Arena& arena)
+      : p(p),
+        level(level),
+        outputs(p, level, level.grid.axis[2].out, arena),
+        spans(arena.take<Span>(level.grid.axis[2].out)),
+        over(arena.take<OutputRow>(OutputRows(level.grid).count())) {
+    for (int64_t o = 0; o < level.grid.axis[2].out; ++o) spans[o] = level.grid.axis[2].window(o);
+  }
 
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
-    outputs.move_to(n, c, 0, level.grid.axis[2].covers(tile.begin).begin, level.grid.axis[2].covers(tile.end - 1).end);
+    seen = {level.grid.axis[2].covers(tile.begin).begin, level.grid.axis[2].covers(tile.end - 1).end};
+    outputs.move_to(n, c, 0, seen.begin, seen.end);
   }
 
-  // Adds to the sums of the columns of row i; L more than those may be touched.
-  void run(int64_t n, int64_t c, const int64_t i[2], T* sums) {
+  // Turns to row i.
+  void find_outputs(const int64_t i[2]) {
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
-    const Range outs{axis[2].covers(columns.begin).begin, axis[2].covers(columns.end - 1).end};
-    const SlotArrays<Gradient, T>& slots = outputs.arrays();
-    const S* x = static_cast<const S*>(p.x) + p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2]);
+    count = 0;
     for (int64_t o = d.begin; o < d.end; ++o)
       for (int64_t q = h.begin; q < h.end; ++q) {
-        const int64_t row_tap = axis[0].tap_of(o, i[0]) * axis[1].taps(q) + axis[1].tap_of(q, i[1]), row = outputs.row(o, q);
-        if (axis[0].tap_of(o, i[0]) < 0 || axis[1].tap_of(q, i[1]) < 0) continue;
-        for (int64_t out = outs.begin; out < outs.end; ++out) {
-          const Span span = axis[2].window(out);
-          const int64_t begin = larger(span.start, columns.begin), end = smaller(span.start + span.count, columns.end);
-          const Prepared<V> output = slots.spread(row + out);
-          const Tap<T> here = Tap<T>(row_tap * span.size + span.first - span.start);
-          for (int64_t j = begin; j < end; j += L) {
-            const Tap<V> lane = Tap<V>::iota(Tap<T>(j));
+        const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
+        if (tap_d >= 0 && tap_h >= 0) over[count++] = {outputs.row(o, q), tap_d * axis[1].taps(q) + tap_h};
+      }
+  }
+
+  // Adds to the sums of its columns; L more than those may be touched. Where elements share, all get their share.
+  void run(int64_t n, int64_t c, const int64_t i[2], T* sums) const {
+    const SlotArrays<Gradient, T>& slots = outputs.arrays();
+    const S* x = static_cast<const S*>(p.x) + p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2]);
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t out = seen.begin; out < seen.end; ++out) {
+        const Span& span = spans[out];
+        const int64_t begin = larger(span.start, columns.begin), end = smaller(span.start + span.count, columns.end);
+        const Prepared<V> output = slots.spread(over[r].at + out);
+        const Tap<T> here = Tap<T>(over[r].tap * span.size + span.first - span.start);
+        for (int64_t j = begin; j < end; j += L) {
+          V term;
+          if constexpr (kShares<Gradient>) {
+            term = Gradient::share(output.slot);
+          } else {
             V element(T(0));
             if (Gradient::uses_input) element = end - j >= L ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
-            const V term = Gradient::term(element, lane + Tap<V>(here), output.slot, output.tap, p);
-            T* sum = sums + j - columns.begin;
-            const Mask<V> seen = Tap<V>::iota() < Tap<V>(Tap<T>(smaller(end - j, L)));
-            store(sum, load<T, L>(sum) + select(seen, term, V(T(0))));
+            term = Gradient::term(element, Tap<V>::iota(Tap<T>(j)) + Tap<V>(here), output.slot, output.tap, p);
           }
+          T* sum = sums + j - columns.begin;
+          const Mask<V> inside = Tap<V>::iota() < Tap<V>(Tap<T>(smaller(end - j, L)));
+          store(sum, load<T, L>(sum) + select(inside, term, V(T(0))));
         }
       }
+  }
+
+  // Calls again(row, j) for the columns that outputs selected in the row at hand or the next ones, `rows` in all.
+  template <class Again>
+  void each_selected(int64_t rows, const Again& again) const {
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t out = seen.begin; out < seen.end; ++out) {
+        const Span& span = spans[out];
+        const int64_t tap = int64_t(outputs.arrays().taps[over[r].at + out]) - over[r].tap * span.size;
+        if (tap < 0 || tap >= rows * span.size) continue;
+        const int64_t row = uint32_t(tap) / uint32_t(span.size), j = span.start + tap - row * span.size - span.first;
+        if (j >= larger(span.start, columns.begin) && j < smaller(span.start + span.count, columns.end)) again(row, j);
+      }
+  }
+  // Adds the terms of column j of one of those rows to a sum.
+  T add_terms(int64_t row, int64_t j, T sum) const {
+    const Range outs = level.grid.axis[2].covers(j);
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t out = outs.begin; out < outs.end; ++out) {
+        const Span& span = spans[out];
+        sum = sum + outputs.arrays().one_term(p, Tap<T>((over[r].tap + row) * span.size + span.first + j - span.start), over[r].at + out);
+      }
+    return sum;
   }
 
  private:
   const Problem& p;
   const Level& level;
   PreparedRows<Gradient, S> outputs;
+  Span* spans;  // of the outputs of a row
   Columns columns{};
+  Range seen{};  // outputs that see those
+  // Rows of outputs that see the row at hand.
+  OutputRow* over;
+  int64_t count = 0;
 };
 
 // All levels add to the sums of one row after another.
@@ -262,12 +312,12 @@ class LevelsBackward {
   static constexpr int L = kLanes<T>;
 
   static int64_t scratch_bytes(const Problem& p) {
-    int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + RepeatedRows<Gradient>::scratch_bytes(p) + kSlack;
+    int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + RepeatedRows::scratch_bytes(p) + kSlack;
     for (int32_t l = 0; l < p.level_count; ++l) bytes += int64_t(sizeof(Wide)) + 64 + Wide::scratch_bytes(p.levels[l].grid);
     return bytes;
   }
   LevelsBackward(const Problem& p, Arena arena)
-      : p(p), repeated(p, arena), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
+      : p(p), repeated(p, kShares<Gradient>, arena), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
   }
 
@@ -275,16 +325,23 @@ class LevelsBackward {
     each_tile(p, unit, [&](int64_t c, Columns tile) {
       const int64_t count = tile.end - tile.begin;
       for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(unit.n, c, tile);
-      for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
+      for (int64_t row = unit.first_row, rows; row < unit.last_row; row += rows) {
         const int64_t i[2] = {row / p.extent[1], row % p.extent[1]};
         S* to = static_cast<S*>(p.gx) + p.input.at(unit.n, c, row * p.extent[2]) + tile.begin;
-        if (row > unit.first_row && repeated.holds(row)) {
-          memcpy(static_cast<void*>(to), to - p.extent[2], size_t(count) * sizeof(S));
-          continue;
-        }
         fill_run(sums, T(0), count + L);
-        for (int32_t l = 0; l < p.level_count; ++l) levels[l].run(unit.n, c, i, sums);
-        for (int64_t j = 0; j < count; j += L) store_part(to + j, 1, load<T, L>(sums + j), smaller(L, count - j));
+        for (int32_t l = 0; l < p.level_count; ++l) {
+          levels[l].find_outputs(i);
+          levels[l].run(unit.n, c, i, sums);
+        }
+        for (rows = 0; rows == 0 || (row + rows < unit.last_row && repeated.holds(row + rows)); ++rows)
+          for (int64_t j = 0; j < count; j += L) store_part(to + rows * p.extent[2] + j, 1, load<T, L>(sums + j), smaller(L, count - j));
+        if constexpr (kShares<Gradient> && Gradient::uses_taps)
+          for (int32_t l = 0; l < p.level_count; ++l)
+            levels[l].each_selected(rows, [&](int64_t r, int64_t j) {
+              T sum(0);
+              for (int32_t m = 0; m < p.level_count; ++m) sum = levels[m].add_terms(r, j, sum);
+              to[r * p.extent[2] + j - tile.begin] = Narrow<S>::from(sum);
+            });
       }
     });
   }
@@ -292,7 +349,7 @@ class LevelsBackward {
  private:
   using Wide = WideBackward<Gradient, S>;
   const Problem& p;
-  RepeatedRows<Gradient> repeated;
+  RepeatedRows repeated;
   T* sums;
   Wide* levels;
 

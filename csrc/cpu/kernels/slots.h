@@ -65,6 +65,10 @@ struct SlotArrays {
     return {{V(values[0][at]), V(values[Gradient::slots > 1 ? 1 : 0][at]), V(values[Gradient::slots > 2 ? 2 : 0][at])},
             Tap<V>(marks ? taps[at] : Tap<T>(0))};
   }
+  // The term of an element that was selected or shares.
+  FASTPOOL_HD T one_term(const Problem& p, Tap<T> here, int64_t at) const {
+    return Gradient::term(T(0), here, Slot<T>{values[0][at], values[Gradient::slots > 1 ? 1 : 0][at], T(0)}, taps[at], p);
+  }
   FASTPOOL_HD V term(const Problem& p, V x, Tap<V> here, int64_t at) const {
     const V zero(T(0));
     Slot<V> slot{load<T, L>(values[0] + at), zero, zero};
@@ -94,16 +98,18 @@ struct OutputRows {
   }
 };
 
-// Which rows of the input have the gradient of the row before them: both are seen by the same outputs, all of whose
-// elements get the same.
+// Whether the elements of a window get the same, but for one that was selected.
 template <class Gradient>
+constexpr bool kShares = requires(Slot<float> slot) { Gradient::share(slot); };
+
+// Which rows of the input are seen by the same outputs as the row before them.
 class RepeatedRows {
  public:
   static int64_t scratch_bytes(const Problem& p) { return p.extent[1] + 64; }
-  RepeatedRows(const Problem& p, Arena& arena) : height(p.extent[1]), repeats(arena.take<bool>(height)) {
-    if (!alike) return;
+  // None, if they do not `matter`.
+  RepeatedRows(const Problem& p, bool matter, Arena& arena) : height(p.extent[1]), repeats(arena.take<bool>(height)) {
     for (int64_t j = 0; j < height; ++j) {
-      repeats[j] = j > 0;
+      repeats[j] = matter && j > 0;
       for (int32_t l = 0; l < p.level_count && repeats[j]; ++l) {
         const Axis& axis = p.levels[l].grid.axis[1];
         const Range now = axis.covers(j), before = axis.covers(j - 1);
@@ -111,15 +117,14 @@ class RepeatedRows {
       }
     }
   }
-  bool holds(int64_t row) const { return alike && repeats[row % height]; }
+  bool holds(int64_t row) const { return repeats[row % height]; }
   bool any() const {
     bool any = false;
-    for (int64_t j = 0; alike && j < height; ++j) any |= repeats[j];
+    for (int64_t j = 0; j < height; ++j) any |= repeats[j];
     return any;
   }
 
  private:
-  static constexpr bool alike = !Gradient::uses_taps && !Gradient::uses_input;
   int64_t height;
   bool* repeats;
 };
