@@ -247,6 +247,7 @@ class WideBackward {
   void run(int64_t n, int64_t c, const int64_t i[2], T* sums) const {
     const SlotArrays<Gradient, T>& slots = outputs.arrays();
     const S* x = static_cast<const S*>(p.x) + p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2]);
+    const S* last = static_cast<const S*>(p.x) + p.samples * p.channels * p.positions() - L;  // where all lanes may read
     for (int64_t r = 0; r < count; ++r)
       for (int64_t out = seen.begin; out < seen.end; ++out) {
         const Span& span = spans[out];
@@ -259,7 +260,7 @@ class WideBackward {
             term = Gradient::share(output.slot);
           } else {
             V element(T(0));
-            if (Gradient::uses_input) element = end - j >= L ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
+            if (Gradient::uses_input) element = x + j <= last ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
             term = Gradient::term(element, Tap<V>::iota(Tap<T>(j)) + Tap<V>(here), output.slot, output.tap, p);
           }
           T* sum = sums + j - columns.begin;
