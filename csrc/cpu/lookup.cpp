@@ -75,45 +75,50 @@ struct Run {
   }
 };
 
+// Outputs begin … end - 1 of a run.
 template <class Lookup, class Tap>
-static void look_up_run(const Problem& p, const Level& level, const Place& at, int64_t count, bool channels,
+static void look_up_run(const Problem& p, const Level& level, const Place& at, int64_t begin, int64_t end, bool channels,
                         const std::vector<int64_t>& offsets) {
   const Run<Lookup, Tap> run(p, level, at, channels);
-  for (int64_t i = 0; (i = run.go_on(i, count, offsets)) < count; ++i) {
+  for (int64_t i = begin; (i = run.go_on(i, end, offsets)) < end; ++i) {
     Place one = at;
     (channels ? one.c : one.o[2]) += i;
     Lookup::one(p, level, one);
   }
 }
 
-// The positions that one-byte taps stand for, of windows that have the same offsets. Every code has an entry, so that
-// nothing is asked of an output.
+// The outputs of a run whose windows lose nothing to the padding.
+static Range whole_windows(const Level& level, const Place& at, int64_t count, bool channels) {
+  if (!level.clipped) return {0, count};
+  for (int a = 0; a < (channels ? 3 : 2); ++a) {
+    const Span span = level.grid.axis[a].window(at.o[a]);
+    if (span.count < span.size) return {0, 0};
+  }
+  if (channels) return {0, count};
+  const Axis& w = level.grid.axis[2];
+  const int64_t begin = smaller(ceil_div(w.before, w.stride), count), fits = w.in + w.before - w.extent();
+  return {begin, fits < 0 ? begin : larger(smaller(fits / w.stride + 1, count), begin)};
+}
+
+// The positions that one-byte taps of such windows stand for. Every code has an entry, so that nothing is asked of an output.
 class Codes {
  public:
-  void set(const std::vector<int64_t>& offsets) {
-    taps_ = int64_t(offsets.size());
-    std::copy(offsets.begin(), offsets.end(), entry_);
-    std::fill(entry_ + taps_, entry_ + kCodes, 0);
-  }
-  void put(const Problem& p, const Level& level, Place at, int64_t count, bool channels) {
-    const Run<Indices, uint8_t> run(p, level, at, channels);
-    int64_t i = 0;
-    // Where nothing was selected, windows that begin in the padding of their row have offsets of their own.
-    for (const int64_t padded = ceil_div(level.grid.axis[2].before, larger(run.first_step, 1)); !channels && i < smaller(padded, count); ++i)
-      index_one(p, level, {at.n, at.c, {at.o[0], at.o[1], i}});
-    if (!channels) at.o[2] = smaller(i, count - 1);
-    const int64_t none = level.grid.first_position(at.o) - level.grid.origin(at.o);
-    if (taps_ < kCodes && entry_[kCodes - 1] != none) std::fill(entry_ + taps_, entry_ + kCodes, none);
-    int64_t* y = run.lookup.y + i * run.out_step;
-    const uint8_t* taps = run.taps + i * run.tap_step;
-    for (int64_t first = run.first + i * run.first_step; i < count; ++i, first += run.first_step, y += run.out_step, taps += run.tap_step)
-      *y = first + entry_[*taps];
-  }
+  static constexpr int64_t kCount = 256;
 
-  static constexpr int64_t kCodes = 256;
+  void set(const std::vector<int64_t>& offsets) {
+    std::fill(std::copy(offsets.begin(), offsets.end(), offset_), offset_ + kCount, 0);  // none: a window's first element
+  }
+  void look_up(const Problem& p, const Level& level, const Place& at, Range outputs, bool channels) const {
+    const Run<Indices, uint8_t> run(p, level, at, channels);
+    int64_t* y = run.lookup.y + outputs.begin * run.out_step;
+    const uint8_t* taps = run.taps + outputs.begin * run.tap_step;
+    int64_t first = run.first + outputs.begin * run.first_step;
+    for (int64_t i = outputs.begin; i < outputs.end; ++i, first += run.first_step, y += run.out_step, taps += run.tap_step)
+      *y = first + offset_[*taps];
+  }
 
  private:
-  int64_t taps_ = 0, entry_[kCodes] = {};
+  int64_t offset_[kCount];
 };
 
 // Runs go over channels where those are neighbours, and in bins, which have offsets of their own.
@@ -131,12 +136,14 @@ static void look_up_rows(const Problem& p, int64_t begin, int64_t end) {
   const int64_t planes = channels ? 1 : p.channels, height = grid.axis[1].out, width = grid.axis[2].out;
   const int64_t runs = channels ? width : 1, count = channels ? p.channels : width, first[3] = {0, 0, 0};
   const bool pays = grid.taps(first) <= count * (slides ? runs * (end - begin) : 1);  // to find offsets for so many
-  const bool codes_pay = std::is_same_v<Lookup, Indices> && p.tap_bytes == 1 && pays && (slides || count >= Codes::kCodes);
+  const bool codes_pay = std::is_same_v<Lookup, Indices> && p.tap_bytes == 1 && pays && (slides || count >= Codes::kCount);
+  bool coded = false;
   std::vector<int64_t> offsets;
   Codes codes;
   const auto find = [&](const int64_t o[3]) {
     find_offsets(grid, o, offsets);
-    if (codes_pay) codes.set(offsets);
+    coded = codes_pay && int64_t(offsets.size()) <= Codes::kCount;
+    if (coded) codes.set(offsets);
   };
   if (pays && slides) find(first);
   for (int64_t unit = begin; unit < end; ++unit) {
@@ -144,12 +151,13 @@ static void look_up_rows(const Problem& p, int64_t begin, int64_t end) {
     for (int64_t r = 0; r < runs; ++r) {
       const Place at{plane / planes, plane % planes, {row / height, row % height, r}};
       if (pays && !slides) find(at.o);
-      if (codes_pay) {
-        codes.put(p, level, at, count, channels);
-        continue;
+      const Range whole = coded ? whole_windows(level, at, count, channels) : Range{0, 0};
+      if (whole.begin < whole.end) codes.look_up(p, level, at, whole, channels);
+      for (const Range part : {Range{0, whole.begin}, Range{whole.end, count}}) {
+        if (part.begin == part.end) continue;
+        p.tap_bytes == 1 ? look_up_run<Lookup, uint8_t>(p, level, at, part.begin, part.end, channels, offsets)
+                         : look_up_run<Lookup, int32_t>(p, level, at, part.begin, part.end, channels, offsets);
       }
-      p.tap_bytes == 1 ? look_up_run<Lookup, uint8_t>(p, level, at, count, channels, offsets)
-                       : look_up_run<Lookup, int32_t>(p, level, at, count, channels, offsets);
     }
   }
 }
