@@ -97,15 +97,18 @@ static bool has_narrow_gradient(const Grid& grid, bool alone, bool repeats) {
 
 // Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
 // milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
-// channels), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last 56x56 0.5 and 0.65.
-static bool compares_taps(const Grid& grid, bool channels_last) {
+// channels), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last 56x56 0.5 and 0.65. Channels-last
+// 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
+constexpr int64_t kManyChannels = 32;
+static bool compares_taps(const Grid& grid, bool channels_last, int64_t channels) {
   const Axis& w = grid.axis[2];
   int64_t taps = 1;
   for (const Axis& axis : grid.axis) {
     if (axis.adaptive() || axis.stride < axis.extent()) return false;
     taps *= axis.kernel;
   }
-  return taps <= 8 && w.dilation == 1 && (channels_last || (w.out >= 24 && w.before == 0 && (w.stride == 2 || w.stride == 4)));
+  return taps <= (channels_last && channels >= kManyChannels ? 64 : 8) && w.dilation == 1 &&
+         (channels_last || (w.out >= 24 && w.before == 0 && (w.stride == 2 || w.stride == 4)));
 }
 
 static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {
@@ -142,7 +145,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   const bool repeats = traits.shares && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
   const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && (repeats || axis[2].kernel > 2 * axis[2].out));
   if (traits.selects)
-    level.backward = alone && compares_taps(level.grid, channels_last) ? Schedule::rows : Schedule::scatter;
+    level.backward = alone && compares_taps(level.grid, channels_last, channels) ? Schedule::rows : Schedule::scatter;
   else if (channels_last)
     level.backward = Schedule::rows;
   else if (planes && (has_narrow_gradient(level.grid, alone, traits.shares) || (!sliding && smallest_width < kNarrowBin)))

@@ -34,6 +34,8 @@ class Scatter {
 
   void run(const Units::Unit& unit) const {
     if (p.lanes_are_channels) return run_rows(unit);
+    if (!narrows && p.bins == 1 && sources[0].elements && unit.last_row - unit.first_row == p.extent[0] * p.extent[1])
+      return run_planes(unit);
     for (int64_t c = 0; c < unit.channels; ++c) run_rows({unit.n, unit.c + c, 1, unit.first_row, unit.last_row});
   }
 
@@ -110,6 +112,17 @@ class Scatter {
         }
     begins[bin] = listed;
     return {&level, rows, elements, begins, alike};
+  }
+
+  // Planes that are one window each.
+  void run_planes(const Units::Unit& unit) const {
+    const Level& level = *sources[0].level;
+    const Held held{reinterpret_cast<Sum*>(static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0)), 0, unit.channels * p.positions()};
+    fill_zeros(held.first, held.size);
+    const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, 0);
+    const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + p.saved.at(unit.n, unit.c, 0);
+    add_outputs(held, sources[0].rows[0].origin, p.positions(), sources[0].elements, uint32_t(sources[0].begins[1]), taps, g,
+                unit.channels);
   }
 
   void run_rows(const Units::Unit& unit) const {
