@@ -41,11 +41,7 @@ class LaneTerms {
   }
 
  protected:
-  // An output row that sees the row at hand, and the first tap of that row in its windows.
-  struct Row {
-    int64_t at, tap;
-  };
-  Row* over;
+  OutputRow* over;
   int64_t count;
   const Problem& p;
   const Level& level;
@@ -57,7 +53,7 @@ class LaneTerms {
   LaneTerms(const Problem& p, const Level& level, int64_t channels, Arena& arena)
       : p(p), level(level), rows(level.grid), stride(round_up(channels, L)), slots(arena, rows.count() * level.grid.axis[2].out * stride) {
     const Axis& w = level.grid.axis[2];
-    over = arena.take<Row>(rows.count());
+    over = arena.take<OutputRow>(rows.count());
     covers = arena.take<Range>(w.in);
     for (int64_t i = 0; i < w.in; ++i) covers[i] = w.covers(i);
   }
@@ -93,14 +89,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
   }
 
   void move_to(const int64_t i[2]) {
-    const Axis* axis = level.grid.axis;
-    const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
-    count = 0;
-    for (int64_t o = d.begin; o < d.end; ++o)
-      for (int64_t q = h.begin; q < h.end; ++q) {
-        const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
-        if (tap_d >= 0 && tap_h >= 0) over[count++] = {row(o, q), tap_d * axis[1].taps(q) + tap_h};
-      }
+    count = list_rows(level.grid, i, over, [&](int64_t d, int64_t h) { return row(d, h); });
   }
 
  private:

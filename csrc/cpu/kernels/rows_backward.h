@@ -82,11 +82,6 @@ void each_tile(const Problem& p, const Units::Unit& unit, const Tile& tile) {
     for (int64_t begin = 0; begin < p.extent[2]; begin += kColumns) tile(c, Columns{begin, smaller(begin + kColumns, p.extent[2])});
 }
 
-// A row of outputs that sees the row at hand: where its slots are, and the first tap of that row in its windows.
-struct OutputRow {
-  int64_t at, tap;
-};
-
 // Sliding windows: lanes are elements a stride apart, so that every tap is seen by neighbouring outputs.
 template <class Gradient, class S>
 class SlidingBackward {
@@ -140,14 +135,8 @@ class SlidingBackward {
   // The gradients of one row's columns; `room` elements from the first one may be written.
   void run_row(int64_t n, int64_t c, int64_t row, int64_t room) {
     const int64_t i[2] = {row / p.extent[1], row % p.extent[1]}, element = p.input.at(n, c, row * p.extent[2]) + columns.begin;
-    const Axis* axis = level.grid.axis;
-    const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
-    count = 0;
-    for (int64_t o = d.begin; o < d.end; ++o)
-      for (int64_t q = h.begin; q < h.end; ++q) {
-        const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
-        if (tap_d >= 0 && tap_h >= 0) over[count++] = {outputs.row(o, q), (tap_d * axis[1].kernel + tap_h) * w.kernel};
-      }
+    count = list_rows(level.grid, i, over, [&](int64_t d, int64_t h) { return outputs.row(d, h); });
+    for (int64_t r = 0; r < count; ++r) over[r].tap *= w.kernel;  // the first tap of the row
     const S* x = static_cast<const S*>(p.x);
     if (Gradient::uses_input) x += element;
     S* to = static_cast<S*>(p.gx) + element;
@@ -233,14 +222,7 @@ class WideBackward {
 
   // Turns to row i.
   void find_outputs(const int64_t i[2]) {
-    const Axis* axis = level.grid.axis;
-    const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
-    count = 0;
-    for (int64_t o = d.begin; o < d.end; ++o)
-      for (int64_t q = h.begin; q < h.end; ++q) {
-        const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
-        if (tap_d >= 0 && tap_h >= 0) over[count++] = {outputs.row(o, q), tap_d * axis[1].taps(q) + tap_h};
-      }
+    count = list_rows(level.grid, i, over, [&](int64_t d, int64_t h) { return outputs.row(d, h); });
   }
 
   // Adds to the sums of its columns; L more than those may be touched. Where elements share, all get their share.

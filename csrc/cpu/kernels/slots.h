@@ -98,6 +98,24 @@ struct OutputRows {
   }
 };
 
+// A row of outputs that sees the row of the input at hand: where its slots are, and which row of taps that is for it.
+struct OutputRow {
+  int64_t at, tap;
+};
+// Lists those that see row i, whose slots are at row(d, h); returns how many there are.
+template <class Row>
+int64_t list_rows(const Grid& grid, const int64_t i[2], OutputRow* to, const Row& row) {
+  const Axis* axis = grid.axis;
+  const Range d = axis[0].covers(i[0]), h = axis[1].covers(i[1]);
+  int64_t count = 0;
+  for (int64_t o = d.begin; o < d.end; ++o)
+    for (int64_t q = h.begin; q < h.end; ++q) {
+      const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
+      if (tap_d >= 0 && tap_h >= 0) to[count++] = {row(o, q), tap_d * axis[1].taps(q) + tap_h};
+    }
+  return count;
+}
+
 // Whether the elements of a window get the same, but for one that was selected.
 template <class Gradient>
 constexpr bool kShares = requires(Slot<float> slot) { Gradient::share(slot); };
