@@ -26,13 +26,15 @@ def differentiable(result) -> list[torch.Tensor]:
 
 
 class Oracle:
-    """The first rival's results in float64 for the same input, random gradients for them, and the input's gradients."""
+    """The first rival's results in float64 for the same input, random gradients for them, and the input's gradients.
+    Of draws only the shape of the result is of use: that of the maxima."""
 
     def __init__(self, operation: Operation, layer: Layer, inputs, backward: bool):
         self.operation, self.layer, self.x = operation, layer, inputs[0]
         self.drawn = operation.check.startswith("drawn")
         wide = [t.double().requires_grad_(backward and not self.drawn) for t in inputs]
-        result = next(iter(operation.rivals.values()))(layer)(*wide)
+        reference = maximum if self.drawn else next(iter(operation.rivals.values()))
+        result = reference(layer)(*wide)
         self.results = [y.detach().to(self.x.dtype) if y.is_floating_point() else y for y in tensors(result)]
         self.gradients = [torch.randn_like(y) for y in differentiable(self.results)] if backward else []
         self.input_gradients = ()

@@ -58,10 +58,6 @@ def measure_in_turn(calls: dict, seconds: float, threads: int, device: str = "cp
     return {name: Times.of(found) for name, found in samples.items()}
 
 
-def measure(call, arguments: list[tuple], seconds: float, threads: int) -> Times:
-    return measure_in_turn({"": (call, arguments)}, seconds, threads)[""]
-
-
 def sample(call, arguments: list[tuple], seconds: float, threads: int, device: str) -> list[float]:
     """Times `call(*arguments[i])`, which has run before; on a GPU the arguments rotate."""
     if device == "cuda":
@@ -112,22 +108,32 @@ def write_huge_pages(nbytes):
     buffer[skip : skip + nbytes // 4].fill_(1.0)
 
 
-def floor_seconds(reads: list[torch.Tensor], writes: list[int], seconds: float, threads: int) -> float:
-    """Reading these tensors plus writing fresh outputs of these sizes in bytes."""
-    if reads[0].is_cuda:
-        return cuda_floor(sum(t.nbytes for t in reads) + sum(writes), seconds, reads[0].device)
-    total = 0.0
-    for tensor in reads:
-        buffer = whole_memory(tensor)
-        if tensor.nbytes < SMALLEST_PASS:
-            buffer = torch.ones(SMALLEST_PASS // 8, dtype=torch.int64)
-        total += measure(read, [(buffer,)], seconds, threads).median * tensor.nbytes / buffer.nbytes
-    # The faster of the two: malloc reuses freed pages below its threshold.
-    passes = [write_heap, write_huge_pages] if hasattr(mmap, "MADV_HUGEPAGE") else [write_heap]
-    for nbytes in writes:
-        size = max(nbytes, SMALLEST_PASS)
-        total += min(measure(write, [(size,)], seconds, threads).median for write in passes) * nbytes / size
-    return total
+class Floor:
+    """Reading these tensors plus writing fresh outputs of these sizes in bytes, as `calls` for measure_in_turn: they
+    take turns with the contenders, so that what disturbs the machine meets them too."""
+
+    def __init__(self, reads: list[torch.Tensor], writes: list[int]):
+        self.calls: dict = {}
+        # The fastest of the named calls, times a share of its bytes.
+        self.passes: list[tuple[list[str], float]] = []
+        for tensor in reads:
+            buffer = whole_memory(tensor)
+            if tensor.nbytes < SMALLEST_PASS:
+                buffer = torch.ones(SMALLEST_PASS // 8, dtype=torch.int64)
+            self.add([(read, buffer)], tensor.nbytes / buffer.nbytes)
+        # malloc reuses freed pages below its threshold.
+        ways = [write_heap, write_huge_pages] if hasattr(mmap, "MADV_HUGEPAGE") else [write_heap]
+        for nbytes in writes:
+            size = max(nbytes, SMALLEST_PASS)
+            self.add([(write, size) for write in ways], nbytes / size)
+
+    def add(self, ways, share):
+        names = [f"floor:{len(self.calls) + i}" for i in range(len(ways))]
+        self.calls |= {name: (call, [(argument,)]) for name, (call, argument) in zip(names, ways, strict=True)}
+        self.passes.append((names, share))
+
+    def seconds(self, times: dict[str, Times]) -> float:
+        return sum(min(times[name].median for name in names) * share for names, share in self.passes)
 
 
 def cuda_floor(nbytes, seconds, device) -> float:
