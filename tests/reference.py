@@ -256,14 +256,15 @@ def draw_position(values, u, window, distribution, temperature):
     positive = weights > 0
     last_positive = values.shape[-1] - 1 - np.argmax(positive[..., ::-1], axis=-1)
     position = np.where(exceeds.any(-1), order[np.argmax(exceeds, axis=-1)], last_positive)
-    clear = (np.abs(running - threshold[..., None]) > 1e-5 * total[..., None]).all(-1)
+    # Only weights of soft-max are rounded.
+    clear = (np.abs(running - threshold[..., None]) > 1e-5 * total[..., None]).all(-1) | (distribution == "relu")
     nothing = ~positive.any(-1)
     position = np.where(nothing, -1 if distribution == "relu" else 0, position)
     infinite = values == np.inf
     position = np.where(infinite.any(-1), np.argmax(infinite, axis=-1), position)
     nan = np.isnan(values).any(-1)
     position = np.where(nan, max_position(values), position)
-    return position, clear | infinite.any(-1) | nan | (nothing if distribution == "relu" else False)
+    return position, clear | infinite.any(-1) | nan
 
 
 def stochastic_pool(

@@ -213,3 +213,15 @@ def test_softmax_of_extreme_temperatures(dtype, channels_last):
         (gradient,) = torch.autograd.grad(y.sum(), x)
         x.requires_grad_(False)
         assert torch.isfinite(gradient).all()
+    row = torch.tensor([-torch.inf, 1.0, 2.0, 3.0], dtype=dtype).reshape(1, 1, 4)
+    assert F.stochastic_pool1d(row, 4, temperature=1e308, **options).item() == 2
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+@pytest.mark.parametrize("stride", [100, 2**58])
+def test_a_stride_beyond_the_input_is_never_taken(pooling, stride):
+    case = cases.sliding(f"stride {stride}", (2, 9, 5, 6), 3, stride=stride, padding=1)
+    usual = cases.sliding("stride 6", (2, 9, 5, 6), 3, stride=6, padding=1)
+    x = case.values(torch.float32)
+    for y, expected in zip(pooling(case, x), pooling(usual, x), strict=True):
+        assert_bitwise(y, expected, f"{pooling}, stride {stride}")

@@ -296,6 +296,10 @@ def malformed_calls():
     yield "stride 0", lambda: OPS.max_pool([x], [2, 2, 0, 0, 0, 1] * 2, -1, 1)
     yield "dilation 0", lambda: OPS.max_pool([x], [2, 2, 2, 0, 0, 0] * 2, -1, 1)
     yield "padding -1", lambda: OPS.max_pool([x], [2, 2, 2, -1, 0, 1] * 2, -1, 1)
+    yield "a window behind the input", lambda: OPS.max_pool([x], [4, 2, 2, 0, 0, 1] * 2, -1, 1)
+    yield "a window before the input", lambda: OPS.max_pool([x], [2, 2, 2, 2, 0, 1] * 2, -1, 1)
+    yield "a window around the input", lambda: OPS.max_pool([x], [1, 2, 1, 4, 4, 9] * 2, -1, 1)
+    yield "a window too large to count", lambda: OPS.max_pool([x], [1, 3, 1, 0, 0, 2**62] * 2, -1, 1)
     yield "huge output", lambda: OPS.max_pool([x], [2**40, 2, 2, 0, 0, 1] * 2, -1, 1)
     yield "unknown order", lambda: OPS.max_pool([x], TWO, 7, 1)
     yield "three bytes", lambda: OPS.max_pool([x], TWO, -1, 3)
@@ -313,6 +317,7 @@ def malformed_calls():
     yield "short gradient", lambda: OPS.select_backward(y[:, :, :1], taps, *geometry)
     yield "sizes of one axis", lambda: OPS.select_backward(y, taps, [1, 1, 4], 2, [0], TWO, -1)
     yield "another rank", lambda: OPS.select_backward(y, taps, [1, 1, 4, 4], 3, [0], TWO, -1)
+    yield "rank -2", lambda: OPS.mixed_alpha_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], -2, -1)
     yield "another channel", lambda: OPS.avg_pool_backward(y, [1, 5, 4, 4], 2, [0], TWO, -1, True, 0)
 
 

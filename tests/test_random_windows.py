@@ -29,7 +29,7 @@ def random_bins(choose, sizes):
 
 def random_sliding(choose, sizes):
     rank = len(sizes)
-    kernel = [choose.choice([1, 2, 2, 2, 3, 3, 4, 5, choose.randint(1, 20)])] * rank
+    kernel = [choose.choice([1, 2, 2, 2, 3, 3, 4, 5, choose.randint(1, 20 if rank > 1 else sizes[0])])] * rank
     if choose.random() < 0.5:
         kernel = [choose.choice([1, 2, 3, 5]) for _ in sizes]
     dilation = [choose.choice([1, 1, 1, 2, 3]) for _ in sizes]

@@ -56,11 +56,13 @@ template <class T>
 struct Limits {
   static FASTPOOL_HD T infinity() { return bit_cast<T>(0x7f800000u); }
   static FASTPOOL_HD T largest() { return bit_cast<T>(0x7f7fffffu); }
+  static FASTPOOL_HD T smallest() { return bit_cast<T>(0x00800000u); }  // of those with all their bits
 };
 template <>
 struct Limits<double> {
   static FASTPOOL_HD double infinity() { return bit_cast<double>(0x7ff0000000000000ull); }
   static FASTPOOL_HD double largest() { return bit_cast<double>(0x7fefffffffffffffull); }
+  static FASTPOOL_HD double smallest() { return bit_cast<double>(0x0010000000000000ull); }
 };
 FASTPOOL_HD float widen(float x) { return x; }
 FASTPOOL_HD double widen(double x) { return x; }

@@ -46,6 +46,12 @@ struct Axis {
     return {origin + first * dilation, larger(smaller(kernel, fits) - first, 0), dilation, first, kernel};
   }
 
+  // The outputs of a sliding axis whose windows lose nothing to the padding.
+  FASTPOOL_HD_SCALAR Range whole() const {
+    const int64_t begin = smaller(ceil_div(before, stride), out), last = in + before - extent();
+    return {begin, last < 0 ? begin : larger(begin, smaller(out, last / stride + 1))};
+  }
+
   // Elements of the unclipped window of output o.
   FASTPOOL_HD int64_t taps(int64_t o) const {
     return adaptive() ? ceil_div((o + 1) * in, out) - o * in / out : kernel;

@@ -95,9 +95,7 @@ static Range whole_windows(const Level& level, const Place& at, int64_t count, b
     if (span.count < span.size) return {0, 0};
   }
   if (channels) return {0, count};
-  const Axis& w = level.grid.axis[2];
-  const int64_t begin = smaller(ceil_div(w.before, w.stride), count), fits = w.in + w.before - w.extent();
-  return {begin, fits < 0 ? begin : larger(smaller(fits / w.stride + 1, count), begin)};
+  return level.grid.axis[2].whole();
 }
 
 // The positions that one-byte taps of such windows stand for. Every code has an entry, so that nothing is asked of an output.

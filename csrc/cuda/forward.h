@@ -259,7 +259,7 @@ struct TeamForward : Job {
   // 64 registers per thread; 128 for much state, and 255 for much of it in float64.
   static constexpr int blocks = (!heavy ? 1024 : sizeof(S) < 8 ? 512 : 256) / (threads > 256 ? threads : 256);
   using T = Accumulated<S>;
-  using State = typename Reducer::template State<T>;
+  using State = typename SharedWindows<Reducer>::type::template State<T>;
 
   using Job::Job;
   // The bins of a plane follow each other, so that the levels of a pyramid find the plane in the cache.

@@ -1,5 +1,5 @@
 #include "cuda/launch.cuh"
 #include "reducers/stochastic.h"
 
-FASTPOOL_FORWARD(Stochastic<ReluWeights, false>)
-FASTPOOL_FORWARD(Stochastic<SoftmaxWeights, false>)
+FASTPOOL_FORWARD(Stochastic<ReluWeights>)
+FASTPOOL_FORWARD(Stochastic<SoftmaxWeights>)

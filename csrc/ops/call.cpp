@@ -66,7 +66,7 @@ ForwardCall::ForwardCall(const Tensors& given, Ints window, int64_t order, Reduc
       geometry(windows, count_rows(inputs), inputs[0].size(1), is_channels_last(inputs[0]), traits.two_results),
       traits(traits) {}
 
-static int64_t rows_of(const Ints& sizes, int64_t rank, size_t inputs) {
+int64_t rows_of(const Ints& sizes, int64_t rank, size_t inputs) {
   STD_TORCH_CHECK(rank >= 1 && rank <= 3 && sizes.size() == inputs * size_t(rank + 2) && inputs > 0,
                   "fastpool: sizes must hold every input's shape");
   int64_t rows = 0;
@@ -113,7 +113,6 @@ Alpha::Alpha(const std::optional<Tensor>& alpha, double value, const Tensor& lik
   values = spread;
   const int64_t bins = regions == 1 ? 1 : geometry.bins;
   view = {alpha->size(0) == 1 ? 0 : alpha->size(1) * bins, alpha->size(1) == 1 ? 0 : bins, regions == 1 ? 0 : 1};
-  if (alpha->size(1) == 1 && alpha->size(0) != 1) view.sample = bins;
 }
 
 void Alpha::give(Problem& p, int64_t row) const {

@@ -110,7 +110,7 @@ struct ForwardCall {
 
   ForwardCall(const Tensors& given, Ints window, int64_t order, ReducerTraits traits);
 
-  // Calls each(plan, first row) for every input, its input, output, taps and saved pointers set.
+  // Calls each(problem, first row) for every input, with pointers to it, to its output and to its taps.
   template <class Each>
   void for_each_input(const Tensor& output, const Tensor& taps, int64_t tap_bytes, const Each& each) const {
     int64_t row = 0;
@@ -121,12 +121,14 @@ struct ForwardCall {
       plan.p.y = data<char>(output) + row * geometry.result_channels * geometry.bins * int64_t(output.element_size());
       plan.p.tap_bytes = int32_t(tap_bytes);
       if (tap_bytes) plan.p.taps = data<char>(taps) + row * geometry.channels * geometry.bins * tap_bytes;
-      plan.p.offset_sample = row;
       each(plan.p, row);
       row += shape.samples;
     }
   }
 };
+
+// Samples of all inputs; `sizes` are their shapes, one after another.
+int64_t rows_of(const Ints& sizes, int64_t rank, size_t inputs);
 
 // A backward call: the incoming gradient in the result's layout, and a fresh gradient for each input.
 struct BackwardCall {

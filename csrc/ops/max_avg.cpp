@@ -72,11 +72,10 @@ static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tenso
 
 // Sums of parts of one sample first, then over parts and samples, in an order that only shapes decide.
 static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, Ints window, Ints sizes, int64_t rank, int64_t order) {
-  const Ints layouts(sizes.size() / size_t(rank + 2), 0);
+  const size_t inputs = rank > 0 ? sizes.size() / size_t(rank + 2) : 0;
+  const int64_t rows = rows_of(sizes, rank, inputs);
   const bool channels_last = is_channels_last(difference);
-  const Windows windows(std::move(window), int64_t(layouts.size()), rank, order);
-  int64_t rows = 0;
-  for (size_t i = 0; i < layouts.size(); ++i) rows += sizes[i * size_t(rank + 2)];
+  const Windows windows(std::move(window), int64_t(inputs), rank, order);
   const Geometry geometry(windows, rows, sizes[1], channels_last, false);
   const Tensor g = in_layout(grad, geometry.channels_last), saved = in_layout(difference, geometry.channels_last);
   STD_TORCH_CHECK(
@@ -89,7 +88,7 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
       g.is_cpu() && !emulates_cuda() ? 1 : cuda::alpha_splits(rows * elements, geometry.channels * geometry.bins / elements);
   Tensor partial = new_result(g, {rows, splits, elements}, false, ScalarType::Double);
   int64_t row = 0;
-  for (size_t i = 0; i < layouts.size(); ++i) {
+  for (size_t i = 0; i < inputs; ++i) {
     const Shape shape = shape_of(&sizes[i * size_t(rank + 2)], rank);
     Plan plan(windows, int64_t(i), shape, dtype_of(g), geometry.channels_last, {});
     const int64_t first = row * geometry.channels * geometry.bins;

@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <atomic>
-#include <numeric>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -33,6 +32,21 @@ Windows::Windows(std::vector<int64_t> all, int64_t inputs, int64_t rank, int64_t
   for (int64_t i = 0; i < count; i += 6)
     STD_TORCH_CHECK(numbers[i] >= 1 && numbers[i + 1] >= 0 && numbers[i + 2] >= 1 && numbers[i + 3] >= 0 && numbers[i + 5] >= 1,
                     "fastpool: window needs output, stride, dilation >= 1 and kernel, padding >= 0");
+}
+
+// What kernels rely on: numbers whose products do not overflow, and an element of the input in every window.
+static void check_axis(const Axis& axis) {
+  constexpr int64_t most = int64_t(1) << 40;
+  const auto small = [](int64_t number) { return number <= most; };
+  bool fits = small(axis.out) && small(axis.kernel) && small(axis.before) && small(axis.after);
+  if (!axis.adaptive()) {
+    fits = fits && axis.kernel - 1 <= most / axis.dilation && axis.before < axis.extent() &&
+           axis.out - 1 <= (axis.in + axis.before - 1) / axis.stride;
+    // Only windows that start in the padding can step over a short axis; starts repeat modulo the dilation.
+    const int64_t starts = axis.dilation > axis.in ? smaller(smaller(axis.out, ceil_div(axis.before, axis.stride)), axis.dilation) : 0;
+    for (int64_t o = 0; fits && o < starts; ++o) fits = axis.window(o).count > 0;
+  }
+  STD_TORCH_CHECK(fits, "fastpool: window does not fit an axis of length ", axis.in);
 }
 
 int64_t Windows::bins() const {
@@ -70,6 +84,8 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 // 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
 // outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
+// Rows read what lies between their windows too.
+constexpr int64_t kMostApart = 1024;
 static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
 
 // So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
@@ -139,7 +155,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
   else if (sliding && largest <= kMostSequentialTaps && !(planes && (is_narrow(axis[2]) || walks_badly(level.grid, traits.several_passes))))
-    level.forward = Schedule::rows;
+    level.forward = axis[2].stride <= kMostApart ? Schedule::rows : Schedule::direct;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;
   const bool repeats = traits.shares && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
@@ -162,14 +178,16 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
   p.channels = shape.channels;
   p.dtype = dtype;
   const int64_t positions = shape.positions();
-  bool bins = true, global = windows.levels == 1;
+  bool global = windows.levels == 1;
   for (int64_t l = 0; l < windows.levels; ++l) {
     Level level;
     const int64_t* numbers = windows.of(input, l);
-    bins = windows.order != Order::map;
+    bool bins = windows.order != Order::map;
     for (int64_t a = 0; a < windows.rank; ++a, numbers += 6) {
       Axis& axis = level.grid.axis[3 - windows.rank + a];
       axis = {shape.extent[3 - windows.rank + a], numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
+      check_axis(axis);
+      if (axis.out == 1 && !axis.adaptive()) axis.stride = smaller(axis.stride, axis.extent());  // it steps nowhere
       bins |= axis.adaptive();
       global &= axis.adaptive() && axis.out == 1;
       if (axis.adaptive() && axis.in % axis.out == 0) axis.kernel = axis.stride = axis.in / axis.out;  // even bins slide

@@ -13,7 +13,7 @@ static Distribution checked(int64_t distribution) {
 
 static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<Tensor> seed, int64_t seed_value, Ints offset,
                                                   int64_t distribution, double temperature, Ints window, int64_t order, int64_t tap_bytes) {
-  const ForwardCall call(inputs, std::move(window), order, forward_traits<Stochastic<ReluWeights, false>>);
+  const ForwardCall call(inputs, std::move(window), order, forward_traits<Stochastic<ReluWeights>>);
   const Tensor& x = call.inputs[0];
   STD_TORCH_CHECK(offset.size() == 2, "fastpool: offset must be (sample, channel)");
   if (seed)
@@ -28,9 +28,9 @@ static std::tuple<Tensor, Tensor> stochastic_pool(Tensors inputs, std::optional<
     p.offset_channel = offset[1];
     p.inverse_temperature = 1 / temperature;
     if (weights == Distribution::relu)
-      run_forward<Stochastic<ReluWeights, false>>(p, x);
+      run_forward<Stochastic<ReluWeights>>(p, x);
     else
-      run_forward<Stochastic<SoftmaxWeights, false>>(p, x);
+      run_forward<Stochastic<SoftmaxWeights>>(p, x);
   });
   return {output, taps};
 }

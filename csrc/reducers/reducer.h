@@ -11,7 +11,7 @@
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
 //   finish(facts)                  then y(), second(), or with p.mixes mixture(), difference(); tap(), moment(0 or 1)
 //
-// `padding()` is the value that stands outside the input and changes no result.
+// `padding()` is the value that stands outside the input and changes no result that is `ordinary`.
 //
 // A team is what lanes that share a window ask of each other: sum(x), max(x) (NaN wins), first(tap), last(tap),
 // from(mask, x) (x of a lane where mask holds), lane() and spread(x)[r] (x of lane r).
@@ -38,6 +38,12 @@ struct LargeWindows {
   using type = R;
 };
 
+// Likewise those that lanes share.
+template <class R>
+struct SharedWindows {
+  using type = R;
+};
+
 template <class V>
 FASTPOOL_HD V mean(V sum, const Facts<V>& facts) {
   return facts.inverse ? sum * facts.divisor : sum / facts.divisor;
@@ -54,7 +60,6 @@ struct StateDefaults {
   template <int pass>
   FASTPOOL_HD void begin(const Facts<V>&, const Problem&) {}
   FASTPOOL_HD Always ordinary() const { return {}; }
-  FASTPOOL_HD V second() const { return V(Scalar<V>(0)); }
   FASTPOOL_HD Tap<V> tap() const { return Tap<V>(0); }
   FASTPOOL_HD V moment(int) const { return V(Scalar<V>(0)); }
 };

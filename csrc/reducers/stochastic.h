@@ -1,17 +1,22 @@
 // Stochastic pooling in training (Zeiler and Fergus 2013): one element drawn with probability w_i / sum w. The drawn
 // tap is the first whose running sum exceeds u * sum w; where rounding leaves none, the last tap with positive weight.
-// Windows of more than 256 taps sum in 32 classes (tap mod 32): first the class is found, then the tap within it.
+// Windows of more than 256 taps sum in 32 classes (tap mod 32): first the class is found, then the tap within it, by the
+// running sum of the class, which is added to the sum of those before it.
 #pragma once
 
 #include "reducers/weights.h"
 
 namespace fastpool {
 
-template <class Weights, bool classes>
+// In the order of the taps; in classes, of which a state has all; or in classes, of which each lane of a team has one.
+enum class Sums { ordered, classes, lanes };
+
+template <class Weights, Sums kind = Sums::ordered>
 struct Stochastic : Reducer {
   static constexpr int total_pass = Weights::needs_max ? 1 : 0, walk_pass = total_pass + 1, passes = walk_pass + 1;
   static constexpr int careful_passes = passes;
-  static constexpr int sums = classes ? kClasses : 1;
+  static constexpr bool has_classes = kind == Sums::classes;
+  static constexpr int sums = has_classes ? kClasses : 1;
   static constexpr bool saves_taps = true, uses_uniform = true;
   template <class T>
   static FASTPOOL_HD T padding() {
@@ -22,7 +27,7 @@ struct Stochastic : Reducer {
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
     T sharp;
-    V largest, sum[sums], total, threshold, running, value;
+    V largest, sum[sums], total, threshold, before, running, value;
     Tap<V> at, chosen;
 
     FASTPOOL_HD void start(Tap<V>, const Problem& p) {
@@ -38,12 +43,12 @@ struct Stochastic : Reducer {
       if constexpr (pass < total_pass) {
         largest = larger_of(largest, x);  // NaN makes the total NaN
       } else if constexpr (pass == total_pass) {
-        V& mine = sum[classes ? int(first_lane(tap) % sums) : 0];
+        V& mine = sum[has_classes ? int(first_lane(tap) % sums) : 0];
         mine = mine + weight(x);
       } else {
         const V w = weight(x);
-        Mask<V> take = (w > V(T(0))) & !(running > threshold);
-        if constexpr (classes) {
+        Mask<V> take = (w > V(T(0))) & !(reached() > threshold);
+        if constexpr (has_classes) {
           const Mask<V> mine = (chosen < Tap<V>(0)) | (chosen == Tap<V>(first_lane(tap) % sums));
           take = take & mine;
           running = running + select(mine, w, V(T(0)));
@@ -55,6 +60,10 @@ struct Stochastic : Reducer {
       }
     }
     FASTPOOL_HD V weight(V x) const { return Weights::weight(x, largest, sharp); }
+    FASTPOOL_HD V reached() const {
+      if constexpr (kind == Sums::ordered) return running;
+      return before + running;
+    }
 
     template <int pass>
     FASTPOOL_HD void begin(const Facts<V>& facts, const Problem&) {
@@ -62,15 +71,16 @@ struct Stochastic : Reducer {
         total = sum[0];
         for (int r = 1; r < sums; ++r) total = total + sum[r];
         threshold = facts.uniform * total;
-        if constexpr (classes) {
+        if constexpr (has_classes) {
           chosen = Tap<V>(-1);
-          V before(T(0));
+          before = V(T(0));
+          V passed = before;
           for (int r = 0; r < sums; ++r) {
-            const V after = before + sum[r];
+            const V after = passed + sum[r];
             const Mask<V> take = (chosen < Tap<V>(0)) & (after > threshold);
             chosen = select(take, Tap<V>(r), chosen);
-            running = select(take, before, running);
-            before = after;
+            before = select(take, passed, before);
+            passed = after;
           }
           // No class exceeds the threshold: every tap with weight is passed, so the last one stays.
           threshold = select(chosen < Tap<V>(0), infinity<V>(), threshold);
@@ -84,25 +94,25 @@ struct Stochastic : Reducer {
       if constexpr (pass < total_pass) largest = team.max(largest);
       if constexpr (pass == total_pass) {
         const auto sums_of = team.spread(sum[0]);
-        T all(0), before(0), passed(0);
+        T all(0), passed(0), before_found(0);
         FASTPOOL_ROLL
         for (int r = 0; r < kClasses; ++r) all += sums_of[r];
         const T limit = first_lane(facts.uniform) * all;
         int found = -1;
         FASTPOOL_ROLL
         for (int r = 0; r < kClasses; ++r) {
-          const T after = before + sums_of[r];
+          const T after = passed + sums_of[r];
           if (found < 0 && after > limit) {
             found = r;
-            passed = before;
+            before_found = passed;
           }
-          before = after;
+          passed = after;
         }
-        sum[0] = total = V(all);
+        total = V(all);
         threshold = V(found < 0 ? Limits<T>::infinity() : limit);
         chosen = Tap<V>(found);
         // Any lane but the chosen one starts above the threshold and so takes nothing.
-        running = select(team.lane() == Tap<V>(found), V(passed), infinity<V>());
+        before = select(team.lane() == Tap<V>(found), V(before_found), infinity<V>());
       }
       if constexpr (pass == walk_pass) {
         const Tap<V> last = team.last(at);
@@ -146,8 +156,12 @@ struct Stochastic : Reducer {
 };
 
 template <class Weights>
-struct LargeWindows<Stochastic<Weights, false>> {
-  using type = Stochastic<Weights, true>;
+struct LargeWindows<Stochastic<Weights>> {
+  using type = Stochastic<Weights, Sums::classes>;
+};
+template <class Weights>
+struct SharedWindows<Stochastic<Weights>> {
+  using type = Stochastic<Weights, Sums::lanes>;
 };
 
 }  // namespace fastpool

@@ -5,10 +5,11 @@
 
 namespace fastpool {
 
-// A factor of differences, which stays finite: a difference of 0 stays 0, however low the temperature.
+// A factor of differences, neither infinite nor 0: a difference of 0 stays 0 however low the temperature, and an infinite
+// one infinite however high.
 template <class T>
 FASTPOOL_HD T finite(double factor) {
-  return factor < Limits<T>::largest() ? T(factor) : Limits<T>::largest();
+  return factor < Limits<T>::smallest() ? Limits<T>::smallest() : factor < Limits<T>::largest() ? T(factor) : Limits<T>::largest();
 }
 // What differences are multiplied by before 2 is raised to them: exp(x/temperature) = 2^(x * sharpness).
 template <class T>

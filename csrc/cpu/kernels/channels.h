@@ -37,6 +37,7 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, arena),
+        whole_end(level.grid.axis[2].adaptive() ? 0 : level.grid.axis[2].whole().end),
         far_away(p.lanes_are_channels && is_far_away<S>(p)),
         streams(p.lanes_are_channels && exceeds_caches<S>(p)) {
     if (!p.lanes_are_channels || p.channels >= L) return;
@@ -70,7 +71,7 @@ class Channels {
       if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && taps > kFewTaps && bytes > kSmallWindow && channels > L)) {
         pool_large(at, channels, lines, window, bin);
       } else if (kSpecialises && side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
-        windows = whole_windows(columns, o);
+        windows = larger(whole_end - o, 1);
         if constexpr (Reducer::uses_uniform) windows = smaller(windows, 4 - bin % 4);
         if constexpr (kSpecialises)
           if (w.count == 2) pool_held<2, 2>(at, channels, lines, window, bin, windows);
@@ -173,12 +174,6 @@ class Channels {
     }
   };
 
-  // Windows from `o` on, itself whole, that lose nothing to the padding.
-  static FASTPOOL_HD int64_t whole_windows(const Axis& axis, int64_t o) {
-    if (axis.adaptive()) return 1;
-    return smaller(axis.out - 1, (axis.in + axis.before - axis.extent()) / axis.stride) - o + 1;
-  }
-
   // The channels of one tile.
   struct Part {
     int64_t c, count;
@@ -196,6 +191,7 @@ class Channels {
   int64_t word_step;
   T* drawn;
   Divisors<T> divisors;
+  int64_t whole_end;  // of a row's windows that slide, the last that lose nothing to the padding end here
   // Fewer channels than lanes are followed by those of the next position. Beyond `last` that would leave the tensor: what
   // lies there is also in `tail`, and zeros behind it.
   const S* last = reinterpret_cast<const S*>(UINTPTR_MAX);

@@ -51,7 +51,7 @@ FASTPOOL_HD void to_uniforms(T* to, const uint32_t* words, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = T(uniform(words[i]));
 }
 
-// Uniforms of the bins first … first + count - 1 of one plane; `to` has room for 2 * 4 * kBlocks more.
+// Uniforms of the bins first … first + count - 1 of one plane; `to` has room for 4 * kBlocks more.
 template <class T>
 void draw_row(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t first, int64_t count, T* to) {
   const uint64_t sample = uint64_t(p.offset_sample + n), channel = uint32_t(p.offset_channel + c);
@@ -71,7 +71,8 @@ void draw_row(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t fir
   }
 }
 
-// Uniforms of one block of four bins for `count` neighbouring channels: to[word * step + channel]; room as above.
+// Uniforms of one block of four bins for `count` neighbouring channels: to[word * step + channel], where `step` is a
+// multiple of kBlocks.
 template <class T>
 void draw_channels(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t block, int64_t count, int64_t step, T* to) {
   const uint64_t sample = uint64_t(p.offset_sample + n), channel = uint64_t(p.offset_channel + c);

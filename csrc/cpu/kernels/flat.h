@@ -1,5 +1,5 @@
-// Forward schedule of contiguous input and large windows: 32 lanes share one window, and of planes that are one window each,
-// neighbours share their last steps.
+// Forward schedule of contiguous input and large windows: 32 lanes share one window, and where it is one run, neighbouring
+// planes share their last steps.
 #pragma once
 
 #include "cpu/kernels/tile.h"
@@ -12,7 +12,8 @@ class Flat {
   using T = Accumulated<S>;
   static constexpr int L = kClasses;
   using V = Lanes<T, L>;
-  using State = typename Reducer::template State<V>;
+  using Shared = typename SharedWindows<Reducer>::type;
+  using State = typename Shared::template State<V>;
 
   Flat(const Problem& p, const Level& level)
       : p(p), level(level), begin(static_cast<const S*>(p.x)), end(begin + p.samples * p.channels * p.positions()) {}
@@ -29,7 +30,7 @@ class Flat {
           if constexpr (Reducer::is_sum)
             at.c += sum_planes(at, count, spans[2].count, facts);
           else if constexpr (Reducer::parts > 0)
-            at.c += pool_planes(at, count, spans[2].count, facts);
+            at.c += pool_planes(at, count, spans, facts);
         }
         for (; at.c < c + count; ++at.c) {
           if constexpr (Reducer::uses_alpha || Reducer::uses_uniform)
@@ -133,13 +134,14 @@ class Flat {
   }
 
   // The same of what is no mere sum: it takes memory instead of registers.
-  int64_t pool_planes(const Place& at, int64_t count, int64_t length, const Facts<T>& fact) const {
+  int64_t pool_planes(const Place& at, int64_t count, const Span* spans, const Facts<T>& fact) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
     using One = Lanes<T, n>;
     using Two = Lanes<T, 2 * n>;
     using Four = Lanes<T, 4 * n>;
-    const int64_t positions = p.positions(), first = level.grid.first_position(at.o), whole = length / (4 * n) * (4 * n),
-                  bin = level.bin(at.o);
+    const Span &d = spans[0], &h = spans[1], &w = spans[2];
+    const int64_t length = w.count, whole = length / (4 * n) * (4 * n), tap = (d.first * h.size + h.first) * w.size + w.first;
+    const int64_t positions = p.positions(), first = level.grid.first_position(at.o), bin = level.bin(at.o);
     const Mask<Four> rest = Tap<Four>::iota() < Tap<Four>(Tap<T>(length - whole));
     int64_t done = 0;
     for (; done + n <= count; done += n) {
@@ -150,9 +152,9 @@ class Flat {
       for (int plane = 0; plane < n; ++plane, x += positions) {
         typename Reducer::template State<Four> lanes;
         lanes.start(Tap<Four>(Tap<T>(0)), p);
-        for (int64_t k = 0; k < whole; k += 4 * n) lanes.template add<0>(load_stream<T, 4 * n>(x + k), Tap<Four>::iota(Tap<T>(k)));
+        for (int64_t k = 0; k < whole; k += 4 * n) lanes.template add<0>(load_stream<T, 4 * n>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
         if (whole < length)
-          add_masked<Reducer, 0>(lanes, load<T, 4 * n>(x + whole), Tap<Four>::iota(Tap<T>(whole)), false, [&] { return rest; });
+          add_masked<Reducer, 0>(lanes, load<T, 4 * n>(x + whole), Tap<Four>::iota(Tap<T>(tap + whole)), false, [&] { return rest; });
         state = halved(Part<Two>(halved(Part<Four>(lanes))));
         parts[plane] = Part<One>(state);
       }
@@ -210,15 +212,15 @@ class Flat {
     const Span &d = spans[0], &h = spans[1], &w = spans[2];
     const int64_t chosen = first_lane(state.chosen);
     if (chosen < 0) return false;
-    T running[L];
-    store(running, state.running);
-    typename Reducer::template State<T> one;
+    T before[L];
+    store(before, state.before);
+    typename Shared::template State<T> one;
     one.start(Tap<T>(0), p);
     one.largest = first_lane(state.largest);
     one.threshold = first_lane(state.threshold);
-    one.running = running[chosen];
+    one.before = before[chosen];
     int64_t row = 0, k = chosen;
-    while (!(one.running > one.threshold)) {
+    while (!(one.reached() > one.threshold)) {
       for (; k >= w.size; k -= w.size) ++row;
       const int64_t i = row / h.size - d.first, j = row % h.size - h.first;
       if (i >= d.size - d.first) break;
@@ -227,7 +229,7 @@ class Flat {
         continue;
       }
       const S* x = plane + ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + w.start - w.first * w.step;
-      for (; k < w.size && !(one.running > one.threshold); k += L)
+      for (; k < w.size && !(one.reached() > one.threshold); k += L)
         if (k >= w.first && k < w.first + w.count)
           one.template add<Reducer::walk_pass>(T(widen_one(x[k * w.step])), Tap<T>(row * w.size + k));
     }

@@ -116,8 +116,7 @@ FASTPOOL_HD Lanes<T, L> load_stream(const S* from) {
 template <class V>
 FASTPOOL_HD Bits<V> bfloat16_bits(V lanes) {
   const auto bits = bits_of(lanes);
-  const auto rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
-  return select((bits & 0x7fffffffu) > 0x7f800000u, nan, rounded);
+  return select(lanes != lanes, bits | 0x400000u, bits + (((bits >> 16) & 1u) + 0x7fffu)) >> 16;
 }
 
 template <class S, class T, int L>

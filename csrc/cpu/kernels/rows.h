@@ -32,6 +32,7 @@ class Rows {
         copies(arena.take<S>(most_rows(level.grid) * pitch(level.grid))),
         drawn(arena.take<T>(columns + 8 * kBlocks + L)),
         divisors(p, level, arena),
+        whole(level.grid.axis[1].whole()),
         pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position),
         far_away(is_far_away<S>(p)),
         held(held_width(level.grid)) {}
@@ -71,6 +72,7 @@ class Rows {
   S* copies;
   T* drawn;
   Divisors<T> divisors;
+  Range whole;  // lines of outputs that see no line of padding
   bool pairs, far_away;
   int held;  // the width of windows that run_held takes, or 0
   static constexpr bool kHolds = kSpecialises && sizeof(T) == 4;
@@ -94,8 +96,7 @@ class Rows {
   // Finds the rows of a window; whether lanes may read `length` elements of each.
   bool find_rows(const Place& at, int64_t length) {
     const S* x = static_cast<const S*>(p.x);
-    const bool whole = is_whole(at.o[1]);
-    if (whole && held_line >= 0) {
+    if (is_whole(at.o[1]) && held_line >= 0) {
       const int64_t distance = (at.o[1] - held_line) * line_step();
       for (int64_t r = 0; r < row_count; ++r) rows[r] += distance;
     } else {
@@ -109,7 +110,7 @@ class Rows {
           taps[row_count++] = ((d.first + i) * h.size + h.first + j) * w.kernel;
         }
     }
-    held_line = whole ? at.o[1] : -1;
+    held_line = is_whole(at.o[1]) ? at.o[1] : -1;
     return rows[0] >= x && rows[row_count - 1] + length <= x + p.samples * p.channels * p.positions();
   }
   // One row of outputs. Rows at either end of the tensor, beyond which lanes would read, are copied.
@@ -129,12 +130,7 @@ class Rows {
     return pairs && at.o[1] + 1 < level.grid.axis[1].out && is_whole(at.o[1]) && is_whole(at.o[1] + 1) &&
            find_rows(at, line_step() + reach(level.grid, 0));
   }
-  // Whether no row of a window is padding.
-  FASTPOOL_HD bool is_whole(int64_t line) const {
-    const Axis& h = level.grid.axis[1];
-    const int64_t origin = line * h.stride - h.before;
-    return origin >= 0 && origin + h.extent() <= h.in;
-  }
+  FASTPOOL_HD bool is_whole(int64_t line) const { return line >= whole.begin && line < whole.end; }
   FASTPOOL_HD int64_t line_step() const { return level.grid.axis[1].stride * p.extent[2]; }
 
   // The lanes of one tile: outputs lane0 and following of the row at hand.
@@ -266,9 +262,8 @@ class Rows {
     const Axis& h = level.grid.axis[1];
     const int64_t length = reach(level.grid, outputs), size = p.samples * p.channels * p.positions();
     if (!is_whole(at.o[1]) || !find_rows(at, length) || ((width == 2 || Reducer::passes > 1) && row_count != width)) return 0;
-    const int64_t whole = (h.in + h.before - h.extent()) / h.stride - at.o[1] + 1;
     const int64_t readable = (static_cast<const S*>(p.x) + size - rows[row_count - 1] - length) / line_step() + 1;
-    const int64_t count = smaller(smaller(most, h.out - at.o[1]), smaller(whole, readable));
+    const int64_t count = smaller(smaller(most, whole.end - at.o[1]), readable);
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     int64_t room = outputs == w.out ? most * w.out : outputs;

@@ -41,7 +41,7 @@ class Scatter {
 
  private:
   static constexpr bool narrows = !std::is_same_v<S, Sum>;  // some rows of the input at a time
-  static constexpr int64_t kHeld = 128 << 10, kSmallPlane = 4096;
+  static constexpr int64_t kHeld = 128 << 10, kMostListed = 4096;
   static constexpr int L = kLanes<T>;
   static constexpr uint32_t kFewTaps = 64;
 
@@ -74,7 +74,7 @@ class Scatter {
   static int64_t held_rows(const Problem& p) { return smaller(larger(kHeld / (p.extent[2] * step_of(p)), 1), p.extent[0] * p.extent[1]); }
   static int64_t list_size(const Problem& p, const Grid& grid) {
     const bool alike = grid.slides();
-    if (p.tap_bytes != 1 || (!alike && p.positions() > kSmallPlane)) return 0;
+    if (p.tap_bytes != 1 || (!alike && p.positions() > kMostListed)) return 0;
     int64_t size = 1;
     for (const Axis& axis : grid.axis) {
       int64_t taps = 0;

@@ -92,10 +92,12 @@ struct OutputRows {
     return smaller(axis.out, axis.adaptive() ? ceil_div(axis.out, axis.in) + 1 : ceil_div(axis.extent(), axis.stride));
   }
   FASTPOOL_HD int64_t count() const { return depth * height; }
-  FASTPOOL_HD int64_t slot(int64_t d, int64_t h) const {
-    const int64_t slice = depth == 1 ? 0 : uint32_t(d) % uint32_t(depth);
-    return slice * height + (height == 1 ? 0 : uint32_t(h) % uint32_t(height));
+  // Division of 32 bits takes a fraction of the time.
+  static FASTPOOL_HD int64_t index(int64_t row, int64_t size) {
+    if (size == 1) return 0;
+    return row <= int64_t(UINT32_MAX) ? uint32_t(row) % uint32_t(size) : row % size;
   }
+  FASTPOOL_HD int64_t slot(int64_t d, int64_t h) const { return index(d, depth) * height + index(h, height); }
 };
 
 // A row of outputs that sees the row of the input at hand: where its slots are, and which row of taps that is for it.

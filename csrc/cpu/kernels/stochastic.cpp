@@ -2,5 +2,5 @@
 
 #include "reducers/stochastic.h"
 
-FASTPOOL_FORWARD(Stochastic<ReluWeights, false>)
-FASTPOOL_FORWARD(Stochastic<SoftmaxWeights, false>)
+FASTPOOL_FORWARD(Stochastic<ReluWeights>)
+FASTPOOL_FORWARD(Stochastic<SoftmaxWeights>)

@@ -1,4 +1,4 @@
-// What the forward schedules share: a chunk of work, the facts of neighbouring outputs, and where results go.
+// What schedules share: a chunk of work, the facts of neighbouring outputs, and where results go.
 #pragma once
 
 #include <array>
@@ -106,7 +106,7 @@ class Divisors {
   }
 };
 
-// Out of line: alpha is rarely one for each lane.
+// Out of line: alphas rarely lie apart.
 template <class T>
 __attribute__((noinline)) Lanes<T, kLanes<T>> alphas_apart(const T* alpha, int64_t step, int64_t count) {
   return load_apart<T, kLanes<T>>(alpha, step, count);
@@ -117,7 +117,8 @@ FASTPOOL_HD Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t
   if (!p.alpha) return Lanes<T, kLanes<T>>(T(p.alpha_value));
   const T* alpha = static_cast<const T*>(p.alpha) + p.alpha_view.at(n, c, bin);
   const int64_t step = channels ? p.alpha_view.channel : p.alpha_view.position;
-  return step ? alphas_apart(alpha, step, count) : Lanes<T, kLanes<T>>(*alpha);
+  if (step == 0) return Lanes<T, kLanes<T>>(*alpha);
+  return step == 1 && count == kLanes<T> ? load<T, kLanes<T>>(alpha) : alphas_apart(alpha, step, count);
 }
 
 template <class Reducer, class S>
