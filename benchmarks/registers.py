@@ -36,7 +36,7 @@ def nvcc_flags() -> list[str]:
 def compile_one(nvcc: str, source: Path, architecture: str, folder: str) -> tuple[str, float]:
     """-> what ptxas said, seconds"""
     number = architecture.replace(".", "")
-    target = ["-gencode", f"arch=compute_{number},code=sm_{number}", "-Xptxas", "-v", "-std=c++17", "-DUSE_CUDA"]
+    target = ["-gencode", f"arch=compute_{number},code=sm_{number}", "-Xptxas", "-v", "-DUSE_CUDA"]
     command = [nvcc, *nvcc_flags(), *target, f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", f"{folder}/{source.stem}.o"]
     start = time.time()
     ran = subprocess.run(command, capture_output=True, text=True)

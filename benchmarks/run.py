@@ -198,7 +198,7 @@ def run_cell(cell, options) -> dict:
     copies = [inputs, *(tuple(t.clone() for t in inputs) for _ in range(1, rotations(x.nbytes, options.device)))]
     copies = [tuple(t.detach().requires_grad_(backward) for t in copy) for copy in copies]
     row = dict(cell, shape=layer.shape, buffers=options.buffers, bytes=sum(t.nbytes for t in reads) + sum(writes))
-    row["skipped"] = {}
+    row["skipped"] = {name: "left out by --rivals" for name in report.GROUPS if name not in options.rivals}
     calls = {}
     with torch.set_grad_enabled(backward):
         for name, build in contenders(cell, operation, layer, x, options, row["skipped"]):

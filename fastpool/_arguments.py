@@ -20,7 +20,7 @@ def padding_sides(padding: Any, rank: int, extents: Sequence[int]) -> list[tuple
     if len(entries) == 1 and not isinstance(entries[0], tuple):
         entries *= rank
     pads = [entry if isinstance(entry, tuple) else (entry, entry) for entry in entries]
-    if len(entries) != rank or any(len(sides) != 2 or isinstance(sides[0] or sides[1], tuple) for sides in pads):
+    if len(entries) != rank or any(len(sides) != 2 or not all(map(_is_int, sides)) for sides in pads):
         raise ValueError(f"padding must be {allowed}, got {padding}")
     for sides, extent in zip(pads, extents):
         if any(side < 0 or 2 * side > extent for side in sides):
@@ -33,13 +33,17 @@ def padding_sides(padding: Any, rank: int, extents: Sequence[int]) -> list[tuple
 
 def per_axis(name: str, value: Any, rank: int, minimum: int) -> tuple[int, ...]:
     entries: tuple[int, ...] = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(entry, (int, torch.SymInt)) for entry in entries):
+    if not all(map(_is_int, entries)):
         raise TypeError(f"{name} must be an int or {per_axis_words(rank)}, got {value!r}")
     if len(entries) not in (1, rank):
         raise ValueError(f"{name} must be an int or {per_axis_words(rank)}, got {value}")
     if any(entry < minimum or entry >= INT64_END for entry in entries):
         raise ValueError(f"{name} must be at least {minimum} on every axis (and fit 64 bits), got {value}")
     return entries if len(entries) == rank else entries * rank
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, torch.SymInt))
 
 
 def per_axis_words(rank: int) -> str:

@@ -14,8 +14,8 @@ from ._operators import OPERATORS, POOLS, call_below_autograd
 
 
 def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
-    """Calls an operator: directly where a compiler or transform traces it, through a thin Function if `recorded`."""
-    if is_compiling():
+    """Calls an operator: directly where a compiler, trace or transform sees it, by a thin Function if `recorded`."""
+    if is_compiling() or torch._C._is_tracing():
         return OPERATORS[name](inputs, *arguments)
     if forward_ad._current_level >= 0:
         _refuse_tangents(name, *inputs, *arguments)

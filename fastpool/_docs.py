@@ -35,7 +35,7 @@ OWN_ARGUMENTS = {
         one per channel, or with the output's number of axes, each 1 or equal, for one per region. Values outside
         [0, 1] are allowed.""",
     "stochastic": """
-    training: draw (True) or take the expectation (False), which ignores seed, generator and offset.
+    training: draw (True) or take the expectation (False), which ignores seed, generator and offset and has no indices.
     distribution: ``"relu"`` or ``"softmax"``.
     temperature: a positive number for ``"softmax"``; large ones draw evenly.
     generator: a generator of the input's device; torch's default one otherwise. Not inside torch.compile.
@@ -98,10 +98,15 @@ Args:
     mode: ``"max"``, ``"avg"``, ``"max_avg"`` (both, max first along the channels), ``"mixed"`` or ``"stochastic"``.
     bins: ``"adaptive"``, or ``"floor"`` for bins of ``floor(length / level)`` that drop the remainder.
     flatten: ``"level"``, ``"channel"`` for ``(N, C * B)`` with a channel's bins together, None for ``(N, C, B)``.
-    options: arguments of the mode, as ``alpha`` or ``training``.
+    options: arguments of the mode: ``alpha`` (a number, 0-d or one per channel), or ``training``, ``distribution``,
+        ``temperature``, ``generator``, ``seed`` and ``offset``.
+
+Returns:
+    A tensor of the input's dtype; without the batch axis where the input has none.
 
 Raises:
     TypeError, ValueError: for an argument that is not as described, before anything is computed.
+    RuntimeError: for a device that this build has no kernels for.
 
 Example:
     >>> import torch, fastpool

@@ -23,6 +23,7 @@ Pooled = Any
 
 
 def max_kind(input: Any, geometry: Geometry, return_indices: bool = False) -> Pooled:
+    check_flag("return_indices", return_indices)
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs)
     tap_bytes = geometry.tap_bytes if recorded or return_indices else 0
@@ -86,6 +87,7 @@ def stochastic_kind(
     return_indices: bool = False,
 ) -> Pooled:
     check_flag("training", training)
+    check_flag("return_indices", return_indices)
     code = choice("distribution", distribution, DISTRIBUTIONS)
     temperature = number("temperature", temperature, positive=True)
     inputs = _entering(input, geometry)

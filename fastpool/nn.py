@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import functional
+from ._arguments import exact
 from ._checks import number, refuse_scripting
 from ._kinds import check_mode
 from ._windows import Levels, OutputSize, Padding, Size
@@ -69,12 +70,14 @@ class _Pool(torch.nn.Module):
     """A function and its arguments: a windowing base stores the geometry, a kind the rest, the leaves the function."""
 
     function: ClassVar[Callable[..., Any]]
+    notes: ClassVar[str] = ""
     shown: tuple[str, ...]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "function" in cls.__dict__ and cls.__doc__ is None:
-            cls.__doc__ = f"Module form of :func:`fastpool.{cls.function.__name__}`, where the arguments are explained."
+            name = cls.function.__name__
+            cls.__doc__ = f"Module form of :func:`fastpool.{name}`, where the arguments are explained.{cls.notes}"
 
     def forward(self, input: Tensor) -> Any:
         return self.pool(input)
@@ -87,6 +90,13 @@ class _Pool(torch.nn.Module):
 
     def displayed(self, name: str) -> Any:
         return getattr(self, name)
+
+    def keep(self, name: str, value: Any, persistent: bool) -> None:
+        """A tensor as a buffer, which moves with the module; anything else as an attribute."""
+        if isinstance(value, Tensor):
+            self.register_buffer(name, value, persistent)
+        else:
+            setattr(self, name, value)
 
     def __prepare_scriptable__(self) -> Any:
         return refuse_scripting(type(self).__name__)()
@@ -147,18 +157,24 @@ class _Max(_Pool):
 class _Mixed(_Pool):
     """Holds alpha: a number, a buffer, or the sigmoid of a learned logit."""
 
+    notes = """
+
+    Args:
+        alpha: where training starts if ``learnable``; it must then lie in (0, 1). Other tensors become a buffer.
+        learnable: train alpha, as the sigmoid of the parameter ``logit``, which keeps it in (0, 1).
+        num_channels: one learned alpha for each of so many channels instead of one for all.
+    """
     logit: torch.nn.Parameter | None
     fixed_alpha: float | Tensor
 
     def _store_alpha(self, alpha: float | Tensor, learnable: bool, num_channels: int | None) -> None:
         if num_channels is not None and not learnable:
             raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
+        if num_channels is not None and exact("num_channels", num_channels) < 1:
+            raise ValueError(f"num_channels must be at least 1, got {num_channels}")
         if not learnable:
             self.logit = None
-            if isinstance(alpha, Tensor):
-                self.register_buffer("fixed_alpha", alpha)
-            else:
-                self.fixed_alpha = number("alpha", alpha)
+            self.keep("fixed_alpha", alpha if isinstance(alpha, Tensor) else number("alpha", alpha), persistent=True)
             return
         if isinstance(alpha, Tensor):
             logit = torch.logit(alpha.detach())
@@ -186,6 +202,13 @@ class _Mixed(_Pool):
 class _Stochastic(_Pool):
     """Draws in training mode and takes the expectation in evaluation mode."""
 
+    notes = """
+
+    Draws after ``train()`` and takes the expectation after ``eval()``, where ``return_indices=True`` is refused. With a
+    fixed ``seed`` every call draws alike; a one-element tensor is a buffer, whose value may change between calls.
+    """
+    seed: int | Tensor | None
+
     def _store_draw(
         self,
         distribution: str,
@@ -198,7 +221,7 @@ class _Stochastic(_Pool):
         self.distribution = distribution
         self.temperature = temperature
         self.generator = generator
-        self.seed = seed
+        self.keep("seed", seed, persistent=False)
         self.offset = offset
         self.return_indices = return_indices
 
@@ -329,6 +352,11 @@ class _AdaptiveStochastic(_Stochastic, _Adaptive):
 
 
 class _SpatialPyramid(_Mixed):
+    notes = """
+
+    The mode's arguments are those of its module, as ``learnable`` for ``mode="mixed"``; ``mode="stochastic"`` draws
+    after ``train()`` and takes the expectation after ``eval()``.
+    """
     shown = ("levels", "mode", "bins", "flatten")
 
     def __init__(
@@ -348,7 +376,10 @@ class _SpatialPyramid(_Mixed):
         if mode == "mixed":
             learnable, num_channels = options.pop("learnable", False), options.pop("num_channels", None)
             self._store_alpha(options.pop("alpha", 0.5), learnable, num_channels)
+        if "training" in options:
+            raise TypeError(f"training is what train() and eval() set, got training={options['training']!r}")
         check_mode(mode, options)
+        self.keep("seed", options.pop("seed", None), persistent=False)
         self.options = options
 
     def forward(self, input: Tensor | Sequence[Tensor]) -> Any:
@@ -356,7 +387,7 @@ class _SpatialPyramid(_Mixed):
         if self.mode == "mixed":
             options = {"alpha": self.alpha}
         elif self.mode == "stochastic":
-            options = {**options, "training": self.training}
+            options = {**options, "seed": self.seed, "training": self.training}
         return self.function(input, self.levels, mode=self.mode, bins=self.bins, flatten=self.flatten, **options)
 
     def extra_repr(self) -> str:

@@ -23,7 +23,7 @@ def public(module):
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_examples_run(module):
-    """Functions may be made by a loop, so their docstrings are collected by hand."""
+    """Docstrings are completed on import, so doctest cannot collect them from the source."""
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     environment = {"torch": torch, "fastpool": fastpool, **vars(module)}
     tests = [doctest.DocTestParser().get_doctest(module.__doc__ or "", dict(environment), module.__name__, None, 0)]

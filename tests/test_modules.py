@@ -148,6 +148,32 @@ def test_fixed_alpha_has_no_state():
     assert_bitwise(module(X[2]), F.mixed_pool2d(X[2], 2, alpha=0.25))
 
 
+SEEDED = {
+    "sliding": lambda seed: nn.StochasticPool2d(2, seed=seed),
+    "adaptive": lambda seed: nn.AdaptiveStochasticPool2d(2, seed=seed),
+    "global": lambda seed: nn.GlobalStochasticPool(seed=seed),
+    "pyramid": lambda seed: nn.SpatialPyramidPool2d(mode="stochastic", seed=seed),
+}
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in SEEDED.items()])
+def test_a_tensor_seed_moves_with_the_module(make):
+    module = make(torch.tensor([7]))
+    assert_bitwise(module(X[2]), make(7)(X[2]))
+    assert not module.state_dict()
+    assert_bitwise(copy.deepcopy(module)(X[2]), module(X[2]))
+    assert module.to("meta").seed.is_meta
+
+
+def test_a_tensor_alpha_moves_and_is_saved():
+    alpha = torch.tensor([0.0, 0.5, 1.0])
+    module = nn.MixedPool2d(2, alpha=alpha)
+    assert_bitwise(module(X[2]), F.mixed_pool2d(X[2], 2, alpha=alpha))
+    assert not list(module.parameters())
+    assert_bitwise(module.state_dict()["fixed_alpha"], alpha)
+    assert module.to("meta").fixed_alpha.is_meta
+
+
 @pytest.mark.parametrize("channels", [None, 3])
 @pytest.mark.parametrize("alpha", [0.5, 0.1, 0.9])
 def test_learnable_alpha_starts_where_asked(channels, alpha):
