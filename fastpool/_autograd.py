@@ -11,16 +11,17 @@ from torch.compiler import is_compiling
 
 from ._formulas import FORMULAS, Formula, Grads
 from ._operators import OPERATORS, POOLS, call_below_autograd
+from ._transforms import call_transformed
 
 
 def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
-    """Calls an operator: directly where a compiler, trace or transform sees it, by a thin Function if `recorded`."""
+    """Calls an operator: directly where a compiler or trace sees it, by a thin Function if `recorded`."""
     if is_compiling() or torch._C._is_tracing():
         return OPERATORS[name](inputs, *arguments)
     if forward_ad._current_level >= 0:
         _refuse_tangents(name, *inputs, *arguments)
     if torch._C._are_functorch_transforms_active():
-        return OPERATORS[name](inputs, *arguments)
+        return call_transformed(name, inputs, *arguments)
     if recorded:
         return FUNCTIONS[name].apply(len(inputs), *inputs, *arguments)
     return call_below_autograd(name, inputs, *arguments)

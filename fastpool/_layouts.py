@@ -15,7 +15,7 @@ def memory_format(layout: int, dim: int) -> torch.memory_format:
 
 
 def layout_of(x: Tensor) -> int:
-    """Channels-last exactly when a batched 4-D or 5-D tensor is, and is not contiguous as well."""
-    if x.dim() == 3 or x.is_contiguous():
+    """Channels-last exactly when a batched 4-D or 5-D tensor is, and is not contiguous as well; vmap cannot tell."""
+    if x.dim() == 3 or x.is_contiguous() or torch._C._are_functorch_transforms_active():
         return CONTIGUOUS
     return int(x.is_contiguous(memory_format=memory_format(CHANNELS_LAST, x.dim())))

@@ -23,6 +23,10 @@ OPERATORS: dict[str, Any] = {
 
 def call(name: str, *arguments: Any) -> Any:
     """Calls an operator; its registered gradient is entered only where one is being recorded."""
+    if torch._C._are_functorch_transforms_active():
+        from ._transforms import call_transformed  # which needs the formulas, which need this
+
+        return call_transformed(name, *arguments)
     if torch.is_grad_enabled():
         return OPERATORS[name](*arguments)
     return call_below_autograd(name, *arguments)
