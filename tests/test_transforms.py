@@ -97,14 +97,13 @@ def test_func_jacrev(pool):
 @parameters({name: pool for name, pool in DIFFERENTIABLE.items() if "expectation" not in name})
 def test_second_derivative(pool):
     """Of a cubic loss, so that it is not zero."""
-    x, v = X[0], torch.ones_like(X[0])
 
     def slope(x):
-        return (torch.func.grad(lambda x: pool(x).pow(3).sum())(x) * v).sum()
+        return torch.func.grad(lambda x: pool(x).pow(3).sum())(x).sum()
 
-    leaf = x.clone().requires_grad_()
+    leaf = X[0].clone().requires_grad_()
     (first,) = torch.autograd.grad(pool(leaf).pow(3).sum(), leaf, create_graph=True)
-    assert_bitwise(torch.func.grad(slope)(x), torch.autograd.grad((first * v).sum(), leaf)[0])
+    assert_bitwise(torch.func.grad(slope)(X[0]), torch.autograd.grad(first.sum(), leaf)[0])
 
 
 def test_no_second_derivative_of_the_expectation():
@@ -114,5 +113,5 @@ def test_no_second_derivative_of_the_expectation():
 
 
 def test_forward_mode_is_refused():
-    with pytest.raises((NotImplementedError, RuntimeError)):
+    with pytest.raises(NotImplementedError, match="forward-mode"):
         torch.func.jvp(POOLS["max"], (X[0],), (X[0],))
