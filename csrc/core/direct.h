@@ -15,7 +15,7 @@ FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, Stat
   for (int64_t i = 0; i < d.count; ++i)
     for (int64_t j = 0; j < h.count; ++j) {
       const int64_t row = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
-      const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+      const int64_t tap = tap_of_row(d, h, w, i, j);
       for (int64_t k = 0; k < w.count; ++k)
         state.template add<pass>(T(widen(x[(row + w.start + k * w.step) * p.input.position])), Tap<T>(tap + k));
     }
@@ -62,7 +62,7 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
   const Grid& grid = level.grid;
   const Facts<T> facts = facts_of<Reducer, T>(p, level, at.n, at.c, at.o);
   const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]), w = grid.axis[2].window(at.o[2]);
-  const Tap<T> first = Tap<T>((d.first * h.size + h.first) * w.size + w.first);
+  const Tap<T> first = Tap<T>(tap_of_row(d, h, w));
   typename Reducer::template State<T> state;
   state.start(first, p);
   visit_passes<0, Reducer::passes, S>(p, grid, at, facts, state);

@@ -12,6 +12,11 @@ struct Span {
   int64_t size;   // elements of the unclipped window
 };
 
+// The tap of the first element in row j of slice i, of those rows and slices that the spans of a window hold.
+FASTPOOL_HD int64_t tap_of_row(const Span& d, const Span& h, const Span& w, int64_t i = 0, int64_t j = 0) {
+  return ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+}
+
 struct Range {
   int64_t begin, end;
 };

@@ -219,7 +219,7 @@ class Channels {
                        int64_t end, int64_t ahead, int64_t far) const {
     const Span &d = window.d, &h = window.h, &w = window.w;
     const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
-    const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+    const int64_t tap = tap_of_row(d, h, w, i, j);
     const int64_t step = w.step * lines.step;
     const S* from = lines.x + row * lines.step + begin * step;
     const auto walk = [&](State* held) FASTPOOL_STEP {
@@ -277,7 +277,7 @@ class Channels {
       const Span &d = window.d, &h = window.h, &w = window.w;
       const int64_t position = lines.step, step = w.step * position, line = h.step * lines.width * position;
       const S* slice = lines.x + ((d.start * lines.height + h.start) * lines.width + w.start) * position + part.c;
-      int64_t first_tap = ((d.first * h.size) + h.first) * w.size + w.first;
+      int64_t first_tap = tap_of_row(d, h, w);
       for (int64_t i = 0; i < d.count; ++i, slice += d.step * lines.height * lines.width * position, first_tap += h.size * w.size) {
         const S* row = slice;
         int64_t tap = first_tap;
@@ -294,7 +294,7 @@ class Channels {
   };
 
   FASTPOOL_HD void start(State& state, const Window& window) const {
-    state.start(Tap<V>(Tap<T>((window.d.first * window.h.size + window.h.first) * window.w.size + window.w.first)), p);
+    state.start(Tap<V>(Tap<T>(tap_of_row(window.d, window.h, window.w))), p);
   }
 
   void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {

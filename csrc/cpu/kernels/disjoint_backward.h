@@ -254,7 +254,7 @@ class WholePlanes {
     const V zero(T(0));
     const Prepared<V> output = slots.spread(slot);
     const Span d = level.grid.axis[0].window(0), h = level.grid.axis[1].window(0), span = level.grid.axis[2].window(0);
-    const int64_t first_tap = (d.first * h.size + h.first) * span.size + span.first;
+    const int64_t first_tap = tap_of_row(d, h, span);
     const S* x = static_cast<const S*>(p.x) + first;
     S* gx = static_cast<S*>(p.gx) + first;
     for (int64_t k = 0; k < span.count; k += L) {

@@ -140,7 +140,7 @@ class Flat {
     using Two = Lanes<T, 2 * n>;
     using Four = Lanes<T, 4 * n>;
     const Span &d = spans[0], &h = spans[1], &w = spans[2];
-    const int64_t length = w.count, whole = length / (4 * n) * (4 * n), tap = (d.first * h.size + h.first) * w.size + w.first;
+    const int64_t length = w.count, whole = length / (4 * n) * (4 * n), tap = tap_of_row(d, h, w);
     const int64_t positions = p.positions(), first = level.grid.first_position(at.o), bin = level.bin(at.o);
     const Mask<Four> rest = Tap<Four>::iota() < Tap<Four>(Tap<T>(length - whole));
     int64_t done = 0;
@@ -194,7 +194,7 @@ class Flat {
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
           const S* x = plane + ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
-          const int64_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+          const int64_t tap = tap_of_row(d, h, w, i, j);
           // Where lanes are classes of taps, rows begin in any of them.
           const int64_t lead = Reducer::uses_uniform ? tap % L : 0;
           if (w.step == 1 && x - lead >= self.begin && x - lead + round_up(lead + w.count, L) <= self.end)
