@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._layouts import layout_of, memory_format
-from ._operators import call
-from ._windows import BY_CHANNEL, BY_LEVEL, MAP, bins_of_levels
+from ._operators import DISTRIBUTIONS, call
+from ._windows import BY_CHANNEL, BY_LEVEL, MAP, bins_of_levels, elements
 
 Grads = tuple[Any, ...]
 
@@ -211,7 +212,7 @@ def _mixed_alpha_backward_backward(ctx: Any, vector: Tensor) -> Grads:
     return (grad_grad, (v * _from_result(grad, ctx.saved)).to(difference.dtype))
 
 
-# The stochastic expectation: not linear in the input, so its second derivative is another formula.
+# The stochastic expectation: not linear in the input, so its second derivative is another formula, and no kernel.
 
 
 def _save_expectation(ctx: Any, inputs: Any, output: Any) -> None:
@@ -229,12 +230,59 @@ def _expectation_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
     return (call("expectation_pool_backward", grad, tensors, result, moments, *ctx.kind, *ctx.windows),)
 
 
-def _save_nothing(ctx: Any, inputs: Any, output: Any) -> None:
-    pass
+def _save_expectation_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+    grad, tensors, _, _, distribution, temperature, window, order = inputs
+    ctx.save_for_backward(grad, *tensors)
+    ctx.saved, ctx.kind = _saved(tensors, window, order), (distribution, temperature)
 
 
-def _no_second_derivative(ctx: Any, *_: Any) -> Grads:
-    raise NotImplementedError("stochastic pooling in evaluation mode has no second derivative; use training=True")
+def _expectation_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
+    """By operations of torch, on copies of all windows in float64."""
+    grad, *tensors = ctx.saved_tensors
+    saved: Saved = ctx.saved
+    g = _from_result(grad, saved).flatten(2).double()
+    bins = [g.shape[2]] if saved.order == MAP else _bins_of_levels(saved)
+    numbers = iter(saved.window)
+    grad_grad, grad_tensors = [], []
+    for x, v, rows in zip(tensors, vectors, g.split([len(x) for x in tensors])):
+        total, products = torch.zeros_like(x, dtype=torch.float64).flatten(2), []
+        for row in rows.split(bins, 2):
+            window = list(islice(numbers, 6 * saved.rank))
+            index, exist = elements(window, x.shape[2:], x.device)
+            windows_of_x, windows_of_v = (t.flatten(2)[:, :, index].double() for t in (x, v))
+            product, gradient = _expectation_second(windows_of_x, windows_of_v, exist, *ctx.kind)
+            total = total.index_add(2, index.flatten(), (row[..., None] * gradient).flatten(2))
+            products.append(product)
+        grad_grad.append(torch.cat(products, 2))
+        grad_tensors.append(total.view(x.shape).to(x.dtype))
+    return (_to_result(torch.cat(grad_grad), saved).reshape(grad.shape).to(grad.dtype), grad_tensors)
+
+
+def _expectation_second(
+    x: Tensor, v: Tensor, exist: Tensor, distribution: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Of windows (N, C, windows, taps) and a direction v: the product of the expectation's gradient with v, and the
+    gradient of that product.
+
+    relu:    product = (2 sum w v - y sum v) / W over the positive elements, with W = sum w
+    softmax: product = E[v] + Cov(x, v) / temperature under the weights
+    """
+    if distribution == DISTRIBUTIONS["relu"]:
+        drawn = exist & (x > 0)
+        w, v = x.where(drawn, 0), v.where(drawn, 0)
+        total = w.sum(-1, keepdim=True)
+        total = total.where(total > 0, 1)
+        y, sum_v = (w * w).sum(-1, keepdim=True) / total, v.sum(-1, keepdim=True)
+        product = (2 * (w * v).sum(-1, keepdim=True) - y * sum_v) / total
+        gradient = (2 * v - (2 * w - y) / total * sum_v - product) / total
+        return product.squeeze(-1), gradient.where(drawn, 0)
+    p = (x / temperature).masked_fill(~exist, -torch.inf).softmax(-1)
+    x, v = x.where(p > 0, 0), v.where(p > 0, 0)  # what has no weight contributes nothing, be it infinite
+    x = (x - (p * x).sum(-1, keepdim=True)) / temperature
+    mean_v = (p * v).sum(-1, keepdim=True)
+    covariance = (p * x * (v - mean_v)).sum(-1, keepdim=True)
+    gradient = p / temperature * (2 * (v - mean_v) + x * (v - mean_v) - covariance)
+    return (mean_v + covariance).squeeze(-1), gradient
 
 
 # Pieces of second derivatives. Results of pyramids are handled as (N, C, bins of all levels).
@@ -299,5 +347,5 @@ FORMULAS = {
     "max_avg_pool_backward": Formula(_save_max_avg_backward, _max_avg_backward_backward),
     "mixed_pool_backward": Formula(_save_mixed_backward, _mixed_backward_backward),
     "mixed_alpha_backward": Formula(_save_mixed_alpha_backward, _mixed_alpha_backward_backward),
-    "expectation_pool_backward": Formula(_save_nothing, _no_second_derivative),
+    "expectation_pool_backward": Formula(_save_expectation_backward, _expectation_backward_backward),
 }

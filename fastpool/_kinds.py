@@ -13,10 +13,8 @@ from ._arguments import INT64_END
 from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
-from ._operators import OPERATORS
+from ._operators import DISTRIBUTIONS, OPERATORS
 from ._windows import MAP, Geometry, Levels, pyramid
-
-DISTRIBUTIONS = {"relu": 0, "softmax": 1}
 
 # What a call returns: a tensor; with return_indices=True (result, indices).
 Pooled = Any

@@ -19,6 +19,7 @@ DERIVATIVES = (
 OPERATORS: dict[str, Any] = {
     name: getattr(torch.ops.fastpool, name).default for name in (*POOLS, *DERIVATIVES, "tap_indices")
 }
+DISTRIBUTIONS = {"relu": 0, "softmax": 1}  # as operators take them
 
 
 def call(name: str, *arguments: Any) -> Any:

@@ -111,6 +111,22 @@ def bins_of_levels(window: Sequence[int], rank: int, inputs: int) -> list[int]:
     return [math.prod(outputs[i : i + rank]) for i in range(0, len(outputs), rank)]
 
 
+def elements(window: Sequence[int], spatial: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The row-major positions of the elements of each window of one level, and which of them there are: (windows, taps)."""
+    positions = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    exist = torch.ones(1, 1, dtype=torch.bool, device=device)
+    for a, n in enumerate(spatial):
+        output, kernel, stride, before, _, dilation = window[6 * a : 6 * a + 6]
+        o = torch.arange(output, device=device)[:, None]
+        start, stop = (o * stride - before, n) if kernel else (o * n // output, ((o + 1) * n + output - 1) // output)
+        at = start + dilation * torch.arange(kernel or _largest_bin(n, output), device=device)
+        inside = (at >= 0) & (at < stop)
+        shape = (len(positions) * output, -1)
+        positions = (positions[:, None, :, None] * n + at.where(inside, 0)[None, :, None, :]).reshape(shape)
+        exist = (exist[:, None, :, None] & inside[None, :, None, :]).reshape(shape)
+    return positions, exist
+
+
 def _remembered(rule: Callable[..., Geometry]) -> Callable[..., Geometry]:
     remembered = functools.lru_cache(maxsize=512)(rule)
 

@@ -179,6 +179,22 @@ POOLINGS = [
     EXPECTATION_SOFTMAX,
 ]
 
+# Calls that between them reach every pooling, for tests of what transforms or compiles them.
+CALLS = {
+    "max": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "avg": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "max_avg": lambda x: torch.cat(F.max_avg_pool2d(x, 3, 2, 1), 1),
+    "mixed": lambda x: F.mixed_pool2d(x, 2, alpha=0.25),
+    "stochastic": lambda x: F.stochastic_pool2d(x, 2, seed=3),
+    "softmax": lambda x: F.stochastic_pool2d(x, 2, seed=3, distribution="softmax"),
+    "expectation": lambda x: F.stochastic_pool2d(x, 2, training=False),
+    "adaptive": lambda x: F.adaptive_max_pool2d(x, (4, None)),
+    "same": lambda x: F.avg_pool2d(x, 3, 2, "same"),
+    "global": F.global_avg_pool,
+    "pyramid": lambda x: F.spatial_pyramid_pool2d(x, mode="max_avg"),
+    "pyramid draw": lambda x: F.spatial_pyramid_pool2d(x, mode="stochastic", seed=3),
+}
+
 # What of the table above and of the draw tests exercises each registered operation: no row, no release.
 OPERATORS = {
     "max_pool": "max",

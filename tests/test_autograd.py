@@ -24,7 +24,7 @@ def global_of(name, **options):
     return lambda rank: lambda x: getattr(F, f"global_{name}_pool")(x, **options)
 
 
-# Linear in x once the taps are chosen: both derivatives are checked.
+# Linear in x once the taps are chosen.
 LINEAR = {
     "max": of("max", 2),
     "max overlapping": of("max", 3, 2, 1),
@@ -62,16 +62,27 @@ CURVED = {
 }
 
 
+POOLS = {**LINEAR, **CURVED}
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("name", [*LINEAR, *CURVED])
+@pytest.mark.parametrize("name", POOLS)
 def test_gradcheck(name, rank):
-    assert gradcheck({**LINEAR, **CURVED}[name](rank), X[rank].clone().requires_grad_())
+    assert gradcheck(POOLS[name](rank), X[rank].clone().requires_grad_())
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", POOLS)
 def test_gradgradcheck(name, rank):
-    assert gradgradcheck(LINEAR[name](rank), X[rank].clone().requires_grad_())
+    assert gradgradcheck(POOLS[name](rank), X[rank].clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", CURVED)
+def test_third_derivative(name):
+    def gradient(x):
+        return torch.autograd.grad(CURVED[name](2)(x).pow(2).sum(), x, create_graph=True)[0]
+
+    assert gradgradcheck(gradient, X[2][:1].clone().requires_grad_())
 
 
 MIXED_FORMS = {
@@ -93,10 +104,11 @@ def test_alpha(form, shared):
     assert gradgradcheck(MIXED_FORMS[form], inputs)
 
 
-@pytest.mark.parametrize("mode", ["max", "avg", "max_avg", "mixed", "stochastic"])
+@pytest.mark.parametrize("mode", ["max", "avg", "max_avg", "mixed", "stochastic", "expectation"])
 def test_list_of_sizes(mode):
     items = [X[2][0].clone().requires_grad_(), X[2][1, :, :3, :2].clone().requires_grad_()]
-    options = {"seed": 1} if mode == "stochastic" else {}
+    options = {"stochastic": {"seed": 1}, "expectation": {"training": False}}.get(mode, {})
+    mode = "stochastic" if options else mode
 
     def pool(*items):
         return F.spatial_pyramid_pool2d(list(items), (2, 1), mode=mode, **options)
@@ -105,10 +117,10 @@ def test_list_of_sizes(mode):
     assert gradgradcheck(pool, items)
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", POOLS)
 def test_double_backward_of_an_empty_batch(name):
     x = torch.empty(0, 2, 4, 5, requires_grad=True)
-    outputs = LINEAR[name](2)(x)
+    outputs = POOLS[name](2)(x)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     gradients = [torch.ones_like(y).requires_grad_() for y in outputs]
     (first,) = torch.autograd.grad(outputs, x, gradients, create_graph=True)
@@ -130,6 +142,24 @@ def test_double_backward_of_layouts(layout):
     assert_bitwise(second, v.flatten(2).gather(2, indices.flatten(2)).view(y.shape), layout)
 
 
+@pytest.mark.parametrize("distribution", ["relu", "softmax"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_double_backward_of_the_expectation_in_other_forms(distribution, dtype):
+    """In the input's dtype and any layout, with elements and whole windows that have no weight."""
+    x = cases.channels_last((5 * X[2]).to(dtype))
+    x[:, :, 0, 0] = -torch.inf
+    x[:, 1] = -x[:, 1].abs() if distribution == "relu" else -torch.inf
+
+    def second(x):
+        x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = F.stochastic_pool2d(x, 2, training=False, distribution=distribution)
+        (first,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        return torch.autograd.grad(first, x, torch.ones_like(first))[0][:, : 2 if distribution == "relu" else 1]
+
+    assert second(x).isfinite().all()
+    torch.testing.assert_close(second(x), second(x.double()).to(dtype))
+
+
 def test_indices_take_no_gradient():
     x = X[2].clone().requires_grad_()
     assert not F.max_pool2d(x, 2, return_indices=True)[1].requires_grad
@@ -138,7 +168,7 @@ def test_indices_take_no_gradient():
 
 def test_no_gradient_wanted():
     x = X[2].clone()
-    for pool in LINEAR.values():
+    for pool in POOLS.values():
         outputs = pool(2)(x)
         assert not any(y.requires_grad for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
     with torch.no_grad():

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from comparison import assert_bitwise, assert_close
+from poolings import CALLS
 from torch import nn
 
 import fastpool.functional as F
@@ -12,21 +13,7 @@ import fastpool.nn
 
 X = torch.randn(2, 5, 9, 10, generator=torch.Generator().manual_seed(0))
 
-POOLS = {
-    "max": lambda x: F.max_pool2d(x, 3, 2, 1),
-    "max with indices": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[0],
-    "avg": lambda x: F.avg_pool2d(x, 3, 2, 1),
-    "max_avg": lambda x: torch.cat(F.max_avg_pool2d(x, 3, 2, 1), 1),
-    "mixed": lambda x: F.mixed_pool2d(x, 2, alpha=0.25),
-    "stochastic": lambda x: F.stochastic_pool2d(x, 2, seed=3),
-    "softmax": lambda x: F.stochastic_pool2d(x, 2, seed=3, distribution="softmax"),
-    "expectation": lambda x: F.stochastic_pool2d(x, 2, training=False),
-    "adaptive": lambda x: F.adaptive_max_pool2d(x, (4, None)),
-    "same": lambda x: F.avg_pool2d(x, 3, 2, "same"),
-    "global": lambda x: F.global_avg_pool(x),
-    "pyramid": lambda x: F.spatial_pyramid_pool2d(x, mode="max_avg"),
-    "pyramid draw": lambda x: F.spatial_pyramid_pool2d(x, mode="stochastic", seed=3),
-}
+POOLS = {**CALLS, "max with indices": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[0]}
 
 
 @pytest.fixture(autouse=True)

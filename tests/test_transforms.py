@@ -3,26 +3,19 @@
 import pytest
 import torch
 from comparison import assert_bitwise
+from poolings import CALLS
 
 import fastpool.functional as F
 
 X = torch.randn(4, 2, 3, 8, 9, generator=torch.Generator().manual_seed(0))
 
-POOLS = {
-    "max": lambda x: F.max_pool2d(x, 3, 2, 1),
-    "max indices": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[1],
-    "avg": lambda x: F.avg_pool2d(x, 3, 2, 1),
-    "max_avg": lambda x: torch.cat(F.max_avg_pool2d(x, 3, 2, 1), 1),
-    "mixed": lambda x: F.mixed_pool2d(x, 2, alpha=0.25),
-    "stochastic": lambda x: F.stochastic_pool2d(x, 2, seed=3),
-    "expectation": lambda x: F.stochastic_pool2d(x, 3, training=False),
-    "expectation of 2x2": lambda x: F.stochastic_pool2d(x, 2, training=False),
-    "adaptive": lambda x: F.adaptive_max_pool2d(x, (4, None)),
-    "global": F.global_mixed_pool,
-    "pyramid": lambda x: F.spatial_pyramid_pool2d(x, mode="max_avg"),
+DIFFERENTIABLE = {
+    **CALLS,
+    "expectation of 3x3": lambda x: F.stochastic_pool2d(x, 3, training=False),
+    "global mixed": F.global_mixed_pool,
     "list": lambda x: F.spatial_pyramid_pool2d([x[0], x[1, :, :5]], mode="max"),
 }
-DIFFERENTIABLE = {name: pool for name, pool in POOLS.items() if name != "max indices"}
+POOLS = {**DIFFERENTIABLE, "max indices": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[1]}
 
 
 def parameters(pools):
@@ -94,7 +87,7 @@ def test_func_jacrev(pool):
     assert_bitwise(rows, expected)
 
 
-@parameters({name: pool for name, pool in DIFFERENTIABLE.items() if "expectation" not in name})
+@parameters(DIFFERENTIABLE)
 def test_second_derivative(pool):
     """Of a cubic loss, so that it is not zero."""
 
@@ -104,12 +97,6 @@ def test_second_derivative(pool):
     leaf = X[0].clone().requires_grad_()
     (first,) = torch.autograd.grad(pool(leaf).pow(3).sum(), leaf, create_graph=True)
     assert_bitwise(torch.func.grad(slope)(X[0]), torch.autograd.grad(first.sum(), leaf)[0])
-
-
-def test_no_second_derivative_of_the_expectation():
-    pool = POOLS["expectation"]
-    with pytest.raises(NotImplementedError):
-        torch.func.grad(lambda x: torch.func.grad(lambda x: pool(x).pow(3).sum())(x).sum())(X[0])
 
 
 def test_forward_mode_is_refused():
