@@ -111,8 +111,9 @@ def extension() -> cpp_extension.CppExtension:
     # of 2x2 averages took twice as long.
     whole_moves = ["-mmove-max=512", "-mstore-max=512"]
     cxx += whole_moves if accepts(*whole_moves) else []
-    # GCC's -O1 leaves the upper halves of registers in use when it turns to code for every processor. Each such turn costs
-    # 70 cycles on an Intel core of 2023: 7x7 heads took 1.4 to 1.9 times as long. Clang clears them always, and does not know the flag.
+    # GCC's -O1 leaves the upper halves of registers in use when it turns to code for every processor. Each such turn
+    # costs 70 cycles on an Intel core of 2023: 7x7 heads took 1.4 to 1.9 times as long. Clang clears them always, and
+    # does not know the flag.
     cxx += ["-fexpensive-optimizations", "-Wno-ignored-optimization-argument"]
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()

@@ -58,6 +58,17 @@ def exact(name: str, value: Any, none: bool = False) -> Any:
         return tuple([None if none and entry is None else exact(name, entry) for entry in value])
     if isinstance(value, str) and name == "padding":
         return value
-    if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
+    index = as_int(value)
+    if index is None:
         raise TypeError(f"{name} must be made of ints, got {value!r}")
-    return operator.index(value)
+    return index
+
+
+def as_int(value: Any) -> int | None:
+    """What Python takes for an int, but for bools and tensors; None for anything else."""
+    if isinstance(value, (bool, Tensor)):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

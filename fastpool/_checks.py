@@ -21,10 +21,11 @@ DEVICES = ("cpu", "cuda", "meta") if _C.build_info()["cuda"] else ("cpu", "meta"
 def check_input(input: Any, name: str = "input") -> None:
     if not isinstance(input, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(input).__name__}")
-    if input.dtype not in DTYPES or input.layout is not torch.strided:
+    if input.dtype not in DTYPES or input.layout is not torch.strided or input.is_nested:
+        nested = " of nested tensors" if input.is_nested else ""
         raise TypeError(
             f"{name} must be a dense tensor of float16, bfloat16, float32 or float64, "
-            f"got dtype {input.dtype} with layout {input.layout}"
+            f"got dtype {input.dtype} with layout {input.layout}{nested}"
         )
     if not input.is_cpu and input.device.type not in DEVICES:
         raise RuntimeError(
@@ -64,7 +65,12 @@ def choice(name: str, value: Any, choices: Mapping[Any, T]) -> T:
 def number(name: str, value: Any, *, positive: bool = False) -> float:
     if type(value) is not float and (isinstance(value, (bool, str, Tensor)) or not hasattr(value, "__float__")):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    found = float(value)
+    try:
+        found = float(value)
+    except TypeError:  # an array
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:
+        found = math.inf
     if not abs(found) < math.inf or (positive and found <= 0):
         raise ValueError(f"{name} must be finite{' and greater than 0' if positive else ''}, got {value}")
     return found

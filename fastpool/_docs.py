@@ -63,7 +63,7 @@ WINDOWS = {
     ceil_mode: round the output size up; a window still may not start in the padding behind the input.""",
     "adaptive": """
     input: ``(N, C, {axes})`` or ``(C, {axes})``, float16, bfloat16, float32 or float64.
-    output_size: an int, or one per axis; None keeps the input's. Bin i of n over a length a holds the elements
+    output_size: an int, or one per axis, where None keeps the input's. Bin i of n over a length a holds the elements
         ``floor(i*a/n)`` to ``ceil((i+1)*a/n) - 1``.""",
     "global": """
     input: ``(N, C, *spatial)`` with any number (at least one) of spatial axes, float16, bfloat16, float32 or float64.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._arguments import as_int
 
 SEED_END = 2**63 - 1
 
@@ -41,17 +42,15 @@ def seed_argument(input: Tensor, seed: Any, generator: torch.Generator | None) -
         if seed.device != input.device:
             raise ValueError(f"seed must be on the input's device {input.device}, got {seed.device}")
         return seed, 0
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+    value = as_int(seed)
+    if value is None:
         raise TypeError(f"seed must be an int or a one-element int64 tensor, got {seed!r}")
-    value = operator.index(seed)
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"seed must lie in [-2**63, 2**64), got {value}")
     return None, value - 2**64 if value >= 2**63 else value
 
 
 def offset_argument(offset: Any) -> Sequence[int]:
-    if offset == (0, 0):
-        return (0, 0)
     if not isinstance(offset, (tuple, list)) or not all(type(n) is int for n in offset):
         raise TypeError(f"offset must be a pair of ints (sample, channel), got {offset!r}")
     if len(offset) != 2 or not 0 <= offset[0] < 2**63 or not 0 <= offset[1] < 2**32:

@@ -161,11 +161,12 @@ def _mixed_backward(ctx: Any, grad: Tensor | None, _: None, grad_difference: Ten
         if grad is not None:
             grad_inputs = call("mixed_pool_backward", grad, taps, alpha, ctx.alpha_value, *saved)
         if grad_difference is not None:
-            g = _to_result(grad_difference.to(ctx.dtype), saved)
+            g = _to_result(grad_difference, saved)
             of_max = call("select_backward", g, taps, *saved)
             of_mean = call("avg_pool_backward", g, *saved, False, 0)
             of_difference = [a - b for a, b in zip(of_max, of_mean)]
-            grad_inputs = of_difference if grad is None else [a + b for a, b in zip(grad_inputs, of_difference)]
+            grad_inputs = [b if grad is None else a + b for a, b in zip(grad_inputs, of_difference)]
+            grad_inputs = [gradient.to(ctx.dtype) for gradient in grad_inputs]
     if alpha is not None and ctx.needed[1] and grad is not None:
         _present(difference, "difference of max and average")
         grad_alpha = _alpha_backward(grad, difference, alpha, saved)
@@ -187,14 +188,13 @@ def _save_mixed_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
 def _mixed_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
     grad, taps, alpha = ctx.saved_tensors
     saved: Saved = ctx.saved
-    chosen, mean = _max_and_mean(vectors, taps, saved)
+    chosen, mean = map(_accumulated, _max_and_mean(vectors, taps, saved))
     grad_grad = grad_alpha = None
     if ctx.needed[0]:
         a = ctx.alpha_value if alpha is None else _per_output(alpha, chosen)
         grad_grad = _to_result((a * chosen + (1 - a) * mean).to(grad.dtype), saved)
     if alpha is not None and ctx.needed[2]:
-        difference = _accumulated(chosen) - _accumulated(mean)
-        grad_alpha = _alpha_backward(grad, difference, alpha, saved)
+        grad_alpha = _alpha_backward(grad, chosen - mean, alpha, saved)
     return (grad_grad, None, grad_alpha)
 
 
@@ -207,7 +207,7 @@ def _save_mixed_alpha_backward(ctx: Any, inputs: Any, output: Tensor) -> None:
 
 def _mixed_alpha_backward_backward(ctx: Any, vector: Tensor) -> Grads:
     grad, difference = ctx.saved_tensors
-    v = _per_output(vector, difference)
+    v = _per_output(_accumulated(vector), difference)
     grad_grad = _to_result((v * difference).to(grad.dtype), ctx.saved)
     return (grad_grad, (v * _from_result(grad, ctx.saved)).to(difference.dtype))
 
@@ -244,17 +244,19 @@ def _expectation_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
     bins = [g.shape[2]] if saved.order == MAP else _bins_of_levels(saved)
     numbers = iter(saved.window)
     grad_grad, grad_tensors = [], []
-    for x, v, rows in zip(tensors, vectors, g.split([len(x) for x in tensors])):
-        total, products = torch.zeros_like(x, dtype=torch.float64).flatten(2), []
-        for row in rows.split(bins, 2):
+    for x, v, rows in zip(tensors, vectors, g.split_with_sizes([len(x) for x in tensors])):
+        total, products = torch.zeros_like(x, dtype=torch.float64).flatten(2).permute(2, 0, 1), []
+        for row in rows.split_with_sizes(bins, 2):
             window = list(islice(numbers, 6 * saved.rank))
             index, exist = elements(window, x.shape[2:], x.device)
-            windows_of_x, windows_of_v = (t.flatten(2)[:, :, index].double() for t in (x, v))
+            windows_of_x, windows_of_v = (t.double().flatten(2)[:, :, index] for t in (x, v))
             product, gradient = _expectation_second(windows_of_x, windows_of_v, exist, *ctx.kind)
-            total = total.index_add(2, index.flatten(), (row[..., None] * gradient).flatten(2))
+            gradient = (row[..., None] * gradient).where(exist, 0)
+            # Unlike index_add, no atomics on CUDA.
+            total = total.index_put((index,), gradient.permute(2, 3, 0, 1), accumulate=True)
             products.append(product)
         grad_grad.append(torch.cat(products, 2))
-        grad_tensors.append(total.view(x.shape).to(x.dtype))
+        grad_tensors.append(total.permute(1, 2, 0).reshape(x.shape).to(x.dtype))
     return (_to_result(torch.cat(grad_grad), saved).reshape(grad.shape).to(grad.dtype), grad_tensors)
 
 
@@ -264,19 +266,26 @@ def _expectation_second(
     """Of windows (N, C, windows, taps) and a direction v: the product of the expectation's gradient with v, and the
     gradient of that product.
 
-    relu:    product = (2 sum w v - y sum v) / W over the positive elements, with W = sum w
-    softmax: product = E[v] + Cov(x, v) / temperature under the weights
+    relu:    product = 2 E[v] - y sum v / sum w, over the positive elements
+    softmax: product = E[v] + Cov(x, v) / temperature
+
+    where E and Cov are those of the draw. Both are computed from w and x beside the largest of the window.
     """
     if distribution == DISTRIBUTIONS["relu"]:
-        drawn = exist & (x > 0)
+        drawn = exist & ~(x <= 0)  # NaN counts
         w, v = x.where(drawn, 0), v.where(drawn, 0)
+        largest = w.detach().amax(-1, keepdim=True)
+        largest = largest.where(largest != 0, 1)
+        w = w / largest
         total = w.sum(-1, keepdim=True)
-        total = total.where(total > 0, 1)
-        y, sum_v = (w * w).sum(-1, keepdim=True) / total, v.sum(-1, keepdim=True)
-        product = (2 * (w * v).sum(-1, keepdim=True) - y * sum_v) / total
-        gradient = (2 * v - (2 * w - y) / total * sum_v - product) / total
+        total = total.where(total != 0, 1)
+        p, sum_v = w / total, v.sum(-1, keepdim=True) / total
+        y = (p * w).sum(-1, keepdim=True)
+        product = 2 * (p * v).sum(-1, keepdim=True) - y * sum_v
+        gradient = (2 * v - (2 * w - y) * sum_v - product) / total / largest
         return product.squeeze(-1), gradient.where(drawn, 0)
-    p = (x / temperature).masked_fill(~exist, -torch.inf).softmax(-1)
+    x = x.masked_fill(~exist, -torch.inf)
+    p = ((x - x.detach().amax(-1, keepdim=True)) / temperature).softmax(-1)
     x, v = x.where(p > 0, 0), v.where(p > 0, 0)  # what has no weight contributes nothing, be it infinite
     x = (x - (p * x).sum(-1, keepdim=True)) / temperature
     mean_v = (p * v).sum(-1, keepdim=True)

@@ -64,7 +64,7 @@ def mixed_kind(input: Any, geometry: Geometry, alpha: float | Tensor = 0.5) -> T
     recorded = _recorded(inputs)
     if isinstance(alpha, Tensor):
         weight, value = _alpha_argument(alpha, inputs[0], geometry), 0.0
-        learned = torch.is_grad_enabled() and weight.requires_grad
+        learned = _recorded([weight])
     else:
         weight, value, learned = None, number("alpha", alpha), False
     tap_bytes = geometry.tap_bytes if recorded else 0
@@ -121,11 +121,13 @@ OPTIONS: Mapping[str, Sequence[str]] = {
 }
 
 
-def check_mode(mode: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+def check_mode(
+    mode: str, options: Mapping[str, Any], known: Mapping[str, Sequence[str]] = OPTIONS
+) -> Callable[..., Any]:
     kind = choice("mode", mode, KINDS)
     for name in options:
-        if name not in OPTIONS.get(mode, ()):
-            takers = " or ".join(f"mode={other!r}" for other, names in OPTIONS.items() if name in names)
+        if name not in known.get(mode, ()):
+            takers = " or ".join(f"mode={other!r}" for other, names in known.items() if name in names)
             raise TypeError(f"{name} is an argument of {takers or 'no mode'}, but mode is {mode!r}")
     return kind
 
@@ -162,7 +164,7 @@ def _with_indices(output: Tensor, taps: Tensor, geometry: Geometry) -> tuple[Ten
 
 
 def _recorded(inputs: list[Tensor]) -> bool:
-    """Whether a backward pass may want what the forward pass can save."""
+    """Whether a backward pass may want what the forward pass can save for these."""
     if not torch.is_grad_enabled():
         return False
     if inputs[0].requires_grad or (len(inputs) > 1 and any(x.requires_grad for x in inputs)):

@@ -60,7 +60,7 @@ def sliding(
         input.shape,
         kernel_size if type(kernel_size) is int else exact("kernel_size", kernel_size),
         stride if stride is None or type(stride) is int else exact("stride", stride),
-        padding if type(padding) is int or padding == "same" else exact("padding", padding),
+        padding if type(padding) is int else exact("padding", padding),
         dilation if type(dilation) is int else exact("dilation", dilation),
         ceil_mode,
     )
@@ -94,9 +94,9 @@ def pyramid(
     """`maps` results per channel; a list of inputs makes one row each."""
     floor = choice("bins", bins, {"adaptive": False, "floor": True})
     order = choice("flatten", flatten, FLATTEN)
-    if isinstance(levels, int):
-        raise TypeError(f"levels must be a sequence of ints or per-axis tuples, got {levels!r}")
     sizes = exact("levels", levels)
+    if not isinstance(sizes, tuple):
+        raise TypeError(f"levels must be a sequence of ints or per-axis tuples, got {levels!r}")
     if isinstance(input, (list, tuple)):
         check_inputs(rank, input)
         return _pyramid(rank, tuple([x.shape for x in input]), True, sizes, floor, order, flatten is not None, maps)
@@ -112,7 +112,7 @@ def bins_of_levels(window: Sequence[int], rank: int, inputs: int) -> list[int]:
 
 
 def elements(window: Sequence[int], spatial: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The row-major positions of the elements of each window of one level, and which of them there are: (windows, taps)."""
+    """Of the windows of one level, (windows, taps): the row-major positions of their elements, and which there are."""
     positions = torch.zeros(1, 1, dtype=torch.int64, device=device)
     exist = torch.ones(1, 1, dtype=torch.bool, device=device)
     for a, n in enumerate(spatial):
@@ -196,6 +196,7 @@ def _whole(shape: Sequence[int], keepdim: bool) -> Geometry:
     if len(shape) < 3:
         raise ValueError(f"input must be (N, C, *spatial) with at least one spatial axis, got shape {tuple(shape)}")
     rank = min(len(shape) - 2, 3)
+    _check_not_empty(shape, shape[1:])
     # Operators know three axes; the position inside one window does not change when more are flattened.
     entry = (*shape[:4], math.prod(shape[4:])) if len(shape) > 5 else tuple(shape)
     spatial = _spatial(rank, entry)
@@ -325,6 +326,10 @@ def _spatial(rank: int, shape: Sequence[int]) -> Sequence[int]:
     if len(shape) not in (rank + 1, rank + 2):
         axes = ("L", "H, W", "D, H, W")[rank - 1]
         raise ValueError(f"input must be (N, C, {axes}) or (C, {axes}), got shape {tuple(shape)}")
-    if any(n < 1 for n in shape[-rank - 1 :]):
-        raise ValueError(f"input must have at least one channel and no empty spatial axis, got shape {tuple(shape)}")
+    _check_not_empty(shape, shape[-rank - 1 :])
     return shape[-rank:]
+
+
+def _check_not_empty(shape: Sequence[int], channels_and_axes: Sequence[int]) -> None:
+    if any(n < 1 for n in channels_and_axes):
+        raise ValueError(f"input must have at least one channel and no empty spatial axis, got shape {tuple(shape)}")

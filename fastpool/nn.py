@@ -20,8 +20,8 @@ from torch import Tensor
 
 from . import functional
 from ._arguments import exact
-from ._checks import number, refuse_scripting
-from ._kinds import check_mode
+from ._checks import check_flag, number, refuse_scripting
+from ._kinds import OPTIONS, check_mode
 from ._windows import Levels, OutputSize, Padding, Size
 
 __all__ = [
@@ -172,6 +172,7 @@ class _Mixed(_Pool):
             raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
         if num_channels is not None and exact("num_channels", num_channels) < 1:
             raise ValueError(f"num_channels must be at least 1, got {num_channels}")
+        check_flag("learnable", learnable)
         if not learnable:
             self.logit = None
             self.keep("fixed_alpha", alpha if isinstance(alpha, Tensor) else number("alpha", alpha), persistent=True)
@@ -184,7 +185,11 @@ class _Mixed(_Pool):
             logit = torch.tensor(math.log(alpha / (1 - alpha)) if inside else 0.0)
         if not inside:
             raise ValueError(f"alpha must lie in (0, 1) to be learnable, got {alpha}")
-        self.logit = torch.nn.Parameter(logit if num_channels is None else logit.expand(num_channels).clone())
+        if num_channels is not None:
+            if logit.dim() > 1 or logit.numel() not in (1, num_channels):
+                raise ValueError(f"alpha must be a number or ({num_channels},), got shape {tuple(logit.shape)}")
+            logit = logit.expand(num_channels).clone()
+        self.logit = torch.nn.Parameter(logit)
 
     @property
     def alpha(self) -> float | Tensor:
@@ -373,12 +378,12 @@ class _SpatialPyramid(_Mixed):
         self.mode = mode
         self.bins = bins
         self.flatten = flatten
+        if "training" in options:
+            raise TypeError(f"training is what train() and eval() set, got training={options['training']!r}")
+        check_mode(mode, options, {**OPTIONS, "mixed": ("alpha", "learnable", "num_channels")})
         if mode == "mixed":
             learnable, num_channels = options.pop("learnable", False), options.pop("num_channels", None)
             self._store_alpha(options.pop("alpha", 0.5), learnable, num_channels)
-        if "training" in options:
-            raise TypeError(f"training is what train() and eval() set, got training={options['training']!r}")
-        check_mode(mode, options)
         self.keep("seed", options.pop("seed", None), persistent=False)
         self.options = options
 

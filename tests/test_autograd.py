@@ -160,6 +160,51 @@ def test_double_backward_of_the_expectation_in_other_forms(distribution, dtype):
     torch.testing.assert_close(second(x), second(x.double()).to(dtype))
 
 
+@pytest.mark.parametrize("distribution", ["relu", "softmax"])
+def test_second_derivative_of_the_expectation_stays_in_its_window(distribution):
+    x = torch.tensor([[[1.0, 2, 3, 4, 5, 6, 7, torch.inf]]], requires_grad=True)
+    y = F.stochastic_pool1d(x, 3, padding=((0, 1),), training=False, distribution=distribution)
+    g = torch.ones_like(y).requires_grad_()
+    (first,) = torch.autograd.grad(y, x, g, create_graph=True)
+    second = torch.autograd.grad(first, (x, g), torch.arange(8.0).view(x.shape))
+    of_x, of_g = (gradient.isfinite().flatten().tolist() for gradient in second)
+    assert of_x == [True] * 6 + [False] * 2
+    assert of_g == [True, True, False]
+
+
+@pytest.mark.parametrize("distribution", ["relu", "softmax"])
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_second_derivative_of_the_expectation_at_any_scale(distribution, scale):
+    def product(scale, temperature):
+        x = scale * torch.tensor([[[1.0, 2.0, 3.0]]], dtype=torch.float64)
+        x.requires_grad_()
+        options = {"training": False, "distribution": distribution, "temperature": temperature}
+        y = F.stochastic_pool1d(x, 3, **options)
+        g = torch.ones_like(y).requires_grad_()
+        (first,) = torch.autograd.grad(y, x, g, create_graph=True)
+        of_x, of_g = torch.autograd.grad(first, (x, g), torch.tensor([[[3.0, -1.0, 2.0]]], dtype=torch.float64))
+        return scale * of_x, of_g
+
+    torch.testing.assert_close(product(scale, scale), product(1.0, 1.0))
+
+
+def test_second_derivative_of_the_expectation_keeps_nan():
+    x = torch.tensor([[[1.0, torch.nan]]], requires_grad=True)
+    y = F.stochastic_pool1d(x, 2, training=False)
+    (first,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+    assert torch.autograd.grad(first.sum(), x)[0].isnan().all()
+
+
+def test_second_derivative_of_mixed_in_half_precision():
+    """The terms exceed float16, their sum does not."""
+    x = torch.tensor([[[1.0, 2.0]]], dtype=torch.float16, requires_grad=True)
+    y = F.mixed_pool1d(x, 2, alpha=-1.0)
+    g = torch.ones_like(y).requires_grad_()
+    (first,) = torch.autograd.grad(y, x, g, create_graph=True)
+    (second,) = torch.autograd.grad(first, g, torch.full_like(first, 60000.0))
+    assert second.item() == 60000
+
+
 def test_indices_take_no_gradient():
     x = X[2].clone().requires_grad_()
     assert not F.max_pool2d(x, 2, return_indices=True)[1].requires_grad

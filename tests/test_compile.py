@@ -184,6 +184,20 @@ def test_training_step_through_export(name):
         assert expected.abs().sum() > 0
 
 
+def test_gradient_of_alpha_through_export():
+    class Mixed(nn.Module):
+        def forward(self, x, alpha):
+            return F.mixed_pool2d(x, 2, alpha=alpha)
+
+    alpha = torch.rand(5)
+    exported = torch.export.export(Mixed(), (X, alpha)).module()
+    gradients = []
+    for mixed in (exported, Mixed()):
+        leaf = alpha.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(mixed(X, leaf).square().sum(), leaf)[0])
+    assert_bitwise(*gradients)
+
+
 def test_export_in_evaluation_is_the_expectation():
     model = Classifier(fastpool.nn.StochasticPool2d(2)).eval()
     expected = model(X)

@@ -1,5 +1,6 @@
 """Bad input is refused before anything is computed, by a message with the argument, its value and what is allowed."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -227,7 +228,34 @@ BAD = [
         ValueError,
         ["return_indices", "True", "training"],
     ),
+    # arrays and numbers without end
+    ("kernel array", lambda: F.max_pool2d(X, np.array([2, 2])), TypeError, ["kernel_size", "array([2, 2])"]),
+    ("padding array", lambda: F.max_pool2d(X, 3, padding=np.array([1, 1])), TypeError, ["padding", "array([1, 1])"]),
+    ("levels of numpy's int", lambda: F.spatial_pyramid_pool2d(X, np.int64(4)), TypeError, ["levels", "4"]),
+    ("alpha array", lambda: F.mixed_pool2d(X, 2, alpha=np.array([0.1, 0.2])), TypeError, ["alpha", "array([0.1"]),
+    ("alpha beyond floats", lambda: F.mixed_pool2d(X, 2, alpha=10**400), ValueError, ["alpha", "finite", "1000"]),
+    ("seed array", lambda: F.stochastic_pool2d(X, 2, seed=np.array([1.5])), TypeError, ["seed", "array([1.5])"]),
+    ("offset array", lambda: F.stochastic_pool2d(X, 2, offset=np.array([0, 0])), TypeError, ["offset", "array([0"]),
+    (
+        "zero length of a fourth axis",
+        lambda: F.global_max_pool(torch.ones(2, 3, 4, 5, 0, 2)),
+        ValueError,
+        ["input", "(2, 3, 4, 5, 0, 2)"],
+    ),
     # modules
+    ("module learnable of 1", lambda: nn.MixedPool2d(2, learnable=1), TypeError, ["learnable", "1"]),
+    (
+        "module alpha of other channels",
+        lambda: nn.MixedPool2d(2, alpha=torch.rand(4), learnable=True, num_channels=3),
+        ValueError,
+        ["alpha", "(3,)", "(4,)"],
+    ),
+    (
+        "module learnable of another mode",
+        lambda: nn.SpatialPyramidPool2d(mode="max", learnable=True),
+        TypeError,
+        ["learnable", "mode='mixed'", "'max'"],
+    ),
     ("module kernel", lambda: nn.MaxPool2d(0)(X), ValueError, ["kernel_size", "0"]),
     ("module alpha", lambda: nn.MixedPool2d(2, alpha=1.0, learnable=True), ValueError, ["alpha", "1.0"]),
     ("module alpha of 0", lambda: nn.MixedPool2d(2, alpha=0.0, learnable=True), ValueError, ["alpha", "0.0"]),
@@ -283,6 +311,12 @@ def test_unsupported_dtype(function, dtype):
 def test_sparse(function):
     with pytest.raises(TypeError, match="sparse"):
         function(X.to_sparse())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested():
+    with pytest.raises(TypeError, match="nested"):
+        F.max_pool2d(torch.nested.nested_tensor([X[0], X[1]]), 2)
 
 
 def test_generator_untouched_by_a_refused_call():

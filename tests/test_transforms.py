@@ -51,6 +51,17 @@ def test_vmap_over_alpha():
     assert_bitwise(pooled, torch.stack([F.mixed_pool2d(X[0], 2, alpha=a) for a in alpha]))
 
 
+def test_gradient_of_a_batch_of_alpha():
+    """Which says of itself that it requires none."""
+    alpha = torch.tensor([0.0, 0.25, 1.0])
+    loss = lambda a: F.mixed_pool2d(X[0], 2, alpha=a).pow(2).sum()  # noqa: E731
+    ours = torch.func.grad(lambda alpha: torch.vmap(loss)(alpha).sum())(alpha)
+    leaf = alpha.clone().requires_grad_()
+    assert_bitwise(torch.autograd.grad(torch.vmap(loss)(leaf).sum(), leaf)[0], ours)
+    for a, expected in zip(alpha, ours):
+        assert_bitwise(torch.func.grad(loss)(a), expected)
+
+
 def test_vmap_draws_as_its_randomness_says():
     ones = torch.ones(4, 2, 3, 8, 8)
     pool = lambda x: F.stochastic_pool2d(x, 2, return_indices=True)[1]  # noqa: E731
