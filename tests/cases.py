@@ -271,6 +271,7 @@ SLIDING = [
     sliding("stride 2000", (1, 3, 9000), 3, stride=2000, padding=1),
     sliding("gaps stride 4", (2, 3, 9, 70), (2, 3), "integers", stride=(3, 4)),
     sliding("apart 3d", (1, 2, 5, 6, 40), 2, "integers", stride=(2, 3, 2)),
+    sliding("gaps of 28", (2, 9, 4, 200), 2, "integers", stride=(2, 30)),
     sliding("width 301 6 taps stride 4 clipped", (1, 3, 301), 6, stride=4, padding=3),
     sliding("short rows 3d", (1, 2, 4, 9, 24), 2, "integers"),
     sliding("short rows clipped above and below", (2, 3, 16, 6), 2, "integers", padding=(1, 0)),

@@ -225,3 +225,16 @@ def test_a_stride_beyond_the_input_is_never_taken(pooling, stride):
     x = case.values(torch.float32)
     for y, expected in zip(pooling(case, x), pooling(usual, x), strict=True):
         assert_bitwise(y, expected, f"{pooling}, stride {stride}")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+@pytest.mark.parametrize("channels", [3, 9])
+def test_a_dilation_beyond_the_input_takes_no_memory(pooling, channels):
+    case, usual = (
+        cases.sliding(f"dilation {d}", (2, channels, 5, 6), 3, stride=1, padding=d, dilation=d) for d in (10**11, 7)
+    )
+    x = case.values(torch.float32).requires_grad_()
+    for y, expected in zip(pooling(case, x), pooling(usual, x), strict=True):
+        assert_bitwise(y, expected, f"{pooling}")
+        gradients = [torch.autograd.grad(result.square().sum(), x, retain_graph=True)[0] for result in (y, expected)]
+        assert_bitwise(*gradients, f"gradient of {pooling}")

@@ -318,6 +318,11 @@ def malformed_calls():
     yield "sizes of one axis", lambda: OPS.select_backward(y, taps, [1, 1, 4], 2, [0], TWO, -1)
     yield "another rank", lambda: OPS.select_backward(y, taps, [1, 1, 4, 4], 3, [0], TWO, -1)
     yield "rank -2", lambda: OPS.mixed_alpha_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], -2, -1)
+    bins = [1, 0, 1, 0, 0, 1]
+    of_list = [1, 1, 4, 1, 64, 4], 1, [0, 0], bins * 2, 0
+    yield "sizes of other channels", lambda: OPS.avg_pool_backward(random(2, 1), *of_list, False, 0)
+    yield "an empty axis", lambda: OPS.avg_pool_backward(y, [1, 4, 0], 1, [0], bins, -1, False, 0)
+    yield "no channel", lambda: OPS.avg_pool_backward(random(1, 0, 1), [1, 0, 4], 1, [0], bins, -1, False, 0)
     yield "another channel", lambda: OPS.avg_pool_backward(y, [1, 5, 4, 4], 2, [0], TWO, -1, True, 0)
 
 
@@ -343,6 +348,14 @@ def test_taps_in_the_padding_reach_no_other_plane(dtype, channels_last):
     (gradient,) = OPS.select_backward(grad, taps, [2, 4, 6, 6], 2, [int(channels_last)], window, -1)
     assert not gradient[0].any() and not gradient[:, 0].any()
     assert (gradient[1, 1:, :5, :5] == 1).all()
+
+
+def test_a_byte_for_each_tap_of_a_huge_window():
+    """Whose taps no list can hold; all are in the padding but one."""
+    window = [1, 2**21, 1, 2**20, 2**20, 1] * 3
+    taps = torch.zeros(1, 1, 1, 1, 1, dtype=torch.uint8)
+    (gradient,) = OPS.select_backward(random(1, 1, 1, 1, 1), taps, [1, 1, 1, 1, 1], 3, [0], window, -1)
+    assert gradient.item() == 0
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

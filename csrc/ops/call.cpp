@@ -70,7 +70,11 @@ int64_t rows_of(const Ints& sizes, int64_t rank, size_t inputs) {
   STD_TORCH_CHECK(rank >= 1 && rank <= 3 && sizes.size() == inputs * size_t(rank + 2) && inputs > 0,
                   "fastpool: sizes must hold every input's shape");
   int64_t rows = 0;
-  for (size_t i = 0; i < inputs; ++i) rows += sizes[i * size_t(rank + 2)];
+  for (size_t i = 0; i < sizes.size(); i += size_t(rank + 2)) {
+    STD_TORCH_CHECK(sizes[i] >= 0 && sizes[i + 1] == sizes[1], "fastpool: inputs must share their channels");
+    for (int64_t a = 1; a < rank + 2; ++a) STD_TORCH_CHECK(sizes[i + size_t(a)] > 0, "fastpool: an axis of an input is empty");
+    rows += sizes[i];
+  }
   return rows;
 }
 

@@ -84,8 +84,11 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 // 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
 // outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
-// Rows read what lies between their windows too.
-constexpr int64_t kMostApart = 1024;
+// Rows, and transposed planes, read what lies between windows and between their elements too.
+constexpr int64_t kMostApart = 1024, kMostGaps = 8;
+static bool is_sparse(const Axis& w) {
+  return w.stride > kMostApart || w.stride > kMostGaps * w.extent() || w.extent() > w.in + kMostApart;
+}
 static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
 
 // So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
@@ -154,8 +157,10 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::planes;
   else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
-  else if (sliding && largest <= kMostSequentialTaps && !(planes && (is_narrow(axis[2]) || walks_badly(level.grid, traits.several_passes))))
-    level.forward = axis[2].stride <= kMostApart ? Schedule::rows : Schedule::direct;
+  else if (sliding && is_sparse(axis[2]))
+    level.forward = Schedule::direct;
+  else if (sliding && !(planes && (is_narrow(axis[2]) || walks_badly(level.grid, traits.several_passes))))
+    level.forward = Schedule::rows;
   else if (largest <= kMostSequentialTaps)
     level.forward = Schedule::planes;
   const bool repeats = traits.shares && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
@@ -169,7 +174,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   else if (wide || !sliding || !alone)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;
   else
-    level.backward = Schedule::rows;
+    level.backward = axis[2].extent() > axis[2].in + kMostApart ? Schedule::direct : Schedule::rows;
 }
 
 Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtype, bool channels_last, ReducerTraits traits) {

@@ -36,7 +36,7 @@ class Channels {
         seed(seed),
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
-        divisors(p, level, arena),
+        divisors(p, level, Reducer::uses_divisor, arena),
         whole_end(level.grid.axis[2].adaptive() ? 0 : level.grid.axis[2].whole().end),
         far_away(p.lanes_are_channels && is_far_away<S>(p)),
         streams(p.lanes_are_channels && exceeds_caches<S>(p)) {
@@ -293,9 +293,7 @@ class Channels {
     }
   };
 
-  FASTPOOL_HD void start(State& state, const Window& window) const {
-    state.start(Tap<V>(Tap<T>(tap_of_row(window.d, window.h, window.w))), p);
-  }
+  FASTPOOL_HD void start(State& state, const Window& window) const { state.start(Tap<V>(Tap<T>(tap_of_row(window.d, window.h, window.w))), p); }
 
   void finish(const Place& at, Part part, const Window& window, const Facts<V>& facts, State& state) const {
     state.finish(facts);

@@ -27,7 +27,7 @@ class DisjointLanes {
   DisjointLanes(const Problem& p, Arena arena)
       : p(p),
         level(p.levels[0]),
-        divisors(p, level, arena),
+        divisors(p, level, Gradient::uses_divisor, arena),
         slots(arena, backward_units(p).most_channels() + L),
         streams(exceeds_caches<S>(p)) {}
 
@@ -114,7 +114,11 @@ class DisjointRows {
   }
   static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
   DisjointRows(const Problem& p, Arena arena)
-      : p(p), level(p.levels[0]), w(level.grid.axis[2]), results(p.samples * p.channels * p.bins), divisors(p, level, arena) {}
+      : p(p),
+        level(p.levels[0]),
+        w(level.grid.axis[2]),
+        results(p.samples * p.channels * p.bins),
+        divisors(p, level, Gradient::uses_divisor, arena) {}
 
   void run(const Units::Unit& unit) {
     for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
@@ -224,7 +228,8 @@ class WholePlanes {
            w.window(0).step == 1;
   }
   static int64_t scratch_bytes(const Problem&) { return Slots::bytes(L) + kSlack; }
-  WholePlanes(const Problem& p, Arena arena) : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, arena) {}
+  WholePlanes(const Problem& p, Arena arena)
+      : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, Gradient::uses_divisor, arena) {}
 
   void run(const Units::Unit& unit) {
     const Place first{0, 0, {0, 0, 0}};

@@ -74,7 +74,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
            (grid.axis[2].out + 2 * grid.axis[2].in + 2 * rows) * 8 + kSlack;
   }
   PreparedLanes(const Problem& p, const Level& level, int64_t most_channels, Arena& arena)
-      : Terms(p, level, most_channels, arena), held(arena.take<int64_t>(rows.count())), divisors(p, level, arena) {}
+      : Terms(p, level, most_channels, arena), held(arena.take<int64_t>(rows.count())), divisors(p, level, Gradient::uses_divisor, arena) {}
 
   void begin(const Units::Unit& now) {
     unit = now;

@@ -426,21 +426,21 @@ struct Team {
   };
 
   FASTPOOL_HD V sum(V x) const {
-    return combine(x, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+    return combine(x, [](auto a, auto b) FASTPOOL_STEP { return a + b; });
   }
   FASTPOOL_HD V max(V x) const {
-    return combine(x, [](auto a, auto b) __attribute__((always_inline)) { return select((b > a) | (b != b), b, a); });
+    return combine(x, [](auto a, auto b) FASTPOOL_STEP { return select((b > a) | (b != b), b, a); });
   }
   FASTPOOL_HD TapV first(TapV tap) const {
-    return combine(tap, [](auto a, auto b) __attribute__((always_inline)) { return select(b < a, b, a); });
+    return combine(tap, [](auto a, auto b) FASTPOOL_STEP { return select(b < a, b, a); });
   }
   FASTPOOL_HD TapV last(TapV tap) const {
-    return combine(tap, [](auto a, auto b) __attribute__((always_inline)) { return select(b > a, b, a); });
+    return combine(tap, [](auto a, auto b) FASTPOOL_STEP { return select(b > a, b, a); });
   }
   // Where several lanes hold, they agree.
   FASTPOOL_HD V from(Mask<V> mask, V x) const {
     const Bits<V> mine = bits_of(x) & mask.template as<typename V::Unsigned>();
-    return from_bits(combine(mine, [](auto a, auto b) __attribute__((always_inline)) { return a | b; }));
+    return from_bits(combine(mine, [](auto a, auto b) FASTPOOL_STEP { return a | b; }));
   }
   FASTPOOL_HD TapV lane() const { return TapV::iota(); }
   FASTPOOL_HD Spread spread(V x) const {

@@ -31,7 +31,7 @@ class Rows {
         taps(arena.take<int64_t>(most_rows(level.grid))),
         copies(arena.take<S>(most_rows(level.grid) * pitch(level.grid))),
         drawn(arena.take<T>(columns + 8 * kBlocks + L)),
-        divisors(p, level, arena),
+        divisors(p, level, Reducer::uses_divisor, arena),
         whole(level.grid.axis[1].whole()),
         pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position),
         far_away(is_far_away<S>(p)),
@@ -227,7 +227,7 @@ class Rows {
             const Tap<V> tap(Tap<T>(self.taps[r] + k + f));
             const int64_t column = k * dilation + f;
             add_masked<Reducer, pass>(state, x[f], tap, !clipped || (column >= begin && column + span < end),
-                                      [&]() __attribute__((always_inline)) { return inside(column); });
+                                      [&]() FASTPOOL_STEP { return inside(column); });
           }
         }
       }

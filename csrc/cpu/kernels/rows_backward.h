@@ -25,7 +25,7 @@ class PreparedRows {
         pitch(pitch_of(room)),
         slots(arena, rows.count() * pitch),
         held(arena.take<int64_t>(rows.count())),
-        divisors(p, level, arena) {}
+        divisors(p, level, Gradient::uses_divisor, arena) {}
 
   // From now on element j of a row is output `origin + j`; those outside first … end - 1 do not exist.
   void move_to(int64_t n_, int64_t c_, int64_t origin_, int64_t first_, int64_t end_) {

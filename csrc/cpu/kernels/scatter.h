@@ -80,6 +80,7 @@ class Scatter {
       int64_t taps = 0;
       for (int64_t o = 0; o < (alike ? 1 : axis.out); ++o) taps += axis.taps(o);
       size *= taps;
+      if (alike && size > kMostSequentialTaps) return 0;  // more than a byte tells apart
     }
     return size;
   }

@@ -75,7 +75,9 @@ class Divisors {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  __attribute__((noinline)) Divisors(const Problem& p, const Level& level, Arena& arena) : p(p), axis(level.grid.axis) {
+  // Nothing where they are not `used`.
+  __attribute__((noinline)) Divisors(const Problem& p, const Level& level, bool used, Arena& arena) : p(p), axis(level.grid.axis) {
+    if (!used) return;
     const Axis& w = axis[2];
     columns = arena.take<T>(w.out + L);
     int64_t every = p.divisor_override;  // what all outputs divide by, or 0
@@ -83,7 +85,11 @@ class Divisors {
     constant = every != 0;
     inverse = every > 0 && (every & (every - 1)) == 0;
     fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), w.out + L);
-    for (int64_t o = 0; !constant && o < w.out; ++o) columns[o] = T(w.divisor(o, p.include_pad));
+    if (constant) return;
+    const Range whole = w.adaptive() ? Range{0, 0} : w.whole();
+    fill_run(columns + whole.begin, T(w.kernel), whole.end - whole.begin);
+    for (int64_t o = 0; o < whole.begin; ++o) columns[o] = T(w.divisor(o, p.include_pad));
+    for (int64_t o = whole.end; o < w.out; ++o) columns[o] = T(w.divisor(o, p.include_pad));
   }
   FASTPOOL_HD void move_to(const int64_t o[3]) {
     if (!constant) rows = T(axis[0].divisor(o[0], p.include_pad) * axis[1].divisor(o[1], p.include_pad));
@@ -97,8 +103,8 @@ class Divisors {
  private:
   const Problem& p;
   const Axis* axis;
-  T *columns, rows = T(1);
-  bool constant, inverse;
+  T *columns = nullptr, rows = T(1);
+  bool constant = true, inverse = false;
 
   FASTPOOL_HD void give(Facts<V>& facts, V column) const {
     facts.divisor = column * V(rows);
