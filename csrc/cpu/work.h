@@ -5,8 +5,9 @@
 
 namespace fastpool::cpu {
 
-// Scratch memory of the calling thread, kept between calls; its contents are undefined.
-void* scratch(int64_t bytes);
+// Scratch memory of the calling thread, undefined and aligned to cache lines; all of it is free again after a restart.
+void restart_scratch();
+void* take_scratch(int64_t bytes);
 
 // The exact path, for what the schedules leave out.
 template <class Reducer>

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "cpu/run.h"
@@ -28,19 +29,37 @@ void parallel(const Problem& p, int64_t units, int64_t grain, Chunk chunk) {
   });
 }
 
-void* scratch(int64_t bytes) {
-  constexpr size_t line = 64;
-  static thread_local std::unique_ptr<char[]> memory;
-  static thread_local size_t size = 0;
-  const size_t needed = size_t(bytes) + line;
-  if (needed > size) {
-    size = 0;
-    memory.reset();
-    memory.reset(new char[needed]);
-    size = needed;
+constexpr std::align_val_t kLine{64};
+struct Delete {
+  void operator()(char* memory) const { ::operator delete(memory, kLine); }
+};
+struct Block {
+  int64_t size, used = 0;
+  std::unique_ptr<char, Delete> memory;
+
+  // Registers may be filled from beyond the last element.
+  explicit Block(int64_t size) : size(size), memory(static_cast<char*>(::operator new(size_t(size) + 4096, kLine))) {}
+};
+static thread_local std::vector<Block> blocks;
+
+// What one call needed several blocks for, the next finds in one.
+void restart_scratch() {
+  if (blocks.size() > 1) {
+    int64_t size = 0;
+    for (const Block& block : blocks) size += block.size;
+    blocks.clear();
+    blocks.emplace_back(size);
   }
-  const uintptr_t address = reinterpret_cast<uintptr_t>(memory.get());
-  return memory.get() + (line - address % line) % line;
+  if (!blocks.empty()) blocks[0].used = 0;
+}
+
+void* take_scratch(int64_t bytes) {
+  constexpr int64_t line = 64, least = 64 << 10;
+  bytes = ceil_div(bytes, line) * line;
+  if (blocks.empty() || blocks.back().size - blocks.back().used < bytes) blocks.emplace_back(larger(bytes, least));
+  Block& block = blocks.back();
+  block.used += bytes;
+  return block.memory.get() + block.used - bytes;
 }
 
 }  // namespace fastpool::cpu

@@ -13,8 +13,7 @@ class PooledAgain {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static int64_t scratch_bytes(const Problem&) { return 0; }
-  PooledAgain(const Problem& p, Arena)
+  PooledAgain(const Problem& p, const Units&, Arena)
       : p(p), level(p.levels[0]), h(level.grid.axis[1]), w(level.grid.axis[2]), streams(exceeds_caches<S>(p)) {}
 
   // A window's rows belong to the unit that has the first of them.

@@ -49,7 +49,7 @@ struct Backward {
 
   template <class Kernel>
   void run_units(int64_t begin, int64_t end) const {
-    Kernel kernel(p, Arena(Kernel::scratch_bytes(p)));
+    Kernel kernel(p, units, Arena());
     for (int64_t u = begin; u < end; ++u) kernel.run(units.at(u));
     end_stores_past();
   }

@@ -27,9 +27,6 @@ class Channels {
   using V = Lanes<T, L>;
   using State = typename Reducer::template State<V>;
 
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t channels) {
-    return (grid.axis[2].out + 4 * words_of(channels) + 3 * L) * int64_t(sizeof(T)) + kSlack;
-  }
   Channels(const Problem& p, const Level& level, uint64_t seed, int64_t channels, Arena& arena)
       : p(p),
         level(level),
@@ -93,7 +90,7 @@ class Channels {
   }
   static int64_t sweep_bytes(const Level& level, int64_t channels) {
     const int64_t columns = level.grid.axis[2].out;
-    return columns * (OutputRows(level.grid).count() * ceil_div(channels, L) * int64_t(sizeof(State)) + int64_t(sizeof(Span))) + kSlack;
+    return columns * (OutputRows(level.grid).count() * ceil_div(channels, L) * int64_t(sizeof(State)) + int64_t(sizeof(Span)));
   }
   void prepare_sweep(int64_t channels, Arena& arena) {
     const Axis& w = level.grid.axis[2];
@@ -439,13 +436,6 @@ class ChannelLevels {
  public:
   using OneLevel = Channels<Reducer, S, WindowsOf::both>;
 
-  static int64_t scratch_bytes(const Problem& p, int64_t channels) {
-    int64_t bytes = p.level_count * int64_t(sizeof(OneLevel)) + kSlack;
-    for (int32_t l = 0; l < p.level_count; ++l)
-      if (OneLevel::sweeps(p, p.levels[l], channels))
-        bytes += OneLevel::scratch_bytes(p.levels[l].grid, channels) + OneLevel::sweep_bytes(p.levels[l], channels);
-    return bytes;
-  }
   ChannelLevels(const Problem& p, uint64_t seed, int64_t channels, Arena arena) : p(p), levels(arena.take<OneLevel>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l)
       if (OneLevel::sweeps(p, p.levels[l], channels)) {

@@ -21,14 +21,11 @@ class DisjointLanes {
   static bool fits(const Problem& p) {
     return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1 && p.levels[0].backward == Schedule::rows;
   }
-  static int64_t scratch_bytes(const Problem& p) {
-    return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + Slots::bytes(backward_units(p).most_channels() + L) + kSlack;
-  }
-  DisjointLanes(const Problem& p, Arena arena)
+  DisjointLanes(const Problem& p, const Units& units, Arena arena)
       : p(p),
         level(p.levels[0]),
         divisors(p, level, Gradient::uses_divisor, arena),
-        slots(arena, backward_units(p).most_channels() + L),
+        slots(arena, units.most_channels() + L),
         streams(exceeds_caches<S>(p)) {}
 
   void run(const Units::Unit& unit) {
@@ -112,8 +109,7 @@ class DisjointRows {
     return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 && w.kernel <= w.stride &&
            (w.stride == 2 || w.stride == 4);
   }
-  static int64_t scratch_bytes(const Problem& p) { return p.levels[0].grid.axis[2].out * int64_t(sizeof(T)) + kSlack; }
-  DisjointRows(const Problem& p, Arena arena)
+  DisjointRows(const Problem& p, const Units&, Arena arena)
       : p(p),
         level(p.levels[0]),
         w(level.grid.axis[2]),
@@ -227,8 +223,7 @@ class WholePlanes {
     return !p.lanes_are_channels && p.level_count == 1 && level.grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in &&
            w.window(0).step == 1;
   }
-  static int64_t scratch_bytes(const Problem&) { return Slots::bytes(L) + kSlack; }
-  WholePlanes(const Problem& p, Arena arena)
+  WholePlanes(const Problem& p, const Units&, Arena arena)
       : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, Gradient::uses_divisor, arena) {}
 
   void run(const Units::Unit& unit) {

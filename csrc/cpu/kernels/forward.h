@@ -48,11 +48,11 @@ struct Forward {
     if constexpr (Reducer::passes == 1)
       if (p.lanes_are_channels) {
         const int64_t channels = units.most_channels();
-        const Swept levels(p, seed, channels, Arena(Swept::scratch_bytes(p, channels)));
+        const Swept levels(p, seed, channels, Arena());
         for (int64_t u = begin; u < end; ++u) levels.run(units.at(u));
         return;
       }
-    PlaneLevels<Reducer, S> levels(p, seed, Arena(PlaneLevels<Reducer, S>::scratch_bytes(p)));
+    PlaneLevels<Reducer, S> levels(p, seed, Arena());
     for (int64_t u = begin; u < end; ++u) levels.run(units.at(u));
   }
 
@@ -70,7 +70,7 @@ struct Forward {
       const Flat<Reducer, S> flat(p, level);
       each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
     } else {
-      Rows<Reducer, S> rows(p, level, seed, Arena(Rows<Reducer, S>::scratch_bytes(level.grid)));
+      Rows<Reducer, S> rows(p, level, seed, Arena());
       each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });
     }
   }
@@ -95,7 +95,7 @@ struct Forward {
   template <class R, WindowsOf windows>
   void channels(const Level& level, int64_t begin, int64_t end) const {
     using Lanes = Channels<R, S, windows>;
-    Arena arena(Lanes::scratch_bytes(level.grid, units.most_channels()));
+    Arena arena;
     Lanes lanes(p, level, seed, units.most_channels(), arena);
     const S* x = static_cast<const S*>(p.x);
     const Axis* axis = level.grid.axis;

@@ -68,11 +68,6 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
   using Terms::L, Terms::over, Terms::count, Terms::p, Terms::level, Terms::rows, Terms::stride, Terms::slots;
   using typename Terms::V;
 
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t channels) {
-    const int64_t rows = OutputRows(grid).count();
-    return SlotArrays<Gradient, T>::bytes(rows * grid.axis[2].out * round_up(channels, L)) + rows * 8 +
-           (grid.axis[2].out + 2 * grid.axis[2].in + 2 * rows) * 8 + kSlack;
-  }
   PreparedLanes(const Problem& p, const Level& level, int64_t most_channels, Arena& arena)
       : Terms(p, level, most_channels, arena), held(arena.take<int64_t>(rows.count())), divisors(p, level, Gradient::uses_divisor, arena) {}
 
@@ -146,21 +141,11 @@ class LanesBackward {
   // Rows of transposed planes that are held at once.
   static int64_t held_rows(const Problem& p) { return larger(kSmallPlane / p.extent[2], 1); }
 
-  static int64_t scratch_bytes(const Problem& p) {
-    const int64_t channels = backward_units(p).most_channels();
-    int64_t bytes = RepeatedRows::scratch_bytes(p);
-    bytes += p.lanes_are_channels ? kSlack : 2 * held_rows(p) * p.extent[2] * round_up(channels, L) * int64_t(sizeof(S)) + kSlack;
-    for (int32_t l = 0; l < p.level_count; ++l)
-      bytes += Prepared::scratch_bytes(p.levels[l].grid, channels) + int64_t(sizeof(Prepared)) + 128 +
-               Prepared::most_sources(p.levels[l].grid) * int64_t(sizeof(Source<Gradient, T>));
-    return bytes;
-  }
-
-  LanesBackward(const Problem& p, Arena arena)
+  LanesBackward(const Problem& p, const Units& units, Arena arena)
       : p(p),
         repeated(p, kShares<Gradient> && !Gradient::uses_taps, arena),
         streams(p.lanes_are_channels && !repeated.any() && exceeds_caches<S>(p)) {
-    const int64_t most_channels = backward_units(p).most_channels();
+    const int64_t most_channels = units.most_channels();
     stride = round_up(most_channels, L);
     levels = arena.take<Prepared>(p.level_count);
     terms = arena.take<const LaneTerms<Gradient, T>*>(p.level_count);

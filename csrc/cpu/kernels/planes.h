@@ -20,12 +20,6 @@ class Planes {
   static constexpr int L = kLanes<T>;
 
   static bool folds_rows(const Level& level) { return (level.free_order || Reducer::any_order) && level.grid.folds(Reducer::parts); }
-  static int64_t scratch_bytes(const Level& level) {
-    const int64_t bins = held_rows(level) * level.grid.axis[2].out, width = level.grid.axis[2].in;
-    int64_t bytes = held_positions(level) * int64_t(sizeof(S)) + kResultBytes * bins;
-    if (folds_rows(level)) bytes += (Reducer::parts + Reducer::saves_taps) * (held_rows(level) + 1) * width * int64_t(sizeof(T));
-    return bytes * L + held_rows(level) * int64_t(sizeof(Windows)) + Lanes::scratch_bytes(level.grid, L) + kSlack;
-  }
   // `whole` has small planes, transposed.
   Planes(const Problem& p, const Level& level, uint64_t seed, const S* whole, Arena& arena)
       : p(p),
@@ -136,8 +130,6 @@ class Planes {
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
-  static constexpr int64_t kResultBytes =
-      (1 + Reducer::has_second) * sizeof(S) + Reducer::saves_taps * 4 + (Reducer::has_second + 2 * Reducer::saves_moments) * sizeof(T);
   static constexpr int64_t kFoldedBytes = 128 << 10;
   // Rows of bins that are pooled in one round.
   static int64_t held_rows(const Level& level) {
@@ -227,12 +219,6 @@ class PlaneLevels {
   using OneLevel = Planes<Reducer, S>;
   static constexpr int L = kLanes<T>;
 
-  static int64_t scratch_bytes(const Problem& p) {
-    int64_t bytes = (turns_whole(p) ? p.positions() * L * int64_t(sizeof(S)) : 0) + p.level_count * int64_t(sizeof(OneLevel)) + kSlack;
-    for (int32_t l = 0; l < p.level_count; ++l)
-      if (p.levels[l].forward == Schedule::planes) bytes += OneLevel::scratch_bytes(p.levels[l]);
-    return bytes;
-  }
   PlaneLevels(const Problem& p, uint64_t seed, Arena arena)
       : p(p), whole(turns_whole(p) ? arena.take<S>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l)

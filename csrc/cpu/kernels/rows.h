@@ -15,12 +15,6 @@ class Rows {
   using V = Lanes<T, L>;
   using State = typename Reducer::template State<V>;
 
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid) {
-    const int64_t rows = most_rows(grid);
-    return rows * (16 + reach(grid, columns_of(grid)) * int64_t(sizeof(S)) + 64) +
-           (grid.axis[2].out + columns_of(grid) + 8 * kBlocks + 2 * L) * int64_t(sizeof(T)) + kSlack;
-  }
-
   Rows(const Problem& p, const Level& level, uint64_t seed, Arena arena)
       : p(p),
         level(level),

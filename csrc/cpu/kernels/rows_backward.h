@@ -14,10 +14,6 @@ class PreparedRows {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid, int64_t room) {
-    const int64_t rows = OutputRows(grid).count();
-    return SlotArrays<Gradient, T>::bytes(rows * pitch_of(room)) + rows * 8 + grid.axis[2].out * int64_t(sizeof(T)) + kSlack;
-  }
   PreparedRows(const Problem& p, const Level& level, int64_t room, Arena& arena)
       : p(p),
         level(level),
@@ -90,12 +86,7 @@ class SlidingBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static int64_t scratch_bytes(const Problem& p) {
-    const Grid& grid = p.levels[0].grid;
-    return PreparedRows<Gradient, S>::scratch_bytes(grid, room(grid.axis[2])) + OutputRows(grid).count() * int64_t(sizeof(OutputRow)) +
-           kSlack;
-  }
-  SlidingBackward(const Problem& p, Arena arena)
+  SlidingBackward(const Problem& p, const Units&, Arena arena)
       : p(p),
         level(p.levels[0]),
         w(level.grid.axis[2]),
@@ -201,10 +192,6 @@ class WideBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static FASTPOOL_HD int64_t scratch_bytes(const Grid& grid) {
-    return PreparedRows<Gradient, S>::scratch_bytes(grid, grid.axis[2].out) + grid.axis[2].out * int64_t(sizeof(Span)) +
-           OutputRows(grid).count() * int64_t(sizeof(OutputRow)) + kSlack;
-  }
   WideBackward(const Problem& p, const Level& level, Arena& arena)
       : p(p),
         level(level),
@@ -294,12 +281,7 @@ class LevelsBackward {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static int64_t scratch_bytes(const Problem& p) {
-    int64_t bytes = (columns_of(p) + L) * int64_t(sizeof(T)) + RepeatedRows::scratch_bytes(p) + kSlack;
-    for (int32_t l = 0; l < p.level_count; ++l) bytes += int64_t(sizeof(Wide)) + 64 + Wide::scratch_bytes(p.levels[l].grid);
-    return bytes;
-  }
-  LevelsBackward(const Problem& p, Arena arena)
+  LevelsBackward(const Problem& p, const Units&, Arena arena)
       : p(p), repeated(p, kShares<Gradient>, arena), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
   }

@@ -19,17 +19,14 @@ class Scatter {
  public:
   using T = Accumulated<S>;
 
-  static int64_t scratch_bytes(const Problem& p) {
-    int64_t bytes = (p.level_count + 1) * (int64_t(sizeof(Source)) + kSlack);
-    for (int32_t l = 0; l < p.level_count; ++l) {
-      const Grid& grid = p.levels[l].grid;
-      bytes += grid.rows() * int64_t(sizeof(Rows)) + (list_size(p, grid) + grid.bins() + 1) * 8;
-    }
-    return bytes + (narrows ? held_rows(p) * p.extent[2] * step_of(p) * int64_t(sizeof(T)) + kSlack : 0);
-  }
-  Scatter(const Problem& p, Arena arena) : p(p), step(step_of(p)), sources(arena.take<Source>(p.level_count)) {
+  Scatter(const Problem& p, const Units& units, Arena arena)
+      : p(p),
+        step(!p.lanes_are_channels ? 1
+             : narrows             ? units.most_channels()
+                                   : p.input.position),
+        sources(arena.take<Source>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) sources[l] = source_of(p.levels[l], arena);
-    if (narrows) sums = arena.take<Sum>(held_rows(p) * p.extent[2] * step + 1);
+    if (narrows) sums = arena.take<Sum>(held_rows() * p.extent[2] * step + 1);
   }
 
   void run(const Units::Unit& unit) const {
@@ -68,10 +65,7 @@ class Scatter {
   Source* sources;
   Sum* sums = nullptr;
 
-  static int64_t step_of(const Problem& p) {
-    return !p.lanes_are_channels ? 1 : narrows ? backward_units(p).most_channels() : p.input.position;
-  }
-  static int64_t held_rows(const Problem& p) { return smaller(larger(kHeld / (p.extent[2] * step_of(p)), 1), p.extent[0] * p.extent[1]); }
+  int64_t held_rows() const { return smaller(larger(kHeld / (p.extent[2] * step), 1), p.extent[0] * p.extent[1]); }
   static int64_t list_size(const Problem& p, const Grid& grid) {
     const bool alike = grid.slides();
     if (p.tap_bytes != 1 || (!alike && p.positions() > kMostListed)) return 0;
@@ -127,7 +121,7 @@ class Scatter {
   }
 
   void run_rows(const Units::Unit& unit) const {
-    const int64_t most = narrows ? held_rows(p) : unit.last_row - unit.first_row;
+    const int64_t most = narrows ? held_rows() : unit.last_row - unit.first_row;
     for (int64_t row = unit.first_row, count; row < unit.last_row; row += count) {
       count = smaller(most, unit.last_row - row);
       const int64_t begin = row * p.extent[2], positions = count * p.extent[2];

@@ -44,7 +44,6 @@ struct SlotArrays {
   T* values[Gradient::slots];
   Tap<T>* taps;
 
-  static FASTPOOL_HD int64_t bytes(int64_t count) { return (Gradient::slots + 1) * round_up(count * int64_t(sizeof(T)), 64); }
   FASTPOOL_HD SlotArrays(Arena& arena, int64_t count) {
     for (T*& value : values) value = arena.take<T>(count);
     taps = arena.take<Tap<T>>(count);
@@ -125,7 +124,6 @@ constexpr bool kShares = requires(Slot<float> slot) { Gradient::share(slot); };
 // Which rows of the input are seen by the same outputs as the row before them.
 class RepeatedRows {
  public:
-  static int64_t scratch_bytes(const Problem& p) { return p.extent[1] + 64; }
   // None, if they do not `matter`.
   RepeatedRows(const Problem& p, bool matter, Arena& arena) : height(p.extent[1]), repeats(arena.take<bool>(height)) {
     for (int64_t j = 0; j < height; ++j) {

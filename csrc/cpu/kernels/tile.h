@@ -52,21 +52,15 @@ void clear_columns(const Problem& p, int64_t first, int64_t columns, int64_t cha
     memset(static_cast<void*>(static_cast<S*>(p.gx) + first + i * p.input.position), 0, size_t(channels) * sizeof(S));
 }
 
-// Scratch memory of one chunk, handed out piece by piece.
+// Scratch memory of one chunk, handed out piece by piece. A new one takes back all that the thread has.
 class Arena {
  public:
+  Arena() { restart_scratch(); }
   template <class T>
-  FASTPOOL_HD T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(next_);
-    next_ += round_up(count * int64_t(sizeof(T)), 64);
-    return piece;
+  T* take(int64_t count) {
+    return static_cast<T*>(take_scratch(count * int64_t(sizeof(T))));
   }
-  FASTPOOL_HD explicit Arena(int64_t bytes) : next_(static_cast<char*>(scratch(bytes))) {}
-
- private:
-  char* next_;
 };
-constexpr int64_t kSlack = 4096;  // bytes that the roundings of an arena's pieces may add
 
 // What averages divide by, for the outputs of one row after another: the product of the axes' counts.
 template <class T>
