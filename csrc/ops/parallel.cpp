@@ -54,7 +54,7 @@ void restart_scratch() {
 }
 
 void* take_scratch(int64_t bytes) {
-  constexpr int64_t line = 64, least = 64 << 10;
+  constexpr int64_t line = int64_t(kLine), least = 64 << 10;
   bytes = ceil_div(bytes, line) * line;
   if (blocks.empty() || blocks.back().size - blocks.back().used < bytes) blocks.emplace_back(larger(bytes, least));
   Block& block = blocks.back();

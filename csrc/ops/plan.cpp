@@ -86,9 +86,8 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
 // Rows, and transposed planes, read what lies between windows and between their elements too.
 constexpr int64_t kMostApart = 1024, kMostGaps = 8;
-static bool is_sparse(const Axis& w) {
-  return w.stride > kMostApart || w.stride > kMostGaps * w.extent() || w.extent() > w.in + kMostApart;
-}
+static bool reaches_far(const Axis& w) { return w.extent() > w.in + kMostApart; }
+static bool is_sparse(const Axis& w) { return w.stride > kMostApart || w.stride > kMostGaps * w.extent() || reaches_far(w); }
 static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
 
 // So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
@@ -174,7 +173,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   else if (wide || !sliding || !alone)
     level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;
   else
-    level.backward = axis[2].extent() > axis[2].in + kMostApart ? Schedule::direct : Schedule::rows;
+    level.backward = reaches_far(axis[2]) ? Schedule::direct : Schedule::rows;
 }
 
 Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtype, bool channels_last, ReducerTraits traits) {
