@@ -22,6 +22,7 @@ Levels = Sequence[int | Sequence[int]]
 
 # Results of an operator: a map, or a pyramid ordered level by level or channel by channel.
 MAP, BY_LEVEL, BY_CHANNEL = -1, 0, 1
+MOST_ELEMENTS = 2**60
 FLATTEN = {"level": BY_LEVEL, "channel": BY_CHANNEL, None: BY_CHANNEL}
 
 
@@ -187,6 +188,7 @@ def _adaptive(rank: int, shape: Sequence[int], output_size: Any) -> Geometry:
             raise ValueError(f"output_size must be an int or {per_axis_words(rank)}, got {output_size}")
         output_size = tuple([n if o is None else o for n, o in zip(spatial, output_size)])
     output = per_axis("output_size", output_size, rank, 1)
+    _check_countable("output_size", output_size, (*shape[:-rank], *output))
     largest = math.prod([_largest_bin(n, o) for n, o in zip(spatial, output)])
     return _map_geometry(rank, shape, [_bins(o) for o in output], largest)
 
@@ -232,6 +234,7 @@ def _pyramid(
     lead = len(shapes[0]) - rank
     channels = shapes[0][lead - 1]
     total = sum([math.prod(level) for level in sizes])
+    _check_countable("levels", levels, (len(shapes), *shapes[0][:lead], maps, total))
     tap_bytes, draw_bytes = _bytes_for_taps(largest)
     batch = (len(shapes),) if listed else tuple(shapes[0][: lead - 1])
     return Geometry(
@@ -302,6 +305,13 @@ def _largest_bin(length: int, bins: int) -> int:
     if is_compiling():
         return whole_part + 2  # an upper bound, which asks nothing of a symbolic length
     return whole_part + (1 if bins % (length % bins) == 0 else 2)
+
+
+def _check_countable(name: str, value: Any, result: Sequence[int]) -> None:
+    """Refuses results whose bytes 64 bits could not count, be the batch empty or not."""
+    elements = math.prod([n if _known(n >= 1) else 1 for n in result])
+    if _known(elements > MOST_ELEMENTS):
+        raise ValueError(f"{name} must give a result of at most 2**60 elements, got {value}, which gives {elements}")
 
 
 def _bytes_for_taps(elements: Sequence[int]) -> tuple[int, int]:

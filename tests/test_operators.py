@@ -323,6 +323,23 @@ def malformed_calls():
     yield "sizes of other channels", lambda: OPS.avg_pool_backward(random(2, 1), *of_list, False, 0)
     yield "an empty axis", lambda: OPS.avg_pool_backward(y, [1, 4, 0], 1, [0], bins, -1, False, 0)
     yield "no channel", lambda: OPS.avg_pool_backward(random(1, 0, 1), [1, 0, 4], 1, [0], bins, -1, False, 0)
+    for number, name in ((2, "stride"), (3, "padding"), (4, "padding behind"), (5, "dilation")):
+        damaged = [1, 0, 1, 0, 0, 1]
+        damaged[number] += 2
+        yield f"bins with {name}", lambda damaged=damaged: OPS.max_pool([x], damaged * 2, -1, 1)
+        yield f"even bins with {name}", lambda damaged=[2, *damaged[1:]]: OPS.avg_pool([x], damaged * 2, -1, False, 0)
+        yield (
+            f"gradient of bins with {name}",
+            lambda damaged=[1, *damaged[1:]]: OPS.max_avg_pool_backward(
+                y[:, :, :1, :1], y[:, :, :1, :1], taps[:, :, :1, :1], [1, 1, 4, 4], 2, [0], damaged * 2, -1
+            ),
+        )
+    yield "window of 2**31 elements", lambda: OPS.avg_pool([x], [1, 2**31, 1, 2**30, 2**30, 1] * 2, -1, False, 0)
+    yield "2**64 bins", lambda: OPS.max_pool([x], [2**32, 0, 1, 0, 0, 1] * 2, -1, 0)
+    yield "2**63 bins of two levels", lambda: OPS.max_pool([x], [2**31, 0, 1, 0, 0, 1, 2**31, 0, 1, 0, 0, 1] * 2, 0, 0)
+    yield "2**64 bins of no sample", lambda: OPS.avg_pool([x[:0]], [2**32, 0, 1, 0, 0, 1] * 2, -1, False, 0)
+    empty = random(0, 1, 1, 1)
+    yield "2**66 elements", lambda: OPS.avg_pool_backward(empty, [0, 1, 2**33, 2**33], 2, [0], ONE, -1, False, 0)
     yield "another channel", lambda: OPS.avg_pool_backward(y, [1, 5, 4, 4], 2, [0], TWO, -1, True, 0)
 
 
@@ -352,7 +369,7 @@ def test_taps_in_the_padding_reach_no_other_plane(dtype, channels_last):
 
 def test_a_byte_for_each_tap_of_a_huge_window():
     """Whose taps no list can hold; all are in the padding but one."""
-    window = [1, 2**21, 1, 2**20, 2**20, 1] * 3
+    window = [1, 2**10, 1, 2**9, 2**9, 1] * 3
     taps = torch.zeros(1, 1, 1, 1, 1, dtype=torch.uint8)
     (gradient,) = OPS.select_backward(random(1, 1, 1, 1, 1), taps, [1, 1, 1, 1, 1], 3, [0], window, -1)
     assert gradient.item() == 0

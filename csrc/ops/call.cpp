@@ -12,6 +12,7 @@ Geometry::Geometry(const Windows& windows, int64_t rows, int64_t channels, bool 
   } else if (two_results) {
     result_channels = 2 * channels;
   }
+  elements_of({rows, result_channels, bins}, "the result");
 }
 
 Tensor Geometry::output(const Tensor& like) const {
@@ -73,7 +74,9 @@ int64_t rows_of(const Ints& sizes, int64_t rank, size_t inputs) {
   for (size_t i = 0; i < sizes.size(); i += size_t(rank + 2)) {
     STD_TORCH_CHECK(sizes[i] >= 0 && sizes[i + 1] == sizes[1], "fastpool: inputs must share their channels");
     for (int64_t a = 1; a < rank + 2; ++a) STD_TORCH_CHECK(sizes[i + size_t(a)] > 0, "fastpool: an axis of an input is empty");
-    rows += sizes[i];
+    const Shape shape = shape_of(&sizes[i], rank);
+    elements_of({shape.samples, shape.channels, shape.extent[0], shape.extent[1], shape.extent[2]}, "an input");
+    rows = elements_of({rows + sizes[i]}, "a batch");
   }
   return rows;
 }

@@ -66,13 +66,11 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_e
 
 template <class Reducer, class OnCpu = Reducer>
 void run_forward(const Problem& p, const Tensor& x) {
-  if (p.samples == 0) return;
   FASTPOOL_ON_DEVICE(x, cpu::forward<OnCpu>(p), emulated::forward<Reducer>(p, nullptr), cuda::forward<Reducer>(p, stream));
 }
 
 template <class Gradient>
 void run_backward(const Problem& p, const Tensor& g) {
-  if (p.samples == 0) return;
   FASTPOOL_ON_DEVICE(g, cpu::backward<Gradient>(p), emulated::backward<Gradient>(p, nullptr), cuda::backward<Gradient>(p, stream));
 }
 
@@ -110,12 +108,13 @@ struct ForwardCall {
 
   ForwardCall(const Tensors& given, Ints window, int64_t order, ReducerTraits traits);
 
-  // Calls each(problem, first row) for every input, with pointers to it, to its output and to its taps.
+  // Calls each(problem, first row) for every input that has a sample, with pointers to it, to its output and to its taps.
   template <class Each>
   void for_each_input(const Tensor& output, const Tensor& taps, int64_t tap_bytes, const Each& each) const {
     int64_t row = 0;
     for (size_t i = 0; i < inputs.size(); ++i) {
       const Shape shape = shape_of(inputs[i].sizes().data(), windows.rank);
+      if (shape.samples == 0) continue;
       Plan plan(windows, int64_t(i), shape, dtype_of(inputs[i]), is_channels_last(inputs[i]), traits);
       plan.p.x = inputs[i].data_ptr();
       plan.p.y = data<char>(output) + row * geometry.result_channels * geometry.bins * int64_t(output.element_size());
@@ -148,6 +147,7 @@ struct BackwardCall {
     int64_t row = 0;
     for (size_t i = 0; i < results.size(); ++i) {
       const Shape shape = shape_of(&sizes[i * size_t(windows.rank + 2)], windows.rank);
+      if (shape.samples == 0) continue;
       Plan plan(windows, int64_t(i), shape, dtype_of(grad), layouts[i] != 0, traits);
       plan.p.g = data<char>(grad) + row * geometry.result_channels * geometry.bins * int64_t(grad.element_size());
       plan.p.gx = results[i].mutable_data_ptr();

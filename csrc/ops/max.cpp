@@ -22,7 +22,7 @@ static Tensor select_taps(Tensors inputs, Tensor taps, Ints window, int64_t orde
   const Tensor& x = call.inputs[0];
   Tensor output = call.geometry.output(x), dense_taps = checked_taps(taps, call.geometry);
   call.for_each_input(output, dense_taps, int64_t(taps.element_size()), [&](Problem& p, int64_t) {
-    if (p.samples) FASTPOOL_ON_DEVICE(x, cpu::select(p), emulated::select(p, nullptr), cuda::select(p, stream));
+    FASTPOOL_ON_DEVICE(x, cpu::select(p), emulated::select(p, nullptr), cuda::select(p, stream));
   });
   return output;
 }
@@ -34,15 +34,15 @@ static Tensor tap_indices(Tensor taps, Ints size, Ints window) {
   shape.insert(shape.end(), size.begin(), size.end());
   const Windows windows(std::move(window), 1, rank, int64_t(Order::map));
   const bool channels_last = is_channels_last(taps);
-  const Geometry geometry(windows, shape[0], shape[1], channels_last, false);
+  const Geometry geometry(windows, rows_of(shape, rank, 1), shape[1], channels_last, false);
   const Tensor dense = checked_taps(taps, geometry);
   Tensor output = new_result(taps, geometry.map, channels_last, torch::headeronly::ScalarType::Long);
+  if (shape[0] == 0) return output;
   Plan plan(windows, 0, shape_of(shape.data(), rank), Dtype::float32, channels_last, {});
   plan.p.y = output.mutable_data_ptr();
   plan.p.taps = dense.mutable_data_ptr();
   plan.p.tap_bytes = int32_t(taps.element_size());
-  if (plan.p.samples)
-    FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), emulated::tap_indices(plan.p, nullptr), cuda::tap_indices(plan.p, stream));
+  FASTPOOL_ON_DEVICE(taps, cpu::tap_indices(plan.p), emulated::tap_indices(plan.p, nullptr), cuda::tap_indices(plan.p, stream));
   return output;
 }
 

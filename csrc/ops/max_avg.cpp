@@ -90,15 +90,15 @@ static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha,
   int64_t row = 0;
   for (size_t i = 0; i < inputs; ++i) {
     const Shape shape = shape_of(&sizes[i * size_t(rank + 2)], rank);
+    if (shape.samples == 0) continue;
     Plan plan(windows, int64_t(i), shape, dtype_of(g), geometry.channels_last, {});
     const int64_t first = row * geometry.channels * geometry.bins;
     plan.p.g = data<char>(g) + first * int64_t(g.element_size());
     plan.p.difference = data<char>(saved) + first * int64_t(saved.element_size());
     plan.p.alpha_view = view;
     double* to = data<double>(partial) + row * splits * elements;
-    if (shape.samples)
-      FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), emulated::alpha_gradient(plan.p, splits, to, nullptr),
-                         cuda::alpha_gradient(plan.p, splits, to, stream));
+    FASTPOOL_ON_DEVICE(g, cpu::alpha_gradient(plan.p, to), emulated::alpha_gradient(plan.p, splits, to, nullptr),
+                       cuda::alpha_gradient(plan.p, splits, to, stream));
     row += shape.samples;
   }
   // What is left are sums over whole axes: samples, their parts, and spatial axes along which alpha was spread out.

@@ -39,22 +39,45 @@ static void check_axis(const Axis& axis) {
   constexpr int64_t most = int64_t(1) << 40;
   const auto small = [](int64_t number) { return number <= most; };
   bool fits = small(axis.out) && small(axis.kernel) && small(axis.before) && small(axis.after);
-  if (!axis.adaptive()) {
+  if (axis.adaptive()) {
+    fits = fits && axis.stride == 1 && axis.before == 0 && axis.after == 0 && axis.dilation == 1;
+  } else {
     fits = fits && axis.kernel - 1 <= most / axis.dilation && axis.before < axis.extent() &&
            axis.out - 1 <= (axis.in + axis.before - 1) / axis.stride;
-    // Only windows that start in the padding can step over a short axis; starts repeat modulo the dilation.
-    const int64_t starts = axis.dilation > axis.in ? smaller(smaller(axis.out, ceil_div(axis.before, axis.stride)), axis.dilation) : 0;
+    // Only windows that start in the padding can step over a short axis. Starts repeat modulo the dilation: of more than
+    // `in` different ones some does.
+    const int64_t starts = axis.dilation > axis.in ? smaller(smaller(axis.out, ceil_div(axis.before, axis.stride)), axis.in + 1) : 0;
     for (int64_t o = 0; fits && o < starts; ++o) fits = axis.window(o).count > 0;
   }
   STD_TORCH_CHECK(fits, "fastpool: window does not fit an axis of length ", axis.in);
 }
 
+static Axis axis_of(int64_t in, const int64_t* numbers) {
+  Axis axis{in, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
+  check_axis(axis);
+  if (axis.adaptive() && in % axis.out == 0) axis.kernel = axis.stride = in / axis.out;      // even bins slide
+  if (axis.out == 1 && !axis.adaptive()) axis.stride = smaller(axis.stride, axis.extent());  // it steps nowhere
+  return axis;
+}
+
+int64_t elements_of(std::initializer_list<int64_t> counts, const char* what) {
+  constexpr int64_t most = int64_t(1) << 60;
+  int64_t product = 1;
+  bool none = false;
+  for (const int64_t count : counts) {
+    none |= count == 0;
+    STD_TORCH_CHECK(count <= most / product, "fastpool: ", what, " would have more than 2^60 elements");
+    product *= larger(count, 1);
+  }
+  return none ? 0 : product;
+}
+
 int64_t Windows::bins() const {
   int64_t bins = 0;
   for (int64_t l = 0; l < levels; ++l) {
-    int64_t level_bins = 1;
-    for (int64_t a = 0; a < rank; ++a) level_bins *= of(0, l)[a * 6];
-    bins += level_bins;
+    const int64_t* numbers = of(0, l);
+    bins += elements_of({numbers[0], rank > 1 ? numbers[6] : 1, rank > 2 ? numbers[12] : 1}, "a level");
+    elements_of({bins}, "a channel's result");
   }
   return bins;
 }
@@ -86,6 +109,11 @@ constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
 // Rows, and transposed planes, read what lies between windows and between their elements too.
 constexpr int64_t kMostApart = 1024, kMostGaps = 8;
+// Rows at the ends of a tensor are copied for all lanes, of which there are 32 at most.
+constexpr int64_t kMostCopied = 128 << 10;
+static bool copies_much(const Grid& grid) {
+  return grid.axis[0].kernel * grid.axis[1].kernel * (32 * grid.axis[2].stride + grid.axis[2].extent()) > kMostCopied;
+}
 static bool reaches_far(const Axis& w) { return w.extent() > w.in + kMostApart; }
 static bool is_sparse(const Axis& w) { return w.stride > kMostApart || w.stride > kMostGaps * w.extent() || reaches_far(w); }
 static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
@@ -137,9 +165,10 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
   for (int a = 0; a < 3; ++a) {
     const WindowSizes sizes = window_sizes(axis[a]);
     smallest *= sizes.smallest;
-    largest *= sizes.largest;
+    largest = elements_of({largest, sizes.largest}, "a window");
     level.clipped |= axis[a].clips();
   }
+  STD_TORCH_CHECK(largest < int64_t(1) << 31, "fastpool: a window must hold fewer than 2^31 elements");
   level.large = smallest > kMostSequentialTaps;
   level.forward = level.backward = Schedule::direct;
   if (schedule_choice == ScheduleChoice::direct) return;
@@ -156,7 +185,7 @@ static void choose_schedules(Level& level, bool bins, bool alone, bool channels_
     level.forward = Schedule::planes;
   else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
     level.forward = Schedule::flat;
-  else if (sliding && is_sparse(axis[2]))
+  else if (sliding && (is_sparse(axis[2]) || copies_much(level.grid)))
     level.forward = Schedule::direct;
   else if (sliding && !(planes && (is_narrow(axis[2]) || walks_badly(level.grid, traits.several_passes))))
     level.forward = Schedule::rows;
@@ -188,13 +217,10 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
     const int64_t* numbers = windows.of(input, l);
     bool bins = windows.order != Order::map;
     for (int64_t a = 0; a < windows.rank; ++a, numbers += 6) {
-      Axis& axis = level.grid.axis[3 - windows.rank + a];
-      axis = {shape.extent[3 - windows.rank + a], numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]};
-      check_axis(axis);
-      if (axis.out == 1 && !axis.adaptive()) axis.stride = smaller(axis.stride, axis.extent());  // it steps nowhere
-      bins |= axis.adaptive();
-      global &= axis.adaptive() && axis.out == 1;
-      if (axis.adaptive() && axis.in % axis.out == 0) axis.kernel = axis.stride = axis.in / axis.out;  // even bins slide
+      const bool adaptive = numbers[1] == 0;
+      level.grid.axis[3 - windows.rank + a] = axis_of(shape.extent[3 - windows.rank + a], numbers);
+      bins |= adaptive;
+      global &= adaptive && numbers[0] == 1;
     }
     if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
     level.free_order = bins;

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/tensor.h>
 
+#include <initializer_list>
 #include <optional>
 #include <vector>
 
@@ -20,6 +21,9 @@ enum class ScheduleChoice : int32_t { tiled, direct, cuda, cuda_small_grid, cuda
 ScheduleChoice set_schedule_choice(ScheduleChoice choice);  // a test hook; returns the previous one
 bool can_emulate_cuda();                                    // a build for tests
 bool emulates_cuda();
+
+// The product of counts, none of which is negative: of elements that `what` has, and whose bytes a number can tell.
+int64_t elements_of(std::initializer_list<int64_t> counts, const char* what);
 
 // The windows of all inputs of one call, and the results' extents that follow from them.
 struct Windows {

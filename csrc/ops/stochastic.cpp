@@ -65,8 +65,8 @@ static std::tuple<Tensor, Tensor> expectation_pool(Tensors inputs, int64_t distr
 
 // Whether a kernel finds again what was not kept of the results.
 static bool pools_again(const ForwardCall& call) {
-  if (!call.geometry.is_map()) return false;
   const Tensor& x = call.inputs[0];
+  if (!call.geometry.is_map() || x.size(0) == 0) return false;
   const Plan plan(call.windows, 0, shape_of(x.sizes().data(), call.windows.rank), dtype_of(x), is_channels_last(x), call.traits);
   return x.is_cpu() && !emulates_cuda() && plan.levels[0].backward != Schedule::direct && cpu::pools_again(plan.p);
 }
