@@ -8,6 +8,7 @@ import torch
 from comparison import assert_bitwise, assert_close
 from poolings import AVG, MAX, MAX_AVG, POOLINGS, accumulation
 
+import fastpool._C as extension
 import fastpool.functional as F
 
 COMBINATIONS = [
@@ -145,6 +146,94 @@ def test_first_of_zeros_whose_windows_are_reduced_in_parts(case):
             assert_bitwise(pooling(case, x)[0], expected, f"{pooling} of {case}, {dtype}")
             assert_bitwise(pooling(case, x.requires_grad_())[0], expected, f"{pooling} of {case} with taps, {dtype}")
             x.requires_grad_(False)
+
+
+def of_one_value(shape):
+    """Each addition to a running sum errs by the same amount, and to the same side."""
+    return torch.full(shape, 100.1)
+
+
+def around_a_hundred(shape):
+    return 100 + torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def nearly(exact):
+    """A unit in the last place off, as a quotient of two sums may be."""
+    return (torch.as_tensor(exact) * (1 + 2**-23)).float()
+
+
+def global_results(x):
+    """-> name: (result, the exact one, that of torch.mean)"""
+    wide, axes = x.double(), (2, 3)
+    exact, composed = wide.mean(axes, keepdim=True), x.mean(axes, keepdim=True)
+    _, average = F.global_max_avg_pool(x)
+    relu = (wide * wide).sum(axes, keepdim=True) / wide.sum(axes, keepdim=True)
+    softmax = (torch.softmax(wide.flatten(2), -1).view(x.shape) * wide).sum(axes, keepdim=True)
+    return {
+        "avg": (F.global_avg_pool(x), exact, composed),
+        "average of max_avg": (average, exact, composed),
+        "mixed": (F.global_mixed_pool(x, alpha=0.0), exact, composed),
+        "level of a pyramid": (F.spatial_pyramid_pool2d(x, (1,), mode="avg").view(exact.shape), exact, composed),
+        "one kernel": (F.avg_pool2d(x, x.shape[2:]), exact, composed),
+        "relu": (F.global_stochastic_pool(x, training=False), relu, nearly(relu)),
+        "softmax": (F.global_stochastic_pool(x, training=False, distribution="softmax"), softmax, nearly(softmax)),
+    }
+
+
+LONG_SUMS = [
+    ("one plane", (1, 1, 1024, 1024), "contiguous"),
+    ("one long row", (1, 1, 1, 2**20), "contiguous"),
+    ("narrow rows", (1, 1, 2**18, 4), "contiguous"),
+    ("several planes", (1, 20, 300, 301), "contiguous"),
+    ("planes of a few runs", (1, 16, 40, 41), "contiguous"),
+    ("one channel", (1, 1, 1024, 1024), "channels_last"),
+    ("many channels", (1, 80, 160, 160), "channels_last"),
+    ("more than a cache", (2, 64, 200, 200), "channels_last"),
+    ("narrow channels-last rows", (1, 3, 5000, 7), "channels_last"),
+    ("odd channels", (1, 37, 90, 270), "channels_last"),
+]
+
+
+@pytest.mark.parametrize("values", [of_one_value, around_a_hundred], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("name", "shape", "layout"), LONG_SUMS, ids=lambda value: str(value))
+def test_long_sums_are_as_accurate_as_torchs(name, shape, layout, values):
+    x = cases.LAYOUTS[layout](values(shape))
+    for what, (result, exact, composed) in global_results(x).items():
+        assert_close(result, exact.numpy(), composed, f"{what} of {name}")
+
+
+@pytest.mark.parametrize("schedule", ["direct", "cuda", "cuda wide indices"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.usefixtures("restored_hooks")
+def test_long_sums_of_other_schedules(schedule, layout):
+    if schedule != "direct" and not extension.build_info()["emulation"]:
+        pytest.skip("this build has no emulation; FASTPOOL_EMULATION=1 gives it one")
+    x = cases.LAYOUTS[layout](of_one_value((1, 2, 300, 400)))
+    extension.set_schedule(schedule)
+    for what, (result, exact, composed) in global_results(x).items():
+        assert_close(result, exact.numpy(), composed, f"{what}, {schedule}")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_long_sums_of_bins(layout):
+    """Rows of bins that are folded first, over many rows, columns or both."""
+    for shape, bins in (((1, 9, 4096, 64), (2, 3)), ((1, 9, 3, 2**14), (1, 3)), ((1, 8, 700, 800), (3, 2))):
+        x = cases.LAYOUTS[layout](of_one_value(shape))
+        exact = np.full((*shape[:2], *bins), float(x[0, 0, 0, 0]))
+        for what, result in {
+            "avg": F.adaptive_avg_pool2d(x, bins),
+            "max_avg": F.adaptive_max_avg_pool2d(x, bins)[1],
+            "expectation": F.adaptive_stochastic_pool2d(x, bins, training=False),
+        }.items():
+            assert_close(result, exact, nearly(exact), f"{what} of {shape}")
+
+
+@pytest.mark.parametrize("value", [1e25, 1e-25])
+def test_long_sums_whose_squares_leave_the_range(value):
+    x = torch.full((1, 1, 512, 512), value)
+    y = F.global_stochastic_pool(x, training=False)
+    exact = x[:, :, :1, :1].double().numpy()
+    assert_close(y, exact, nearly(exact), f"{value}")
 
 
 EXPECTATIONS = [pooling for pooling in POOLINGS if pooling.name.startswith("expectation")]

@@ -189,6 +189,45 @@ def test_peak_memory(name, layout):
     assert peak < size_of(gradient) + spare, "backward"
 
 
+# Long rows, or many short ones: nothing is held for all of them at once.
+LONG = {
+    "adaptive max": ((1, 1, 1_600_000), lambda x: F.adaptive_max_pool1d(x, 400_001)),
+    "adaptive avg": ((1, 2, 4_000_000), lambda x: F.adaptive_avg_pool1d(x, 1_500_000)),
+    "adaptive max_avg": ((1, 9, 1_000_000), lambda x: F.adaptive_max_avg_pool1d(x, 300_001)),
+    "adaptive draws": ((1, 8, 2_000_000), lambda x: F.adaptive_stochastic_pool1d(x, 400_001, seed=1)),
+    "many rows": ((1, 1, 2_000_000, 8), lambda x: F.max_pool2d(x, (1, 2))),
+    "avg": ((1, 1, 40_000_000), lambda x: F.avg_pool1d(x, 3)),
+    "padded avg": ((1, 1, 20_000_000), lambda x: F.avg_pool1d(x, 3, 2, 1)),
+    "wide kernels": ((1, 2, 4_000_000), lambda x: F.avg_pool1d(x, 200, 50)),
+    "folded rows": ((1, 8, 40, 100_000), lambda x: F.adaptive_avg_pool2d(x, (3, 1000))),
+    "pyramid": ((1, 1, 3, 4_000_000), lambda x: F.spatial_pyramid_pool2d(x, ((3, 100_001), 1), mode="avg")),
+    "avg channels_last": ((1, 2, 2, 2_000_000), lambda x: F.avg_pool2d(x, (1, 3))),
+    "overlapping avg channels_last": ((1, 64, 4, 60_000), lambda x: F.avg_pool2d(x, 3, 2, 1)),
+    "bins channels_last": ((1, 16, 4, 100_000), lambda x: F.adaptive_mixed_pool2d(x, (3, 70_001))),
+    "overlapping max bfloat16": ((1, 1, 30_000_000), lambda x: F.max_pool1d(x, 3, 2, 1)),
+    "overlapping max bfloat16 channels_last": ((1, 64, 4, 60_000), lambda x: F.max_pool2d(x, 3, 2, 1)),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("name", LONG)
+def test_scratch_of_long_rows(name):
+    shape, pool = LONG[name]
+    x = torch.rand(shape, dtype=torch.bfloat16 if "bfloat16" in name else torch.float32)
+    if "channels_last" in name:
+        x = cases.channels_last(x)
+    warm = torch.rand(2, 64, 32, 32, requires_grad=True)
+    F.avg_pool2d(warm, 3, 1, 1).sum().backward()  # threads and code of a first call
+    spare = max(size_of(x) // 100, 4 << 20)
+    x.requires_grad_()
+    y, peak = peak_bytes(lambda: pool(x))
+    results = y if isinstance(y, tuple) else (y,)
+    assert peak < size_of(*results) + results[0].numel() + spare, "forward with taps"
+    g = [torch.ones_like(result) for result in results]
+    (gradient,), peak = peak_bytes(lambda: torch.autograd.grad(results, x, g))
+    assert peak < size_of(gradient) + spare, "backward"
+
+
 GIGABYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
 NEEDED = 8
 

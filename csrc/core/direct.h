@@ -7,26 +7,33 @@
 namespace fastpool {
 
 // Calls state.add<pass>(x, tap) for every element of one window.
-template <int pass, class S, class State>
+template <int pass, class Reducer, class S, class State>
 FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, State& state) {
   using T = Accumulated<S>;
+  const bool blocks = Reducer::long_sums > 0 && grid.taps(at.o) > kMostSequentialTaps;
+  Totals<Reducer, T> totals;
+  totals.start(state);
+  int added = 0;
   const Span d = grid.axis[0].window(at.o[0]), h = grid.axis[1].window(at.o[1]), w = grid.axis[2].window(at.o[2]);
   const S* x = static_cast<const S*>(p.x) + p.input.at(at.n, at.c, 0);
   for (int64_t i = 0; i < d.count; ++i)
     for (int64_t j = 0; j < h.count; ++j) {
       const int64_t row = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
       const int64_t tap = tap_of_row(d, h, w, i, j);
-      for (int64_t k = 0; k < w.count; ++k)
+      for (int64_t k = 0; k < w.count; ++k) {
         state.template add<pass>(T(widen(x[(row + w.start + k * w.step) * p.input.position])), Tap<T>(tap + k));
+        if (blocks && ++added % kBlockSum == 0) totals.take(state);
+      }
     }
+  if (blocks) totals.give(state);
 }
 
-template <int pass, int passes, class S, class State>
+template <int pass, int passes, class Reducer, class S, class State>
 FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& at, const Facts<Accumulated<S>>& facts, State& state) {
   if constexpr (pass < passes) {
     if (pass > 0) state.template begin<pass>(facts, p);
-    visit<pass, S>(p, grid, at, state);
-    visit_passes<pass + 1, passes, S>(p, grid, at, facts, state);
+    visit<pass, Reducer, S>(p, grid, at, state);
+    visit_passes<pass + 1, passes, Reducer, S>(p, grid, at, facts, state);
   }
 }
 
@@ -65,12 +72,12 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
   const Tap<T> first = Tap<T>(tap_of_row(d, h, w));
   typename Reducer::template State<T> state;
   state.start(first, p);
-  visit_passes<0, Reducer::passes, S>(p, grid, at, facts, state);
+  visit_passes<0, Reducer::passes, Reducer, S>(p, grid, at, facts, state);
   if constexpr (Reducer::careful_passes > 0) {
     if (!state.ordinary()) {
       typename Reducer::template Careful<T> careful;
       careful.start(first, p);
-      visit_passes<0, Reducer::careful_passes, S>(p, grid, at, facts, careful);
+      visit_passes<0, Reducer::careful_passes, Reducer, S>(p, grid, at, facts, careful);
       careful.finish(facts);
       store_one<Reducer, S>(p, level, at, careful);
       return;

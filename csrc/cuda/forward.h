@@ -55,7 +55,7 @@ FASTPOOL_HD Facts<T> facts_of_window(const Job& job, const Window& window, int32
 }
 
 // Visits one window of `items` channels, row by row, up to `width` columns at a time.
-template <class State, class S, int items, bool side_by_side, int width = 3>
+template <class Reducer, class State, class S, int items, bool side_by_side, int width = 3>
 struct Walk {
   using T = Accumulated<S>;
   const Job& job;
@@ -99,6 +99,10 @@ struct Walk {
   FASTPOOL_HD void visit() {
     const FastAxis* axis = job.fast[window.l].axis;
     const FastSpan &d = window.d, &h = window.h, &w = window.w;
+    // A window that a lone thread walks again may be of any size.
+    const bool blocks = items == 1 && Reducer::long_sums > 0 && window.taps() > kMostSequentialTaps;
+    Totals<Reducer, T> totals;
+    totals.start(states[0]);
     for (int32_t i = 0; i < d.count; ++i)
       for (int32_t j = 0; j < h.count; ++j) {
         const int32_t row = (d.start + i * axis[0].dilation) * axis[1].in + h.start + j * axis[1].dilation;
@@ -108,9 +112,14 @@ struct Walk {
           add<pass, width>(position, w.count, tap);
         } else {
           constexpr int step = width < 2 ? width : 2;
-          for (int32_t k = 0; k < w.count; k += step) add<pass, step>(position + k * axis[2].dilation, w.count - k, tap + k);
+          for (int32_t k = 0; k < w.count; k += step) {
+            add<pass, step>(position + k * axis[2].dilation, w.count - k, tap + k);
+            if (blocks && (k + 1) % kBlockSum == 0) totals.take(states[0]);
+          }
         }
+        if (blocks) totals.take(states[0]);
       }
+    if (blocks) totals.give(states[0]);
   }
   template <int pass, int passes>
   FASTPOOL_HD void run(const Facts<T> (&facts)[items]) {
@@ -191,13 +200,13 @@ FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, 
   const Facts<T> facts[1] = {facts_of_window<Reducer, T>(job, window, c)};
   State state[1];
   state[0].start(window.first_tap(), job.p);
-  Walk<State, S, 1, false, 1>(job, window, 1, state).template run<0, Reducer::passes>(facts);
+  Walk<Reducer, State, S, 1, false, 1>(job, window, 1, state).template run<0, Reducer::passes>(facts);
   if constexpr (Reducer::careful_passes > 0) {
     if (!state[0].ordinary()) {
       using Careful = typename Reducer::template Careful<T>;
       Careful careful[1];
       careful[0].start(window.first_tap(), job.p);
-      Walk<Careful, S, 1, false, 1>(job, window, 1, careful).template run<0, Reducer::careful_passes>(facts);
+      Walk<Reducer, Careful, S, 1, false, 1>(job, window, 1, careful).template run<0, Reducer::careful_passes>(facts);
       careful[0].finish(facts[0]);
       return store_window<Reducer, S, false>(job, window, 1, careful);
     }
@@ -237,7 +246,7 @@ struct ThreadForward : Job {
       facts[i] = facts_of_window<Reducer, T>(*this, window, window.c + (i < count ? i : 0));
       states[i].start(window.first_tap(), p);
     }
-    Walk<State, S, items, side_by_side>(*this, window, count, states).template run<0, Reducer::passes>(facts);
+    Walk<Reducer, State, S, items, side_by_side>(*this, window, count, states).template run<0, Reducer::passes>(facts);
     unsigned odd = 0;  // channels whose window the fast arithmetic does not hold for
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {
@@ -282,6 +291,9 @@ struct TeamForward : Job {
         split(at);
         split(step);
       }
+      const bool blocks = Reducer::long_sums > 0 && taps > members * in_flight;
+      Totals<Reducer, T> totals;
+      totals.start(state);
       for (int32_t tap = member; tap < taps;) {
         S values[in_flight];
         unsigned inside = 0;
@@ -305,7 +317,9 @@ struct TeamForward : Job {
         FASTPOOL_UNROLL
         for (int k = 0; k < in_flight; ++k, tap += members)
           if (inside >> k & 1) state.template add<pass>(widened(values[k]), Tap<T>(tap));
+        if (blocks) totals.take(state);
       }
+      if (blocks) totals.give(state);
     }
     FASTPOOL_HD void split(int32_t (&radix)[3]) const {
       const int32_t row = radix[2] / size[2];

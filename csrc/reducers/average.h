@@ -7,7 +7,7 @@ namespace fastpool {
 
 struct Average : Reducer {
   static constexpr bool uses_divisor = true, is_sum = true;
-  static constexpr int parts = 1;
+  static constexpr int parts = 1, long_sums = 1;
   template <class T>
   static FASTPOOL_HD T padding() {
     return T(0);
@@ -23,6 +23,10 @@ struct Average : Reducer {
       sum = sum + x;
     }
     FASTPOOL_HD V part(int) const { return sum; }
+    template <int>
+    FASTPOOL_HD V& long_sum() {
+      return sum;
+    }
     FASTPOOL_HD void merge(V x, V, Tap<V> tap) { add<0>(x, tap); }
     template <int pass, class Team>
     FASTPOOL_HD void share(const Team& team, const Facts<V>&) {

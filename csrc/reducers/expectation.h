@@ -11,7 +11,7 @@ template <class Weights>
 struct Expectation : Reducer {
   static constexpr int passes = Weights::needs_max ? 2 : 1, careful_passes = 2;
   static constexpr bool saves_moments = true;
-  static constexpr int parts = passes == 1 ? 2 : 0;
+  static constexpr int parts = passes == 1 ? 2 : 0, long_sums = 2;
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();
@@ -42,6 +42,13 @@ struct Expectation : Reducer {
       weighted = weighted + Weights::weighted(w, x);
     }
     FASTPOOL_HD V part(int which) const { return which ? weighted : weights; }
+    template <int which>
+    FASTPOOL_HD V& long_sum() {
+      if constexpr (which)
+        return weighted;
+      else
+        return weights;
+    }
     FASTPOOL_HD void hold(V w, V wx, Tap<V>) {
       weights = w;
       weighted = wx;
@@ -84,6 +91,13 @@ struct Expectation : Reducer {
       return Weights::needs_max ? x * T(0x1p-32) : x / largest;
     }
     FASTPOOL_HD T up(T x) const { return Weights::needs_max ? x * T(0x1p32) : x * largest; }
+    template <int which>
+    FASTPOOL_HD T& long_sum() {
+      if constexpr (which)
+        return weighted;
+      else
+        return weights;
+    }
 
     template <int pass>
     FASTPOOL_HD void add(T x, Tap<T>) {

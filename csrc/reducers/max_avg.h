@@ -10,7 +10,7 @@ namespace fastpool {
 
 struct MaxAverage : Reducer {
   static constexpr bool saves_taps = true, has_second = true, uses_divisor = true, uses_alpha = true;
-  static constexpr int parts = 2;
+  static constexpr int parts = 2, long_sums = 1;
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();
@@ -45,6 +45,10 @@ struct MaxAverage : Reducer {
         largest.template add<pass>(x, tap);
     }
     FASTPOOL_HD V part(int which) const { return which ? sum : largest.best; }
+    template <int>
+    FASTPOOL_HD V& long_sum() {
+      return sum;
+    }
     FASTPOOL_HD void hold(V x, V part_sum, Tap<V> tap) {
       largest.hold(x, x, tap);
       sum = part_sum;

@@ -8,6 +8,8 @@
 //   part(0 or 1) with tap(), where `parts`: what a part of the window comes to; hold(a, b, tap) begins with one, after
 //                                  start, and merge(a, b, tap) adds another; parts come in any order
 //   share<pass>(team, facts)       after each pass, instead of begin, where lanes share one window, lane = tap mod 32
+//   long_sum<i>()                  a reference to one of `long_sums` that grow with the window: schedules add up long ones in
+//                                  blocks (core/sums.h)
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
 //   finish(facts)                  then y(), second(), or with p.mixes mixture(), difference(); tap(), moment(0 or 1)
 //
@@ -19,6 +21,7 @@
 
 #include "core/exp.h"
 #include "core/problem.h"
+#include "core/sums.h"
 
 namespace fastpool {
 
@@ -27,6 +30,7 @@ struct Reducer {
   static constexpr bool saves_taps = false, saves_moments = false;
   static constexpr bool has_second = false;
   static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
+  static constexpr int long_sums = 0;       // sums that grow with the window
   static constexpr bool is_sum = false;     // the sum of the window over its divisor, and nothing else
   static constexpr int parts = 0;           // values besides the tap that a part of the window comes to; 0: it cannot be reduced first
   static constexpr bool any_order = false;  // with the same bits, whatever the order

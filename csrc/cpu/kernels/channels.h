@@ -45,15 +45,15 @@ class Channels {
     memset(static_cast<void*>(tail + L), 0, L * sizeof(S));
   }
 
-  // One row of bins. Spans of depth and height are in the coordinates of `lines`.
-  void run(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h) {
+  // Some columns of one row of bins. Spans of depth and height are in the coordinates of `lines`.
+  void run(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h, Range bins) {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t block = -1;
     const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
     const Axis& columns = level.grid.axis[2];
     const bool side_by_side = level.output.channel == 1 && p.saved.channel == 1;  // results of neighbouring channels
-    for (int64_t o = 0, windows = 1; o < columns.out; o += windows) {
+    for (int64_t o = bins.begin, windows = 1; o < bins.end; o += windows) {
       at.o[2] = o;
       windows = 1;
       const Span w = columns.window(o);
@@ -63,19 +63,21 @@ class Channels {
           block = bin / 4;
           draw_channels(p, seed, at.n, at.c, block, channels, word_step, drawn);
         }
-      Window window{d, h, w, out + o * level.output.position, saved + o * p.saved.position};
+      Window window(d, h, w, out + o * level.output.position, saved + o * p.saved.position);
       const int64_t taps = d.count * h.count * w.count, bytes = taps * channels * int64_t(sizeof(S));
       if (windows_of == WindowsOf::large || (windows_of == WindowsOf::both && taps > kFewTaps && bytes > kSmallWindow && channels > L)) {
         pool_large(at, channels, lines, window, bin);
       } else if (kSpecialises && side_by_side && channels >= L && (window.is_whole(2, 2) || (kHoldsNine && window.is_whole(3, 3)))) {
-        windows = larger(whole_end - o, 1);
+        windows = larger(smaller(whole_end, bins.end) - o, 1);
         if constexpr (Reducer::uses_uniform) windows = smaller(windows, 4 - bin % 4);
         if constexpr (kSpecialises)
           if (w.count == 2) pool_held<2, 2>(at, channels, lines, window, bin, windows);
         if constexpr (kHoldsNine)
           if (w.count == 3) pool_held<3, 3>(at, channels, lines, window, bin, windows);
+      } else if (Reducer::long_sums > 0 && window.sums_are_long) {
+        if constexpr (Reducer::long_sums > 0) pool_small<true>(at, channels, lines, window, bin);
       } else {
-        pool_small(at, channels, lines, window, bin);
+        pool_small<false>(at, channels, lines, window, bin);
       }
     }
   }
@@ -90,11 +92,11 @@ class Channels {
   }
   static int64_t sweep_bytes(const Level& level, int64_t channels) {
     const int64_t columns = level.grid.axis[2].out;
-    return columns * (OutputRows(level.grid).count() * ceil_div(channels, L) * int64_t(sizeof(State)) + int64_t(sizeof(Span)));
+    return columns * (OutputRows(level.grid).count() * ceil_div(channels, L) * int64_t(sizeof(Tile)) + int64_t(sizeof(Span)));
   }
   void prepare_sweep(int64_t channels, Arena& arena) {
     const Axis& w = level.grid.axis[2];
-    states = arena.take<State>(OutputRows(level.grid).count() * w.out * ceil_div(channels, L));
+    swept = arena.take<Tile>(OutputRows(level.grid).count() * w.out * ceil_div(channels, L));
     swept_columns = arena.take<Span>(w.out);
     for (int64_t o = 0; o < w.out; ++o) swept_columns[o] = w.window(o);
   }
@@ -123,25 +125,35 @@ class Channels {
       }
   }
 
-  // One row of bins where the rows of the input that they see are folded into one: what every column comes to.
-  void run_folded(Place at, int64_t channels, const std::array<T*, Reducer::parts>& values, const Tap<T>* taps) const {
+  // The same where the rows of the input that they see are folded into one: what every column from `first` on comes to.
+  void run_folded(Place at, int64_t channels, const std::array<T*, Reducer::parts>& values, const Tap<T>* taps, int64_t first,
+                  Range bins) const {
     const Part part{0, channels};
     const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
     const Span none{0, 1, 1, 0, 1};
-    for (at.o[2] = 0; at.o[2] < level.grid.axis[2].out; ++at.o[2]) {
+    for (at.o[2] = bins.begin; at.o[2] < bins.end; ++at.o[2]) {
       const int64_t o = at.o[2];
       const Span w = level.grid.axis[2].window(o);
       const Facts<V> facts = facts_at(at, part, level.first_bin + first_bin + o);
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);
-      for (int64_t k = 0; k < w.count; ++k) {
-        const int64_t column = w.start + k * w.step;
-        Tap<V> tap(Tap<T>(w.first + k));
-        if constexpr (Reducer::saves_taps) tap = tap + load<Tap<T>, L>(taps + column * L) * Tap<V>(Tap<T>(w.size));
-        state.merge(load<T, L>(values[0] + column * L), load<T, L>(values[Reducer::parts - 1] + column * L), tap);
+      Totals<Reducer, V> totals;
+      totals.start(state);
+      for (int64_t k = 0; k < w.count;) {
+        Block<Reducer, V> block;
+        block.begin(state, true);
+        for (const int64_t end = Reducer::long_sums ? smaller(w.count, k + kBlockSum) : w.count; k < end; ++k) {
+          const int64_t column = w.start + k * w.step - first;
+          Tap<V> tap(Tap<T>(w.first + k));
+          if constexpr (Reducer::saves_taps) tap = tap + load<Tap<T>, L>(taps + column * L) * Tap<V>(Tap<T>(w.size));
+          state.merge(load<T, L>(values[0] + column * L), load<T, L>(values[Reducer::parts - 1] + column * L), tap);
+        }
+        block.end(state, true);
+        if (k % (kBlockSum * kBlockSum) == 0) totals.take(state);
       }
-      finish(at, part, {none, none, w, out + o * level.output.position, saved + o * p.saved.position}, facts, state);
+      if (w.count >= kBlockSum * kBlockSum) totals.give(state);
+      finish(at, part, Window(none, none, w, out + o * level.output.position, saved + o * p.saved.position), facts, state);
     }
   }
   FASTPOOL_HD void move_to(const Place& at) {
@@ -164,11 +176,44 @@ class Channels {
   struct Window {
     const Span &d, &h, &w;
     int64_t out, saved;
+    // What makes a block or a total of long sums depends on the window alone: it has the same bits however it is walked.
+    bool sums_are_long;
+    uint32_t rows_of_total = 1;
+
+    FASTPOOL_HD Window(const Span& d, const Span& h, const Span& w, int64_t out, int64_t saved)
+        : d(d),
+          h(h),
+          w(w),
+          out(out),
+          saved(saved),
+          sums_are_long(Reducer::long_sums > 0 && d.count * h.count * w.count > kMostSequentialTaps) {
+      if (sums_are_long && w.count < kTotal) rows_of_total = kBlockSum / uint32_t(larger(w.count / kBlockSum, 1));
+    }
+    // The last block takes what is left of a row.
+    static FASTPOOL_HD int64_t end_of_block(int64_t k, int64_t end) { return end - k >= 2 * kBlockSum ? k + kBlockSum : end; }
+    // Where a step of some `most` elements from k on ends: in long sums with a block.
+    FASTPOOL_HD int64_t end_of_step(int64_t k, int64_t most) const {
+      if (!sums_are_long) return smaller(k + most, w.count);
+      const int64_t end = smaller(k + round_up(most, kBlockSum), (k / kTotal + 1) * kTotal);
+      return w.count - end < kBlockSum ? w.count : end;
+    }
+    // Whether their totals take what they come to before element `end` of row `row`.
+    FASTPOOL_HD bool ends_total(int64_t row, int64_t end) const {
+      if (!sums_are_long) return false;
+      return end == w.count ? uint32_t(row + 1) % rows_of_total == 0 : end % kTotal == 0;
+    }
+    static constexpr int64_t kTotal = kBlockSum * kBlockSum;
 
     // Loses nothing to the padding.
     FASTPOOL_HD bool is_whole(int64_t height, int64_t width) const {
       return d.size == 1 && h.count == height && h.size == height && w.count == width && w.size == width;
     }
+  };
+
+  // What a tile of channels comes to while a large window is walked.
+  struct Tile {
+    State state;
+    Totals<Reducer, V> totals;
   };
 
   // The channels of one tile.
@@ -199,7 +244,7 @@ class Channels {
   Units::Unit swept_unit{};
   Range swept_rows{};
   Span* swept_columns = nullptr;
-  State* states = nullptr;
+  Tile* swept = nullptr;
 
   FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
     Facts<V> facts;
@@ -212,46 +257,55 @@ class Channels {
   // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side; of what lies `far` bytes
   // ahead, `ahead` bytes are asked for.
   template <int pass, int tiles>
-  FASTPOOL_HD void walk_row(State* states, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin,
+  FASTPOOL_HD void walk_row(Tile* walked, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin,
                        int64_t end, int64_t ahead, int64_t far) const {
     const Span &d = window.d, &h = window.h, &w = window.w;
     const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
     const int64_t tap = tap_of_row(d, h, w, i, j);
     const int64_t step = w.step * lines.step;
     const S* from = lines.x + row * lines.step + begin * step;
-    const auto walk = [&](State* held) FASTPOOL_STEP {
-      for (int64_t k = begin; k < end; ++k, from += step) {
-        if constexpr (pass == 0) ask_for(from + parts[0].c, ahead, far);
-        unrolled<tiles>([&](auto t) FASTPOOL_STEP {
-          const S* x = from + parts[t].c;
-          if (tiles == 1 && x > last) x = tail + (x - last);
-          held[t].template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
-        });
+    const bool is_long = pass + 1 == Reducer::passes && window.sums_are_long;
+    const auto walk = [&](const auto& state_of) FASTPOOL_STEP {
+      for (int64_t k = begin; k < end;) {
+        const int64_t stop = is_long ? Window::end_of_block(k, end) : end;
+        Block<Reducer, V> blocks[tiles];
+        unrolled<tiles>([&](auto t) FASTPOOL_STEP { blocks[t].begin(state_of(t), is_long); });
+        for (; k < stop; ++k, from += step) {
+          if constexpr (pass == 0) ask_for(from + parts[0].c, ahead, far);
+          unrolled<tiles>([&](auto t) FASTPOOL_STEP {
+            const S* x = from + parts[t].c;
+            if (tiles == 1 && x > last) x = tail + (x - last);
+            state_of(t).template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+          });
+        }
+        unrolled<tiles>([&](auto t) FASTPOOL_STEP { blocks[t].end(state_of(t), is_long); });
       }
     };
-    if constexpr (!kInRegisters) return walk(states);
+    if constexpr (!kInRegisters) return walk([&](int t) FASTPOOL_STEP -> State& { return walked[t].state; });
     State held[tiles];
-    unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = states[t]; });
-    walk(held);
-    unrolled<tiles>([&](auto t) FASTPOOL_STEP { states[t] = held[t]; });
+    unrolled<tiles>([&](auto t) FASTPOOL_STEP { held[t] = walked[t].state; });
+    walk([&](int t) FASTPOOL_STEP -> State& { return held[t]; });
+    unrolled<tiles>([&](auto t) FASTPOOL_STEP { walked[t].state = held[t]; });
   }
   // Whether a walk is worth a copy of the state, which the compiler sees that registers can hold.
   static constexpr bool kInRegisters = sizeof(State) <= 6 * sizeof(V);
 
   // The same for `count` tiles from channel `first` on, two at a time; `ahead` bytes for each.
   template <int pass>
-  __attribute__((noinline)) void walk_tiles(State* states, int64_t count, int64_t first, int64_t channels, const Lines<S>& lines,
+  __attribute__((noinline)) void walk_tiles(Tile* walked, int64_t count, int64_t first, int64_t channels, const Lines<S>& lines,
                                             const Window& window, int64_t i, int64_t j, int64_t begin, int64_t end, int64_t ahead,
                                             int64_t far) const {
     for (int64_t t = 0; t < count; t += 2) {
       const Part parts[2] = {part_at(first + t * L, channels), part_at(first + (t + 1) * L, channels)};
       if (t + 1 < count)
-        walk_row<pass, 2>(states + t, parts, lines, window, i, j, begin, end, 2 * ahead, far);
+        walk_row<pass, 2>(walked + t, parts, lines, window, i, j, begin, end, 2 * ahead, far);
       else
-        walk_row<pass, 1>(states + t, parts, lines, window, i, j, begin, end, ahead, far);
+        walk_row<pass, 1>(walked + t, parts, lines, window, i, j, begin, end, ahead, far);
     }
   }
 
+  // Of one tile; where its sums `are_long`, in blocks.
+  template <bool are_long>
   struct Passes {
     const Channels& self;
     const Lines<S>& lines;
@@ -271,6 +325,9 @@ class Channels {
     }
     template <int pass>
     FASTPOOL_HD void walk(State& held) const {
+      constexpr bool in_blocks = are_long && pass + 1 == Reducer::passes;
+      Totals<Reducer, V> totals;
+      if constexpr (in_blocks) totals.start(held);
       const Span &d = window.d, &h = window.h, &w = window.w;
       const int64_t position = lines.step, step = w.step * position, line = h.step * lines.width * position;
       const S* slice = lines.x + ((d.start * lines.height + h.start) * lines.width + w.start) * position + part.c;
@@ -280,13 +337,21 @@ class Channels {
         int64_t tap = first_tap;
         for (int64_t j = 0; j < h.count; ++j, row += line, tap += w.size) {
           const S* from = row;
-          for (int64_t k = 0; k < w.count; ++k, from += step) {
-            if constexpr (pass == 0) ask_for(from, ahead);
-            const S* x = from > self.last ? self.tail + (from - self.last) : from;
-            held.template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+          for (int64_t k = 0; k < w.count;) {
+            const int64_t end = in_blocks ? window.end_of_block(k, w.count) : w.count;
+            Block<Reducer, V> block;
+            block.begin(held, in_blocks);
+            for (; k < end; ++k, from += step) {
+              if constexpr (pass == 0) ask_for(from, ahead);
+              const S* x = from > self.last ? self.tail + (from - self.last) : from;
+              held.template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+            }
+            block.end(held, in_blocks);
+            if (in_blocks && window.ends_total(i * h.count + j, end)) totals.take(held);
           }
         }
       }
+      if constexpr (in_blocks) totals.give(held);
     }
   };
 
@@ -303,13 +368,15 @@ class Channels {
     repair(odd, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
   }
 
+  template <bool are_long>
   void pool_small(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
     for (int64_t tile = 0; tile < channels; tile += L) {
       const Part part = part_at(tile, channels);
       const Facts<V> facts = facts_at(at, part, bin);
       State state;
       start(state, window);
-      for_each_pass<0, Reducer::passes>(Passes{*this, lines, window, part, far_away ? ahead_of(tile, channels) : 0, facts, state});
+      for_each_pass<0, Reducer::passes>(
+          Passes<are_long>{*this, lines, window, part, far_away ? ahead_of(tile, channels) : 0, facts, state});
       finish(at, part, window, facts, state);
     }
   }
@@ -372,20 +439,33 @@ class Channels {
     if (Reducer::uses_divisor && ends) divisors.move_to(at.o);
     // A copy of the states takes as long as a few positions.
     const int64_t positions = larger(4 * kSmallWindow / (channels * int64_t(sizeof(S))), 1);
-    State* state = states + OutputRows(level.grid).slot(at.o[0], at.o[1]) * axis[2].out * tiles;
-    for (at.o[2] = 0; at.o[2] < axis[2].out; ++at.o[2], state += tiles) {
+    Tile* tile = swept + OutputRows(level.grid).slot(at.o[0], at.o[1]) * axis[2].out * tiles;
+    for (at.o[2] = 0; at.o[2] < axis[2].out; ++at.o[2], tile += tiles) {
       const int64_t o = at.o[2];
-      const Window window{d, h, swept_columns[o], out + o * level.output.position, saved + o * p.saved.position};
-      for (int64_t t = 0; begins && t < tiles; ++t) start(state[t], window);
-      for (int64_t k = 0; k < window.w.count; k += positions) {
-        const int64_t end = smaller(k + positions, window.w.count);
-        walk_tiles<0>(state, tiles, 0, channels, lines, window, slice - d.first, line - h.first, k, end, 0, 0);
+      const Window window(d, h, swept_columns[o], out + o * level.output.position, saved + o * p.saved.position);
+      for (int64_t t = 0; begins && t < tiles; ++t) start(tile[t], window);
+      const int64_t i = slice - d.first, j = line - h.first;
+      for (int64_t k = 0, end; k < window.w.count; k = end) {
+        end = window.end_of_step(k, positions);
+        walk_tiles<0>(tile, tiles, 0, channels, lines, window, i, j, k, end, 0, 0);
+        end_step(tile, tiles, window, i, j, end);
       }
       for (int64_t t = 0; ends && t < tiles; ++t) {
         const Part part = part_at(t * L, channels);
-        finish(at, part, window, facts_at(at, part, bin + o), state[t]);
+        if (window.sums_are_long) tile[t].totals.give(tile[t].state);
+        finish(at, part, window, facts_at(at, part, bin + o), tile[t].state);
       }
     }
+  }
+
+  FASTPOOL_HD void start(Tile& tile, const Window& window) const {
+    start(tile.state, window);
+    if (window.sums_are_long) tile.totals.start(tile.state);
+  }
+  // After what lies before element `end` of row `j` of slice `i`.
+  FASTPOOL_HD void end_step(Tile* tile, int64_t tiles, const Window& window, int64_t i, int64_t j, int64_t end) const {
+    if (window.ends_total(i * window.h.count + j, end))
+      for (int64_t t = 0; t < tiles; ++t) tile[t].totals.take(tile[t].state);
   }
 
   // A large window goes through the cache once: a few positions at a time for several tiles of channels.
@@ -395,36 +475,38 @@ class Channels {
     const Lines<S>& lines;
     const Window& window;
     int64_t channels, bin, first, tiles;  // of which `tiles` from channel `first` on
-    State* states;
+    Tile* tile;
 
     template <int pass>
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0)
         for (int64_t t = 0; t < tiles; ++t)
-          states[t].template begin<pass>(self.facts_at(at, part_at(first + t * L, channels), bin), self.p);
+          tile[t].state.template begin<pass>(self.facts_at(at, part_at(first + t * L, channels), bin), self.p);
       const int64_t positions = larger(kSmallWindow / (smaller(channels, kMostTiles * L) * int64_t(sizeof(S))), 1);
       // What the tile asks for in advance: its part of the window's next row, or of the next positions.
       const int64_t next = window.h.count > 1 ? window.h.step * lines.width : positions * window.w.step;
       const int64_t far = larger(next * lines.step * int64_t(sizeof(S)), kAhead);
       for (int64_t i = 0; i < window.d.count; ++i)
         for (int64_t j = 0; j < window.h.count; ++j)
-          for (int64_t k = 0; k < window.w.count; k += positions) {
-            const int64_t end = smaller(k + positions, window.w.count);
-            self.template walk_tiles<pass>(states, tiles, first, channels, lines, window, i, j, k, end,
+          for (int64_t k = 0, end; k < window.w.count; k = end) {
+            end = window.end_of_step(k, positions);
+            self.template walk_tiles<pass>(tile, tiles, first, channels, lines, window, i, j, k, end,
                                            self.far_away && channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
+            self.end_step(tile, tiles, window, i, j, end);
           }
+      for (int64_t t = 0; window.sums_are_long && t < tiles; ++t) tile[t].totals.give(tile[t].state);
     }
   };
 
   void pool_large(const Place& at, int64_t channels, const Lines<S>& lines, const Window& window, int64_t bin) const {
-    State states[kMostTiles];
+    Tile tile[kMostTiles];
     for (int64_t first = 0; first < channels; first += kMostTiles * L) {
       const int64_t tiles = smaller(kMostTiles, ceil_div(channels - first, L));
-      for (int64_t t = 0; t < tiles; ++t) start(states[t], window);
-      for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, first, tiles, states});
+      for (int64_t t = 0; t < tiles; ++t) start(tile[t], window);
+      for_each_pass<0, Reducer::passes>(LargePasses{*this, at, lines, window, channels, bin, first, tiles, tile});
       for (int64_t t = 0; t < tiles; ++t) {
         const Part part = part_at(first + t * L, channels);
-        finish(at, part, window, facts_at(at, part, bin), states[t]);
+        finish(at, part, window, facts_at(at, part, bin), tile[t].state);
       }
     }
   }

@@ -83,9 +83,9 @@ class DisjointLanes {
       slots.set(c, prepared<Gradient, S>(p, level, out + c, 1, saved + c, 1, lanes, facts), lanes);
     }
     const V zero(T(0));
-    const S* x = static_cast<const S*>(p.x) + first;
-    S* gx = static_cast<S*>(p.gx) + first;
-    for (int64_t end = tap + count; tap < end; ++tap, x += p.input.position, gx += p.input.position)
+    for (int64_t end = tap + count; tap < end; ++tap, first += p.input.position) {
+      const S* x = input_of<Gradient, S>(p, first);
+      S* gx = static_cast<S*>(p.gx) + first;
       for (int64_t tile = 0; tile < channels; tile += L) {
         const int64_t c = whole ? smaller(tile, channels - L) : 0;
         V here = zero;
@@ -93,6 +93,7 @@ class DisjointLanes {
         const V sum = zero + slots.term(p, here, Tap<V>(Tap<T>(tap)), c);
         store_neighbours(gx + c, sum, lanes, streams);
       }
+    }
   }
 };
 
@@ -255,7 +256,7 @@ class WholePlanes {
     const Prepared<V> output = slots.spread(slot);
     const Span d = level.grid.axis[0].window(0), h = level.grid.axis[1].window(0), span = level.grid.axis[2].window(0);
     const int64_t first_tap = tap_of_row(d, h, span);
-    const S* x = static_cast<const S*>(p.x) + first;
+    const S* x = input_of<Gradient, S>(p, first);
     S* gx = static_cast<S*>(p.gx) + first;
     for (int64_t k = 0; k < span.count; k += L) {
       const int64_t count = smaller(L, span.count - k);

@@ -28,14 +28,20 @@ class Flat {
         Facts<T> facts = facts_of<Reducer, T>(p, level, n, c, at.o);
         if (spans[0].count * spans[1].count == 1 && spans[2].step == 1) {
           if constexpr (Reducer::is_sum)
-            at.c += sum_planes(at, count, spans[2].count, facts);
+            at.c += spans[2].count > kBlockSum * L ? sum_planes<true>(at, count, spans[2].count, facts)
+                                                   : sum_planes<false>(at, count, spans[2].count, facts);
           else if constexpr (Reducer::parts > 0)
-            at.c += pool_planes(at, count, spans, facts);
+            at.c += sums_are_long(spans) ? pool_planes<true>(at, count, spans, facts) : pool_planes<false>(at, count, spans, facts);
         }
         for (; at.c < c + count; ++at.c) {
           if constexpr (Reducer::uses_alpha || Reducer::uses_uniform)
             if (at.c > c) facts = facts_of<Reducer, T>(p, level, n, at.c, at.o);
-          pool(at, spans, facts);
+          if constexpr (Reducer::long_sums > 0)
+            if (sums_are_long(spans)) {
+              pool_in_blocks(at, spans, facts);
+              continue;
+            }
+          pool<false>(at, spans, facts);
         }
       }
   }
@@ -45,11 +51,16 @@ class Flat {
   const Level& level;
   const S *begin, *end;
 
+  // Out of line, so that the other state stays in registers.
+  __attribute__((noinline)) void pool_in_blocks(const Place& at, const Span* spans, const Facts<T>& facts) const {
+    pool<true>(at, spans, facts);
+  }
+  template <bool in_blocks>
   FASTPOOL_HD void pool(const Place& at, const Span* spans, const Facts<T>& fact) const {
     const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform), false};
     State state;
     state.start(Tap<V>(Tap<T>(0)), p);
-    for_each_pass<0, Reducer::passes>(Passes{*this, begin + p.input.at(at.n, at.c, 0), spans, facts, state});
+    for_each_pass<0, Reducer::passes>(Passes<in_blocks>{*this, begin + p.input.at(at.n, at.c, 0), spans, facts, state});
     state.finish(facts);
     if (!first_lane(state.ordinary())) return forward_exact<Reducer>(p, level, at);
     store_one<Reducer, S>(p, level, at, FirstLane{state});
@@ -67,11 +78,13 @@ class Flat {
 
   // Windows that are one run, of neighbouring planes, as far as they fill a register: its lanes are added up for all of
   // them together. Returns how many there were.
+  template <bool is_long>
   int64_t sum_planes(const Place& at, int64_t count, int64_t length, const Facts<T>& facts) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
     using Sums = Lanes<T, n>;
     const int64_t positions = p.positions(), first = level.grid.first_position(at.o), bin = level.bin(at.o);
     const Mask<Sums> tail = Tap<Sums>::iota() < Tap<Sums>(Tap<T>(length % n));
+    const int64_t first_block = is_long ? smaller(length, kBlockSum * 8 * n) : length;
     int64_t done = 0;
     for (; done + n <= count; done += n) {
       const S* x = begin + p.input.at(at.n, at.c + done, first);
@@ -83,8 +96,12 @@ class Flat {
         int64_t k = 0;
         if (length >= 8 * n) {
           Lanes<T, 8 * n> all(T(0));
-          for (; k + 8 * n <= length; k += 8 * n) all = all + load_stream<T, 8 * n>(from + k);
+          for (; k + 8 * n <= first_block; k += 8 * n) all = all + load_stream<T, 8 * n>(from + k);
           both = (all.lo.lo + all.lo.hi) + (all.hi.lo + all.hi.hi);
+        }
+        if constexpr (is_long) {
+          both.lo = both.lo + sum_blocks(from + k, length - k);
+          k = length / (8 * n) * (8 * n);
         }
         for (; k + 2 * n <= length; k += 2 * n) both = both + load_stream<T, 2 * n>(from + k);
         Sums mine = both.lo + both.hi;
@@ -106,6 +123,25 @@ class Flat {
                  sum[0] / Sums(facts.divisor), n);
     }
     return done;
+  }
+
+  // A run in blocks, as far as it fills eight registers.
+  static __attribute__((noinline)) Lanes<T, kRegisterBytes / int(sizeof(T))> sum_blocks(const S* from, int64_t length) {
+    constexpr int n = kRegisterBytes / int(sizeof(T));
+    Lanes<T, n> sum(T(0));
+    Total<Lanes<T, n>> total;
+    total.start();
+    int64_t k = 0;
+    for (int blocks = 1; k + 8 * n <= length; ++blocks) {
+      Lanes<T, 8 * n> all(T(0));
+      for (const int64_t last = smaller(length, k + kBlockSum * 8 * n) - 8 * n; k <= last; k += 8 * n)
+        all = all + load_stream<T, 8 * n>(from + k);
+      const Lanes<T, 2 * n> both = (all.lo.lo + all.lo.hi) + (all.hi.lo + all.hi.hi);
+      sum = sum + (both.lo + both.hi);
+      if (blocks % kBlockSum == 0) total.take(sum);
+    }
+    total.take(sum);
+    return total.all();
   }
 
   // What lanes come to, as far as it can be merged.
@@ -133,12 +169,35 @@ class Flat {
     return merged(Half(x.value[0].lo, x.value[1].lo, x.tap.lo), Half(x.value[0].hi, x.value[1].hi, x.tap.hi));
   }
 
+  // The first `whole` elements of a run, whose sums are long.
+  template <class Lanes>
+  __attribute__((noinline)) Lanes pooled_blocks(const S* x, int64_t whole, int64_t tap) const {
+    using Four = decltype(Lanes().y());
+    constexpr int64_t step = sizeof(Four) / sizeof(T);
+    Lanes lanes;
+    lanes.start(Tap<Four>(Tap<T>(0)), p);
+    Totals<Reducer, Four> totals;
+    totals.start(lanes);
+    for (int64_t k = 0, blocks = 1; k < whole; ++blocks) {
+      Block<Reducer, Four> block;
+      block.begin(lanes, true);
+      for (const int64_t end = smaller(whole, k + kBlockSum * step); k < end; k += step)
+        lanes.template add<0>(load_stream<T, step>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
+      block.end(lanes, true);
+      if (blocks % kBlockSum == 0) totals.take(lanes);
+    }
+    totals.give(lanes);
+    return lanes;
+  }
+
   // The same of what is no mere sum: it takes memory instead of registers.
+  template <bool is_long>
   int64_t pool_planes(const Place& at, int64_t count, const Span* spans, const Facts<T>& fact) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
     using One = Lanes<T, n>;
     using Two = Lanes<T, 2 * n>;
     using Four = Lanes<T, 4 * n>;
+    using State4 = typename Reducer::template State<Four>;
     const Span &d = spans[0], &h = spans[1], &w = spans[2];
     const int64_t length = w.count, whole = length / (4 * n) * (4 * n), tap = tap_of_row(d, h, w);
     const int64_t positions = p.positions(), first = level.grid.first_position(at.o), bin = level.bin(at.o);
@@ -150,9 +209,12 @@ class Flat {
       typename Reducer::template State<One> state;
       Part<One> parts[n];
       for (int plane = 0; plane < n; ++plane, x += positions) {
-        typename Reducer::template State<Four> lanes;
+        State4 lanes;
         lanes.start(Tap<Four>(Tap<T>(0)), p);
-        for (int64_t k = 0; k < whole; k += 4 * n) lanes.template add<0>(load_stream<T, 4 * n>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
+        if constexpr (is_long)
+          lanes = pooled_blocks<State4>(x, whole, tap);
+        else
+          for (int64_t k = 0; k < whole; k += 4 * n) lanes.template add<0>(load_stream<T, 4 * n>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
         if (whole < length)
           add_masked<Reducer, 0>(lanes, load<T, 4 * n>(x + whole), Tap<Four>::iota(Tap<T>(tap + whole)), false, [&] { return rest; });
         state = halved(Part<Two>(halved(Part<Four>(lanes))));
@@ -179,6 +241,30 @@ class Flat {
     return done;
   }
 
+  // Whether a lane adds so many elements that it does so in blocks.
+  static bool sums_are_long(const Span* spans) {
+    return Reducer::long_sums > 0 && spans[0].count * spans[1].count * ceil_div(spans[2].count, L) > 2 * kBlockSum;
+  }
+  // The sums of a state, to which terms are added that may be many.
+  template <bool are_long>
+  struct Sums {
+    State& state;
+    Totals<Reducer, V> totals;
+    int terms = 0;
+
+    FASTPOOL_HD explicit Sums(State& state) : state(state) {
+      if constexpr (are_long) totals.start(state);
+    }
+    FASTPOOL_HD void count_term() {
+      if constexpr (are_long)
+        if (++terms % kBlockSum == 0) totals.take(state);
+    }
+    FASTPOOL_HD void end() {
+      if constexpr (are_long) totals.give(state);
+    }
+  };
+
+  template <bool in_blocks>
   struct Passes {
     const Flat& self;
     const S* plane;
@@ -191,6 +277,7 @@ class Flat {
       const Span &d = spans[0], &h = spans[1], &w = spans[2];
       if constexpr (Reducer::uses_uniform && pass + 1 == Reducer::passes)
         if (self.walk_class(state, plane, spans)) return;
+      Sums<in_blocks && pass + 1 == Reducer::passes> sums(state);
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
           const S* x = plane + ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
@@ -198,10 +285,11 @@ class Flat {
           // Where lanes are classes of taps, rows begin in any of them.
           const int64_t lead = Reducer::uses_uniform ? tap % L : 0;
           if (w.step == 1 && x - lead >= self.begin && x - lead + round_up(lead + w.count, L) <= self.end)
-            add_run<pass>(state, x - lead, lead, lead + w.count, tap - lead, d.count * h.count > 1);
+            add_run<pass>(state, sums, x - lead, lead, lead + w.count, tap - lead, d.count * h.count > 1);
           else
-            self.template add_pieces<pass>(state, x, w.step, lead, lead + w.count, tap - lead);
+            self.template add_pieces<pass>(state, sums, x, w.step, lead, lead + w.count, tap - lead);
         }
+      sums.end();
       state.template share<pass>(Team<T>(), facts);
     }
   };
@@ -245,21 +333,29 @@ class Flat {
   }
 
   // Neighbours from x on, of which the elements lead … stop - 1 count; x is tap `tap`.
-  template <int pass>
-  static FASTPOOL_HD void add_run(State& state, const S* x, int64_t lead, int64_t stop, int64_t tap, bool jumps) {
+  template <int pass, bool are_long>
+  static FASTPOOL_HD void add_run(State& state, Sums<are_long>& sums, const S* x, int64_t lead, int64_t stop, int64_t tap, bool jumps) {
     if (pass == 0 && jumps && stop - lead < kShortRun) ask_for(x, stop * int64_t(sizeof(S)));
     for (int64_t k = 0; k < stop; k += L) {
       // A loop of its own, without the masks of its ends, fits the registers.
-      for (; k >= lead && stop - k >= L; k += L) state.template add<pass>(load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
-      if (k < stop)
-        add_masked<Reducer, pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), false,
-                                  [&] { return lanes_between(lead - k, stop - k); });
+      while (k >= lead && stop - k >= L) {
+        Block<Reducer, V> block;
+        block.begin(state, are_long);
+        for (const int64_t end = are_long ? smaller(stop, k + kBlockSum * L) : stop; end - k >= L; k += L)
+          state.template add<pass>(load_stream<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)));
+        block.end(state, are_long);
+        sums.count_term();
+      }
+      if (k >= stop) continue;
+      add_masked<Reducer, pass>(state, load<T, L>(x + k), Tap<V>::iota(Tap<T>(tap + k)), false,
+                                [&] { return lanes_between(lead - k, stop - k); });
+      sums.count_term();
     }
   }
 
   // Any run; x is its element `lead`.
-  template <int pass>
-  FASTPOOL_HD void add_pieces(State& state, const S* x, int64_t step, int64_t lead, int64_t stop, int64_t tap) const {
+  template <int pass, bool are_long>
+  FASTPOOL_HD void add_pieces(State& state, Sums<are_long>& sums, const S* x, int64_t step, int64_t lead, int64_t stop, int64_t tap) const {
     for (int64_t k = 0; k < stop; k += L) {
       const S* from = x + (k - lead) * step;
       V found;
@@ -271,6 +367,7 @@ class Flat {
         found = load<T, L>(values);
       }
       add_masked<Reducer, pass>(state, found, Tap<V>::iota(Tap<T>(tap + k)), false, [&] { return lanes_between(lead - k, stop - k); });
+      sums.count_term();
     }
   }
 };

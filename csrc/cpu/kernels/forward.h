@@ -103,7 +103,7 @@ struct Forward {
       const Lines<S> lines{x + p.input.at(unit.n, unit.c, 0), p.extent[1], p.extent[2], p.input.position};
       for (int64_t row = first; row < last; ++row) {
         const Place at{unit.n, unit.c, {row / axis[1].out, row % axis[1].out, 0}};
-        lanes.run(at, unit.channels, lines, axis[0].window(at.o[0]), axis[1].window(at.o[1]));
+        lanes.run(at, unit.channels, lines, axis[0].window(at.o[0]), axis[1].window(at.o[1]), {0, axis[2].out});
       }
     });
     end_stores_past();

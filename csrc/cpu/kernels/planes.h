@@ -26,36 +26,40 @@ class Planes {
         level(level),
         folds(folds_rows(level)),
         whole(whole),
-        values(arena.take<S>(held_positions(level) * L)),
+        tile(tile_of(level)),
+        values(arena.take<S>(folds || whole ? 0 : tile.window_rows * tile.seen * L)),
         turned(p),
         turned_level(level),
         lanes(turned, turned_level, seed, L, arena) {
-    const int64_t results = held_rows(level) * level.grid.axis[2].out * L;
+    const int64_t results = tile.rows * tile.columns * L;
     y = arena.take<S>(results);
     second = arena.take<S>(Reducer::has_second ? results : 0);
     taps = arena.take<int32_t>(Reducer::saves_taps ? results : 0);
     difference = arena.take<T>(Reducer::has_second ? results : 0);
     moments = arena.take<T>(Reducer::saves_moments ? 2 * results : 0);
     turned.moments_size = results;
-    windows = arena.take<Windows>(held_rows(level));
+    windows = arena.take<Windows>(tile.rows);
     if (folds) {
-      const int64_t width = level.grid.axis[2].in;
-      for (T*& part : folded) part = arena.take<T>(held_rows(level) * width * L);
-      for (T*& part : turned_parts) part = arena.take<T>(width * L);
-      folded_taps = arena.take<Tap<T>>(Reducer::saves_taps ? held_rows(level) * width * L : 0);
-      turned_taps = arena.take<Tap<T>>(Reducer::saves_taps ? width * L : 0);
+      for (T*& part : folded) part = arena.take<T>(tile.rows * tile.seen * L);
+      for (T*& part : turned_parts) part = arena.take<T>(tile.seen * L);
+      folded_taps = arena.take<Tap<T>>(Reducer::saves_taps ? tile.rows * tile.seen * L : 0);
+      turned_taps = arena.take<Tap<T>>(Reducer::saves_taps ? tile.seen * L : 0);
     }
     if (p.tap_bytes) turned.tap_bytes = 4;
     turned.saved = turned_level.output = {0, 1, L};
     turned_level.output_base = turned_level.second_base = 0;
   }
 
-  // Turns to the rows of bins of one round; returns whether there are any.
+  // Turns to the bins of one round; returns whether there are any.
   bool begin(const Units::Unit& unit, int64_t round) {
     const Axis* axis = level.grid.axis;
     const Range all = share(level, unit);
-    const int64_t held = held_rows(level);
-    rows = {smaller(all.begin + round * held, all.end), smaller(all.begin + (round + 1) * held, all.end)};
+    const int64_t across = ceil_div(axis[2].out, tile.columns), first = all.begin + round / across * tile.rows;
+    rows = {smaller(first, all.end), smaller(first + tile.rows, all.end)};
+    bins = {round % across * tile.columns, smaller((round % across + 1) * tile.columns, axis[2].out)};
+    const Span last = axis[2].window(bins.end - 1);
+    seen = {axis[2].window(bins.begin).start, last.start + (last.count - 1) * last.step + 1};
+    if (folds) seen.begin = smaller(seen.begin, larger(seen.end - L, 0)), seen.end = larger(seen.end, seen.begin + L);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       windows[row - rows.begin] = {axis[0].window(row / axis[1].out), axis[1].window(row % axis[1].out)};
     return rows.begin < rows.end;
@@ -66,44 +70,46 @@ class Planes {
     if constexpr (Reducer::parts > 0) {
       if (!folds) return;
       for (int64_t row = 0; row < rows.end - rows.begin; ++row)
-        fold(static_cast<const S*>(p.x) + p.input.at(n, c, 0), windows[row].d, windows[row].h, (row * L + lane) * p.extent[2]);
+        fold(static_cast<const S*>(p.x) + p.input.at(n, c, 0), windows[row].d, windows[row].h, (row * L + lane) * tile.seen);
     }
   }
 
   // Pools them for the planes c … c + count - 1.
   void run_rows(int64_t n, int64_t c, int64_t count) {
     const Grid& grid = level.grid;
-    const int64_t first_bin = rows.begin * grid.axis[2].out, bins = (rows.end - rows.begin) * grid.axis[2].out;
-    // The kernel finds channel c of the first bin at the beginning of scratch.
-    const int64_t out = c + first_bin * L, saved = c + (level.first_bin + first_bin) * L;
-    turned.y = y - out;
-    turned.second = second - out;
-    turned.taps = taps - saved;
-    turned.difference = p.difference ? difference - saved : nullptr;
-    turned.moments = p.moments ? moments - saved : nullptr;
+    const int64_t columns = bins.end - bins.begin;
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span &d = windows[row - rows.begin].d, &h = windows[row - rows.begin].h;
+      // The kernel finds channel c of the row's first bin where scratch has room for it.
+      const int64_t before = row * grid.axis[2].out + bins.begin - (row - rows.begin) * columns;
+      const int64_t out = c + before * L, saved = c + (level.first_bin + before) * L;
+      turned.y = y - out;
+      turned.second = second - out;
+      turned.taps = taps - saved;
+      turned.difference = p.difference ? difference - saved : nullptr;
+      turned.moments = p.moments ? moments - saved : nullptr;
       if constexpr (Reducer::parts > 0)
         if (folds) {
           run_folded(at, count, row - rows.begin);
           continue;
         }
       if (whole) {
-        lanes.run(at, count, Lines<S>{whole, p.extent[1], p.extent[2], L}, d, h);
+        lanes.run(at, count, Lines<S>{whole, p.extent[1], p.extent[2], L}, d, h, bins);
         continue;
       }
+      const int64_t width = seen.end - seen.begin;
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const int64_t from = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
-          transpose(values + (i * h.count + j) * p.extent[2] * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel,
-                    count, p.extent[2]);
+          const int64_t from = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + seen.begin;
+          transpose(values + (i * h.count + j) * width * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count,
+                    width);
         }
       // The rows in scratch follow each other without steps.
       const Span slices{0, d.count, 1, d.first, d.size}, lines_of_slice{0, h.count, 1, h.first, h.size};
-      lanes.run(at, count, Lines<S>{values, h.count, p.extent[2], L}, slices, lines_of_slice);
+      lanes.run(at, count, Lines<S>{values - seen.begin * L, h.count, width, L}, slices, lines_of_slice, bins);
     }
-    turn_back(n, c, count, first_bin, bins);
+    turn_back(n, c, count);
   }
 
  private:
@@ -112,13 +118,19 @@ class Planes {
   struct Windows {
     Span d, h;
   };
+  // What is pooled in one round: rows of bins, as many bins of each, and the most that they see of a row of the input and
+  // of its rows.
+  struct Tile {
+    int64_t rows, columns, seen, window_rows;
+  };
 
   const Problem& p;
   const Level& level;
   bool folds;
-  Range rows{};
+  Range rows{}, bins{}, seen{};  // rows of bins, the bins of each, and the columns that these see
   Windows* windows;
   const S* whole;
+  Tile tile;
   S* values;
   Problem turned;  // results go to scratch
   Level turned_level;
@@ -130,51 +142,64 @@ class Planes {
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
-  static constexpr int64_t kFoldedBytes = 128 << 10;
-  // Rows of bins that are pooled in one round.
-  static int64_t held_rows(const Level& level) {
-    const Grid& grid = level.grid;
-    int64_t rows = kSmallPlane / grid.axis[2].out;
-    if (folds_rows(level)) rows = smaller(rows, kFoldedBytes / (grid.axis[2].in * L * int64_t(sizeof(T))));
-    return larger(smaller(rows, grid.rows()), 1);
+  // The most columns of the input that `columns` bins side by side see.
+  static int64_t seen_by(const Axis& w, int64_t columns) {
+    const int64_t seen = w.adaptive() ? ceil_div(columns * w.in, w.out) + 2 : (columns - 1) * w.stride + w.extent();
+    return smaller(larger(seen, L), w.in);
   }
-  static int64_t held_positions(const Level& level) {
+  static Tile tile_of(const Level& level) {
+    constexpr int64_t most = 128 << 10;
     const Grid& grid = level.grid;
-    if (folds_rows(level) || is_small(grid)) return 0;
-    int64_t rows = 1;
-    for (int a = 0; a < 2; ++a) rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
-    return rows * grid.axis[2].in;
+    const bool folds = folds_rows(level);
+    Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, 1};
+    for (int a = 0; a < 2; ++a) tile.window_rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
+    const auto bytes = [&] { return seen_by(grid.axis[2], tile.columns) * L * int64_t(folds ? sizeof(T) : sizeof(S) * tile.window_rows); };
+    while (tile.columns > 1 && bytes() > (folds ? most : 4 * most)) tile.columns = ceil_div(tile.columns, 2);
+    if (tile.columns == grid.axis[2].out) {
+      tile.rows = kSmallPlane / grid.axis[2].out;
+      if (folds) tile.rows = smaller(tile.rows, most / bytes());
+      tile.rows = larger(smaller(tile.rows, grid.rows()), 1);
+    }
+    tile.seen = seen_by(grid.axis[2], tile.columns);
+    return tile;
   }
 
   // One row of bins.
   void run_folded(const Place& at, int64_t count, int64_t row) {
-    const int64_t width = p.extent[2];
-    for (int i = 0; i < Reducer::parts; ++i) transpose(turned_parts[i], L, folded[i] + row * width * L, width, count, width);
-    if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps + row * width * L, width, count, width);
+    const int64_t from = row * tile.seen * L, width = seen.end - seen.begin;
+    for (int i = 0; i < Reducer::parts; ++i) transpose(turned_parts[i], L, folded[i] + from, tile.seen, count, width);
+    if constexpr (Reducer::saves_taps) transpose(turned_taps, L, folded_taps + from, tile.seen, count, width);
     lanes.move_to(at);
-    lanes.run_folded(at, count, turned_parts, turned_taps);
+    lanes.run_folded(at, count, turned_parts, turned_taps, seen.begin, bins);
   }
-  void turn_back(int64_t n, int64_t c, int64_t count, int64_t first_bin, int64_t bins) const {
-    const auto turn = [&](auto* to, int64_t channel, const auto* from) { transpose(to, channel, from, L, bins, count); };
-    const int64_t to = level.output.at(n, c, first_bin), to_saved = p.saved.at(n, c, level.first_bin + first_bin);
-    turn(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
-    if constexpr (Reducer::has_second) {
-      if (!p.mixes) turn(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
-      if (p.difference) turn(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
+  void turn_back(int64_t n, int64_t c, int64_t count) const {
+    const int64_t columns = bins.end - bins.begin, across = level.grid.axis[2].out;
+    const bool together = columns == across;  // rows follow each other
+    for (int64_t row = rows.begin; row < (together ? rows.begin + 1 : rows.end); ++row) {
+      const int64_t first_bin = row * across + bins.begin, done = (row - rows.begin) * columns * L;
+      const int64_t to = level.output.at(n, c, first_bin), to_saved = p.saved.at(n, c, level.first_bin + first_bin);
+      const auto turn = [&](auto* to, int64_t channel, const auto* from) {
+        transpose(to, channel, from + done, L, together ? (rows.end - rows.begin) * columns : columns, count);
+      };
+      turn(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
+      if constexpr (Reducer::has_second) {
+        if (!p.mixes) turn(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
+        if (p.difference) turn(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
+      }
+      if constexpr (Reducer::saves_taps) {
+        if (p.tap_bytes == 1) turn(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);
+        if (p.tap_bytes == 4) turn(static_cast<int32_t*>(p.taps) + to_saved, p.saved.channel, taps);
+      }
+      if constexpr (Reducer::saves_moments)
+        for (int which = 0; p.moments && which < 2; ++which)
+          turn(static_cast<T*>(p.moments) + which * p.moments_size + to_saved, p.saved.channel, moments + which * turned.moments_size);
     }
-    if constexpr (Reducer::saves_taps) {
-      if (p.tap_bytes == 1) turn(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);
-      if (p.tap_bytes == 4) turn(static_cast<int32_t*>(p.taps) + to_saved, p.saved.channel, taps);
-    }
-    if constexpr (Reducer::saves_moments)
-      for (int which = 0; p.moments && which < 2; ++which)
-        turn(static_cast<T*>(p.moments) + which * p.moments_size + to_saved, p.saved.channel, moments + which * turned.moments_size);
   }
 
   // What every column of the rows of one plane comes to, at `to` and following.
   void fold(const S* plane, const Span& d, const Span& h, int64_t to) const {
     constexpr int most = kSpecialises ? kRegisterBytes / 16 : 1;  // as many tiles as registers hold
-    for (int64_t column = 0, left; (left = p.extent[2] - column) > 0;) {
+    for (int64_t column = seen.begin, left; (left = seen.end - column) > 0;) {
       if (most > 2 && left > 2 * L) {
         fold_columns<most>(plane, d, h, column, to);
         column += most * L;
@@ -192,21 +217,32 @@ class Planes {
   void fold_columns(const S* plane, const Span& d, const Span& h, int64_t column, int64_t to) const {
     using V = typename Lanes::V;
     typename Reducer::template State<V> state[tiles];
-    int64_t at[tiles];
+    Totals<Reducer, V> totals[tiles];
+    int64_t at[tiles], blocks = 0;
+    const bool is_long = Reducer::long_sums > 0 && d.count * h.count > 2 * kBlockSum;
+    const bool is_longer = is_long && d.count * ceil_div(h.count, kBlockSum) > 2 * kBlockSum;
     unrolled<tiles>([&](auto t) FASTPOOL_STEP {
       state[t].start(Tap<V>(Tap<T>(0)), p);
-      at[t] = smaller(column + t * L, p.extent[2] - L);
+      if (is_longer) totals[t].start(state[t]);
+      at[t] = smaller(column + t * L, seen.end - L);
     });
     for (int64_t i = 0; i < d.count; ++i) {
       const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2];
       const int64_t first = (d.first + i) * h.size + h.first;
-      for (int64_t j = 0; j < h.count; ++j, from += h.step * p.extent[2])
-        unrolled<tiles>([&](auto t)
-                            FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
+      for (int64_t j = 0; j < h.count;) {
+        Block<Reducer, V> block[tiles];
+        unrolled<tiles>([&](auto t) FASTPOOL_STEP { block[t].begin(state[t], is_long); });
+        for (const int64_t end = is_long ? smaller(h.count, j + kBlockSum) : h.count; j < end; ++j, from += h.step * p.extent[2])
+          unrolled<tiles>([&](auto t)
+                              FASTPOOL_STEP { state[t].template add<0>(load_stream<T, L>(from + at[t]), Tap<V>(Tap<T>(first + j))); });
+        unrolled<tiles>([&](auto t) FASTPOOL_STEP { block[t].end(state[t], is_long); });
+        if (is_longer && ++blocks % kBlockSum == 0) unrolled<tiles>([&](auto t) FASTPOOL_STEP { totals[t].take(state[t]); });
+      }
     }
     unrolled<tiles>([&](auto t) FASTPOOL_STEP {
-      for (int i = 0; i < Reducer::parts; ++i) store(folded[i] + to + at[t], state[t].part(i));
-      if constexpr (Reducer::saves_taps) store(folded_taps + to + at[t], state[t].tap());
+      if (is_longer) totals[t].give(state[t]);
+      for (int i = 0; i < Reducer::parts; ++i) store(folded[i] + to + at[t] - seen.begin, state[t].part(i));
+      if constexpr (Reducer::saves_taps) store(folded_taps + to + at[t] - seen.begin, state[t].tap());
     });
   }
 };

@@ -73,7 +73,12 @@ class Rows {
   static constexpr int64_t kShortRow = 512;
 
   // Outputs of one tile: the rows that it reads stay in the second-level cache.
-  static FASTPOOL_HD int64_t columns_of(const Grid& grid) { return smaller(grid.axis[2].out, 4096); }
+  static FASTPOOL_HD int64_t columns_of(const Grid& grid) {
+    constexpr int64_t most = 4096, bytes = 256 << 10;
+    const Axis& w = grid.axis[2];
+    const int64_t some = (bytes / (most_rows(grid) * int64_t(sizeof(S))) - w.extent()) / w.stride;
+    return smaller(w.out, larger(smaller(some, most), L));
+  }
   static FASTPOOL_HD int64_t most_rows(const Grid& grid) { return grid.axis[0].kernel * grid.axis[1].kernel; }
   // Elements of a row that the lanes of `outputs` outputs read, used or not.
   static FASTPOOL_HD int64_t reach(const Grid& grid, int64_t outputs) { return larger(outputs, L) * grid.axis[2].stride + grid.axis[2].extent(); }

@@ -65,17 +65,29 @@ class PreparedRows {
   }
 };
 
-// The columns of one tile of one row.
-struct Columns {
-  int64_t begin, end;
-};
-constexpr int64_t kColumns = 2048;  // of one tile: its buffers stay in the first-level cache
+// The columns of one tile: its sums stay in the first-level cache, and the prepared outputs of all levels that see it in
+// the second-level one.
+template <class Gradient, class S>
+int64_t columns_of_tile(const Problem& p) {
+  constexpr int64_t most = 256 << 10;
+  int64_t columns = smaller(p.extent[2], 2048);
+  const auto bytes = [&] {
+    int64_t outputs = 0;
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      const Grid& grid = p.levels[l].grid;
+      outputs += OutputRows(grid).count() * most_seeing(grid.axis[2], columns);
+    }
+    return outputs * SlotArrays<Gradient, Accumulated<S>>::bytes;
+  };
+  while (columns > 1 && bytes() > most) columns = ceil_div(columns, 2);
+  return columns;
+}
 
 // Calls tile(c, columns) for the channels of a unit.
 template <class Tile>
-void each_tile(const Problem& p, const Units::Unit& unit, const Tile& tile) {
+void each_tile(const Problem& p, const Units::Unit& unit, int64_t columns, const Tile& tile) {
   for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
-    for (int64_t begin = 0; begin < p.extent[2]; begin += kColumns) tile(c, Columns{begin, smaller(begin + kColumns, p.extent[2])});
+    for (int64_t begin = 0; begin < p.extent[2]; begin += columns) tile(c, Columns{begin, smaller(begin + columns, p.extent[2])});
 }
 
 // Sliding windows: lanes are elements a stride apart, so that every tap is seen by neighbouring outputs.
@@ -90,11 +102,12 @@ class SlidingBackward {
       : p(p),
         level(p.levels[0]),
         w(level.grid.axis[2]),
-        outputs(p, level, room(w), arena),
+        most_columns(columns_of_tile<Gradient, S>(p)),
+        outputs(p, level, most_columns / w.stride + 2 + reach(w), arena),
         over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void run(const Units::Unit& unit) {
-    each_tile(p, unit, [&](int64_t c, Columns tile) {
+    each_tile(p, unit, most_columns, [&](int64_t c, Columns tile) {
       move_to(unit.n, c, tile);
       for (int64_t row = unit.first_row; row < unit.last_row; ++row) {
         // Whole rows may be followed by junk as far as later rows will replace it.
@@ -108,13 +121,13 @@ class SlidingBackward {
   const Problem& p;
   const Level& level;
   const Axis& w;
+  int64_t most_columns;
   PreparedRows<Gradient, S> outputs;
   OutputRow* over;
   Columns columns{};
   int64_t origin = 0, count = 0;
 
   static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
-  static FASTPOOL_HD int64_t room(const Axis& w) { return smaller(kColumns, w.in) / w.stride + 2 + reach(w); }
 
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
@@ -128,8 +141,7 @@ class SlidingBackward {
     const int64_t i[2] = {row / p.extent[1], row % p.extent[1]}, element = p.input.at(n, c, row * p.extent[2]) + columns.begin;
     count = list_rows(level.grid, i, over, [&](int64_t d, int64_t h) { return outputs.row(d, h); });
     for (int64_t r = 0; r < count; ++r) over[r].tap *= w.kernel;  // the first tap of the row
-    const S* x = static_cast<const S*>(p.x);
-    if (Gradient::uses_input) x += element;
+    const S* x = input_of<Gradient, S>(p, element);
     S* to = static_cast<S*>(p.gx) + element;
     if constexpr (kSpecialises) {
       if (w.stride == 1 && w.dilation == 1) return blocks<1>(x, to, room);
@@ -176,7 +188,7 @@ class SlidingBackward {
         for (int64_t a = 0; a < smaller(stride, left); ++a) {
           const int64_t lanes = smaller(L, ceil_div(left - a, stride));
           V here(T(0));
-          if (Gradient::uses_input) here = load_apart<T, L>(x + done + a, stride, lanes);
+          if constexpr (Gradient::uses_input) here = load_apart<T, L>(x + done + a, stride, lanes);
           store_part(to + done + a, stride, sum<0>(here, position + a), lanes);
         }
       }
@@ -192,19 +204,20 @@ class WideBackward {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  WideBackward(const Problem& p, const Level& level, Arena& arena)
+  WideBackward(const Problem& p, const Level& level, int64_t most_columns, Arena& arena)
       : p(p),
         level(level),
-        outputs(p, level, level.grid.axis[2].out, arena),
-        spans(arena.take<Span>(level.grid.axis[2].out)),
-        over(arena.take<OutputRow>(OutputRows(level.grid).count())) {
-    for (int64_t o = 0; o < level.grid.axis[2].out; ++o) spans[o] = level.grid.axis[2].window(o);
-  }
+        outputs(p, level, most_seeing(level.grid.axis[2], most_columns), arena),
+        spans(arena.take<Span>(most_seeing(level.grid.axis[2], most_columns))),
+        over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
-    seen = {level.grid.axis[2].covers(tile.begin).begin, level.grid.axis[2].covers(tile.end - 1).end};
-    outputs.move_to(n, c, 0, seen.begin, seen.end);
+    const Range outs = seeing(level.grid.axis[2], tile);
+    for (int64_t o = outs.begin; (outs.begin != seen.begin || outs.end != seen.end) && o < outs.end; ++o)
+      spans[o - outs.begin] = level.grid.axis[2].window(o);
+    seen = outs;
+    outputs.move_to(n, c, seen.begin, seen.begin, seen.end);
   }
 
   // Turns to row i.
@@ -215,10 +228,10 @@ class WideBackward {
   // Adds to the sums of its columns; L more than those may be touched. Where elements share, all get their share.
   void run(int64_t n, int64_t c, const int64_t i[2], T* sums) const {
     const SlotArrays<Gradient, T>& slots = outputs.arrays();
-    const S* x = static_cast<const S*>(p.x) + p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2]);
-    const S* last = static_cast<const S*>(p.x) + p.samples * p.channels * p.positions() - L;  // where all lanes may read
+    const S* x = input_of<Gradient, S>(p, p.input.at(n, c, (i[0] * p.extent[1] + i[1]) * p.extent[2]));
+    const S* last = input_of<Gradient, S>(p, p.samples * p.channels * p.positions() - L);  // where all lanes may read
     for (int64_t r = 0; r < count; ++r)
-      for (int64_t out = seen.begin; out < seen.end; ++out) {
+      for (int64_t out = 0; out < seen.end - seen.begin; ++out) {
         const Span& span = spans[out];
         const int64_t begin = larger(span.start, columns.begin), end = smaller(span.start + span.count, columns.end);
         const Prepared<V> output = slots.spread(over[r].at + out);
@@ -229,7 +242,7 @@ class WideBackward {
             term = Gradient::share(output.slot);
           } else {
             V element(T(0));
-            if (Gradient::uses_input) element = x + j <= last ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
+            if constexpr (Gradient::uses_input) element = x + j <= last ? load<T, L>(x + j) : load_part<T, L>(x + j, end - j);
             term = Gradient::term(element, Tap<V>::iota(Tap<T>(j)) + Tap<V>(here), output.slot, output.tap, p);
           }
           T* sum = sums + j - columns.begin;
@@ -243,7 +256,7 @@ class WideBackward {
   template <class Again>
   void each_selected(int64_t rows, const Again& again) const {
     for (int64_t r = 0; r < count; ++r)
-      for (int64_t out = seen.begin; out < seen.end; ++out) {
+      for (int64_t out = 0; out < seen.end - seen.begin; ++out) {
         const Span& span = spans[out];
         const int64_t tap = int64_t(outputs.arrays().taps[over[r].at + out]) - over[r].tap * span.size;
         if (tap < 0 || tap >= rows * span.size) continue;
@@ -255,7 +268,7 @@ class WideBackward {
   T add_terms(int64_t row, int64_t j, T sum) const {
     const Range outs = level.grid.axis[2].covers(j);
     for (int64_t r = 0; r < count; ++r)
-      for (int64_t out = outs.begin; out < outs.end; ++out) {
+      for (int64_t out = outs.begin - seen.begin; out < outs.end - seen.begin; ++out) {
         const Span& span = spans[out];
         sum = sum + outputs.arrays().one_term(p, Tap<T>((over[r].tap + row) * span.size + span.first + j - span.start), over[r].at + out);
       }
@@ -266,9 +279,9 @@ class WideBackward {
   const Problem& p;
   const Level& level;
   PreparedRows<Gradient, S> outputs;
-  Span* spans;  // of the outputs of a row
   Columns columns{};
-  Range seen{};  // outputs that see those
+  Range seen{};  // outputs of a row that see those
+  Span* spans;   // of their windows
   // Rows of outputs that see the row at hand.
   OutputRow* over;
   int64_t count = 0;
@@ -282,12 +295,15 @@ class LevelsBackward {
   static constexpr int L = kLanes<T>;
 
   LevelsBackward(const Problem& p, const Units&, Arena arena)
-      : p(p), repeated(p, kShares<Gradient>, arena), sums(arena.take<T>(columns_of(p) + L)), levels(arena.take<Wide>(p.level_count)) {
-    for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], arena);
+      : p(p),
+        most_columns(columns_of_tile<Gradient, S>(p)),
+        sums(arena.take<T>(most_columns + L)),
+        levels(arena.take<Wide>(p.level_count)) {
+    for (int32_t l = 0; l < p.level_count; ++l) new (levels + l) Wide(p, p.levels[l], most_columns, arena);
   }
 
   void run(const Units::Unit& unit) {
-    each_tile(p, unit, [&](int64_t c, Columns tile) {
+    each_tile(p, unit, most_columns, [&](int64_t c, Columns tile) {
       const int64_t count = tile.end - tile.begin;
       for (int32_t l = 0; l < p.level_count; ++l) levels[l].move_to(unit.n, c, tile);
       for (int64_t row = unit.first_row, rows; row < unit.last_row; row += rows) {
@@ -298,7 +314,7 @@ class LevelsBackward {
           levels[l].find_outputs(i);
           levels[l].run(unit.n, c, i, sums);
         }
-        for (rows = 0; rows == 0 || (row + rows < unit.last_row && repeated.holds(row + rows)); ++rows)
+        for (rows = 0; rows == 0 || (kShares<Gradient> && row + rows < unit.last_row && repeats(p, row + rows)); ++rows)
           for (int64_t j = 0; j < count; j += L) store_part(to + rows * p.extent[2] + j, 1, load<T, L>(sums + j), smaller(L, count - j));
         if constexpr (kShares<Gradient> && Gradient::uses_taps)
           for (int32_t l = 0; l < p.level_count; ++l)
@@ -314,11 +330,9 @@ class LevelsBackward {
  private:
   using Wide = WideBackward<Gradient, S>;
   const Problem& p;
-  RepeatedRows repeated;
+  int64_t most_columns;
   T* sums;
   Wide* levels;
-
-  static FASTPOOL_HD int64_t columns_of(const Problem& p) { return smaller(kColumns, p.extent[2]); }
 };
 
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

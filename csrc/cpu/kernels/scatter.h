@@ -2,7 +2,7 @@
 // are visited level by level in row-major order, so that the sums have the bits that gathering them would have.
 #pragma once
 
-#include "cpu/kernels/tile.h"
+#include "cpu/kernels/slots.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -26,7 +26,7 @@ class Scatter {
                                    : p.input.position),
         sources(arena.take<Source>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) sources[l] = source_of(p.levels[l], arena);
-    if (narrows) sums = arena.take<Sum>(held_rows() * p.extent[2] * step + 1);
+    if (narrows) sums = arena.take<Sum>(held_rows() * held_columns() * step + 1);
   }
 
   void run(const Units::Unit& unit) const {
@@ -42,22 +42,23 @@ class Scatter {
   static constexpr int L = kLanes<T>;
   static constexpr uint32_t kFewTaps = 64;
 
-  // The rows of the input that a row of windows sees, and where the first of these windows lies.
-  struct Rows {
-    int64_t first, last, origin;
-  };
   // One level. `elements` lists where the elements of windows lie, if there are few: of windows of one size for all of
   // them, counted from where a window lies, and of others for each, from where `begins` says and counted from the plane.
   struct Source {
     const Level* level;
-    const Rows* rows;
     const int64_t *elements, *begins;
+    uint32_t count;  // elements of windows of one size
     bool alike;
   };
-  // The sums of some rows of the input; what lies elsewhere is left to others.
+  // The sums of some elements of the input; what lies elsewhere is left to others.
   struct Held {
     Sum* first;
     int64_t begin, size;
+  };
+  // The rows of the input that those are of, from `first` to before `last`, and the outputs of a row that may see them.
+  struct Part {
+    int64_t first, last;
+    Range outputs;
   };
 
   const Problem& p;
@@ -65,10 +66,12 @@ class Scatter {
   Source* sources;
   Sum* sums = nullptr;
 
+  // Columns and rows whose sums are held at once.
+  int64_t held_columns() const { return smaller(larger(kHeld / step, 1), p.extent[2]); }
   int64_t held_rows() const { return smaller(larger(kHeld / (p.extent[2] * step), 1), p.extent[0] * p.extent[1]); }
   static int64_t list_size(const Problem& p, const Grid& grid) {
     const bool alike = grid.slides();
-    if (p.tap_bytes != 1 || (!alike && p.positions() > kMostListed)) return 0;
+    if (p.tap_bytes != 1 || (!alike && (p.positions() > kMostListed || grid.bins() > kMostListed))) return 0;
     int64_t size = 1;
     for (const Axis& axis : grid.axis) {
       int64_t taps = 0;
@@ -82,16 +85,10 @@ class Scatter {
   Source source_of(const Level& level, Arena& arena) const {
     const Axis* axis = level.grid.axis;
     const bool alike = level.grid.slides();
-    Rows* rows = arena.take<Rows>(level.grid.rows());
-    for (int64_t r = 0; r < level.grid.rows(); ++r) {
-      const int64_t o[3] = {r / axis[1].out, r % axis[1].out, 0};
-      const Span d = axis[0].window(o[0]), h = axis[1].window(o[1]);
-      rows[r] = {d.start * p.extent[1] + h.start, (d.start + (d.count - 1) * d.step) * p.extent[1] + h.start + (h.count - 1) * h.step,
-                 alike ? level.grid.origin(o) * step : 0};
-    }
     const int64_t size = list_size(p, level.grid);
-    if (size == 0) return {&level, rows, nullptr, nullptr, alike};
-    int64_t *elements = arena.take<int64_t>(size), *begins = arena.take<int64_t>(level.grid.bins() + 1), bin = 0, listed = 0, o[3];
+    if (size == 0) return {&level, nullptr, nullptr, 0, alike};
+    int64_t *elements = arena.take<int64_t>(size), *begins = arena.take<int64_t>(alike ? 2 : level.grid.bins() + 1);
+    int64_t bin = 0, listed = 0, o[3];
     for (o[0] = 0; o[0] < (alike ? 1 : axis[0].out); ++o[0])
       for (o[1] = 0; o[1] < (alike ? 1 : axis[1].out); ++o[1])
         for (o[2] = 0; o[2] < (alike ? 1 : axis[2].out); ++o[2]) {
@@ -106,32 +103,38 @@ class Scatter {
             }
         }
     begins[bin] = listed;
-    return {&level, rows, elements, begins, alike};
+    return {&level, elements, begins, uint32_t(begins[1]), alike};
   }
 
   // Planes that are one window each.
   void run_planes(const Units::Unit& unit) const {
     const Level& level = *sources[0].level;
+    const int64_t first[3] = {0, 0, 0};
     const Held held{reinterpret_cast<Sum*>(static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0)), 0, unit.channels * p.positions()};
     fill_zeros(held.first, held.size);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, 0);
     const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + p.saved.at(unit.n, unit.c, 0);
-    add_outputs(held, sources[0].rows[0].origin, p.positions(), sources[0].elements, uint32_t(sources[0].begins[1]), taps, g,
+    add_outputs(held, sources[0].alike ? level.grid.origin(first) : 0, p.positions(), sources[0].elements, sources[0].count, taps, g,
                 unit.channels);
   }
 
   void run_rows(const Units::Unit& unit) const {
-    const int64_t most = narrows ? held_rows() : unit.last_row - unit.first_row;
-    for (int64_t row = unit.first_row, count; row < unit.last_row; row += count) {
-      count = smaller(most, unit.last_row - row);
-      const int64_t begin = row * p.extent[2], positions = count * p.extent[2];
-      S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, begin);
-      if constexpr (narrows) {
-        add_levels(unit, row, row + count, {sums, begin * step, positions * step});
+    if constexpr (!narrows) {
+      S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, unit.first_row * p.extent[2]);
+      const int64_t positions = (unit.last_row - unit.first_row) * p.extent[2];
+      add_levels(unit, {unit.first_row, unit.last_row, {0, p.extent[2]}}, {gx, unit.first_row * p.extent[2] * step, positions * step});
+      return;
+    }
+    // Columns of several rows follow each other where they are all there are.
+    const int64_t columns = held_columns();
+    for (int64_t row = unit.first_row, rows; row < unit.last_row; row += rows) {
+      rows = columns < p.extent[2] ? 1 : smaller(held_rows(), unit.last_row - row);
+      for (int64_t column = 0; column < p.extent[2]; column += columns) {
+        const int64_t begin = row * p.extent[2] + column, end = smaller(column + columns, p.extent[2]), positions = rows * (end - column);
+        S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, begin);
+        add_levels(unit, {row, row + rows, {column, end}}, {sums, begin * step, positions * step});
         if (!p.lanes_are_channels) narrow(gx, sums, positions);
         for (int64_t i = 0; i < positions && p.lanes_are_channels; ++i) narrow(gx + i * p.input.position, sums + i * step, unit.channels);
-      } else {
-        add_levels(unit, row, row + count, {gx, begin * step, positions * step});
       }
     }
   }
@@ -139,73 +142,88 @@ class Scatter {
     for (int64_t i = 0; i < count; i += L) store_part(to + i, 1, load<T, L>(from + i), smaller(L, count - i));
   }
 
-  // The sums of rows first … last - 1. Those of channels-last input are cleared just before the first output that sees
-  // them, so that they are still in the cache for it.
-  void add_levels(const Units::Unit& unit, int64_t first, int64_t last, const Held& held) const {
+  // Sums of rows first … last - 1 of the input, of which those of some columns are held. Those of channels-last input are
+  // cleared just before the first output that sees them, so that they are still in the cache for it.
+  void add_levels(const Units::Unit& unit, const Part& part, const Held& held) const {
+    const int64_t width = part.outputs.end - part.outputs.begin, rows = part.last - part.first;
     int64_t cleared = 0;
     const auto clear_to = [&](int64_t row) {
-      const int64_t count = smaller(row, last) - first;
-      if (cleared < count) clear(unit, held, cleared, count);
+      const int64_t count = smaller(row - part.first, rows);
+      if (cleared < count) clear(unit, held, cleared * width, count * width);
       cleared = larger(cleared, count);
     };
-    if (!p.lanes_are_channels) clear_to(last);
+    if (!p.lanes_are_channels) clear_to(part.last);
     for (int32_t l = 0; l < p.level_count; ++l) {
       const Source& source = sources[l];
-      int64_t begin = 0, end = source.level->grid.rows();
-      while (begin < end && source.rows[begin].last < first) ++begin;
-      while (begin < end && source.rows[end - 1].first >= last) --end;
-      if (!p.lanes_are_channels) add_plane(unit, held, source, begin, end);
-      for (int64_t row = begin; row < end && p.lanes_are_channels; ++row) {
-        clear_to(source.rows[row].last + 1);
-        add_row(unit, held, source, row);
+      const Axis* axis = source.level->grid.axis;
+      const Range outputs = seeing(axis[2], {part.outputs.begin, part.outputs.end});
+      const int64_t height = p.extent[1], slice = part.first / height, last_slice = (part.last - 1) / height;
+      const Range slices = seeing(axis[0], {slice, last_slice + 1});
+      const Range lines =
+          slice == last_slice ? seeing(axis[1], {part.first % height, (part.last - 1) % height + 1}) : Range{0, axis[1].out};
+      for (int64_t d = slices.begin; d < slices.end; ++d) {
+        if (!p.lanes_are_channels) add_plane(unit, held, source, d, lines, outputs);
+        for (int64_t h = lines.begin; h < lines.end && p.lanes_are_channels; ++h) {
+          const Span deep = axis[0].window(d), high = axis[1].window(h);
+          clear_to((deep.start + (deep.count - 1) * deep.step) * height + high.start + (high.count - 1) * high.step + 1);
+          add_row(unit, held, source, d, h, outputs);
+        }
       }
     }
-    clear_to(last);
+    clear_to(part.last);
   }
+  // Positions begin … end - 1 of those held.
   void clear(const Units::Unit& unit, const Held& held, int64_t begin, int64_t end) const {
-    Sum* to = held.first + begin * p.extent[2] * step;
-    const int64_t positions = (end - begin) * p.extent[2];
-    if (narrows || unit.channels == step) return fill_zeros(to, positions * step);
-    for (int64_t i = 0; i < positions; ++i) fill_zeros(to + i * step, unit.channels);
+    Sum* to = held.first + begin * step;
+    if (narrows || unit.channels == step) return fill_zeros(to, (end - begin) * step);
+    for (int64_t i = 0; i < end - begin; ++i) fill_zeros(to + i * step, unit.channels);
   }
   static void fill_zeros(Sum* to, int64_t count) { memset(static_cast<void*>(to), 0, size_t(count) * sizeof(Sum)); }
 
-  // The outputs of rows begin … end - 1 of one plane.
-  void add_plane(const Units::Unit& unit, const Held& held, const Source& source, int64_t begin, int64_t end) const {
+  // Some outputs of some lines of slice `d` of one plane.
+  void add_plane(const Units::Unit& unit, const Held& held, const Source& source, int64_t d, Range lines, Range outputs) const {
     const Level& level = *source.level;
     const Axis* axis = level.grid.axis;
-    const int64_t first = begin * axis[2].out, saved = p.saved.at(unit.n, unit.c, level.first_bin + first);
+    int64_t o[3] = {d, lines.begin, outputs.begin};
+    const int64_t first = level.bin(o), count = outputs.end - outputs.begin, saved = p.saved.at(unit.n, unit.c, level.first_bin + first);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, first);
     const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + saved;
-    if (source.elements && source.alike) return add_alike(held, source, begin, end, taps, g);
-    if (source.elements) return add_bins(held, source.elements, source.begins + first, taps, g, (end - begin) * axis[2].out);
-    for (int64_t i = 0; i < (end - begin) * axis[2].out; ++i) {
-      const int64_t row = begin + i / axis[2].out, o[3] = {row / axis[1].out, row % axis[1].out, i % axis[2].out};
-      const uint32_t tap = uint32_t(saved_tap<T>(p, saved + i));
-      if (tap < uint32_t(level.grid.taps(o))) add(held, level.grid.position(o, tap) - held.begin, g[i]);
+    if (source.elements && source.alike)
+      return add_alike(held, source, level.grid.origin(o) - held.begin, axis[1].stride * p.extent[2], lines.end - lines.begin, count, taps,
+                       g);
+    for (int64_t line = 0; o[1] < lines.end; ++o[1], line += axis[2].out) {
+      if (source.elements) {
+        add_bins(held, source.elements, source.begins + first + line, taps + line, g + line, count);
+        continue;
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        o[2] = outputs.begin + i;
+        const uint32_t tap = uint32_t(saved_tap<T>(p, saved + line + i));
+        if (tap < uint32_t(level.grid.taps(o))) add(held, level.grid.position(o, tap) - held.begin, g[line + i]);
+      }
     }
   }
-  // These by themselves, so that all of it stays in registers.
-  static __attribute__((noinline)) void add_alike(const Held& held, const Source& source, int64_t begin, int64_t end, const uint8_t* taps,
-                                                  const S* g) {
-    const int64_t outputs = source.level->grid.axis[2].out, stride = source.level->grid.axis[2].stride, *elements = source.elements;
-    const uint32_t count = uint32_t(source.begins[1]);
-    for (int64_t row = begin; row < end; ++row, taps += outputs, g += outputs)
-      add_outputs(held, source.rows[row].origin - held.begin, stride, elements, count, taps, g, outputs);
+  // These by themselves, so that all of it stays in registers: `lines` of `outputs`, the first of which lies at `origin`.
+  static __attribute__((noinline)) void add_alike(const Held& held, const Source& source, int64_t origin, int64_t between, int64_t lines,
+                                                  int64_t outputs, const uint8_t* taps, const S* g) {
+    const int64_t across = source.level->grid.axis[2].out, stride = source.level->grid.axis[2].stride, *elements = source.elements;
+    const uint32_t count = source.count;
+    for (; lines > 0; --lines, origin += between, taps += across, g += across)
+      add_outputs(held, origin, stride, elements, count, taps, g, outputs);
   }
   static __attribute__((noinline)) void add_bins(const Held& held, const int64_t* elements, const int64_t* begins, const uint8_t* taps,
                                                  const S* g, int64_t bins) {
     for (int64_t i = 0; i < bins; ++i)
       if (taps[i] < begins[i + 1] - begins[i]) add(held, elements[begins[i] + taps[i]] - held.begin, g[i]);
   }
-  // One row of outputs of all channels.
-  void add_row(const Units::Unit& unit, const Held& held, const Source& source, int64_t row) const {
+  // Some outputs of line `h` of slice `d`, of all channels.
+  void add_row(const Units::Unit& unit, const Held& held, const Source& source, int64_t d, int64_t h, Range outputs) const {
     const Level& level = *source.level;
     const Axis* axis = level.grid.axis;
-    int64_t o[3] = {row / axis[1].out, row % axis[1].out, 0}, bin = row * axis[2].out, origin = source.rows[row].origin - held.begin;
+    int64_t o[3] = {d, h, outputs.begin}, bin = level.bin(o), origin = (source.alike ? level.grid.origin(o) * step : 0) - held.begin;
     int64_t saved = p.saved.at(unit.n, unit.c, level.first_bin + bin);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, bin);
-    for (; o[2] < axis[2].out; ++o[2], ++bin, saved += p.saved.position, g += level.output.position) {
+    for (; o[2] < outputs.end; ++o[2], ++bin, saved += p.saved.position, g += level.output.position) {
       const uint32_t count = uint32_t(level.grid.taps(o));
       const int64_t* elements = source.elements ? source.elements + (source.alike ? 0 : source.begins[bin]) : nullptr;
       if (elements && p.saved.channel == 1 && level.output.channel == 1)

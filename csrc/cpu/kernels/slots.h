@@ -35,12 +35,29 @@ FASTPOOL_HD auto prepared(const Problem& p, const Level& level, int64_t out, int
   return Prepared<V>{Gradient::prepare(output, facts, p), tap};
 }
 
+// Element `at` of the input, where the gradient reads any.
+template <class Gradient, class S>
+FASTPOOL_HD const S* input_of(const Problem& p, int64_t at) {
+  return Gradient::uses_input ? static_cast<const S*>(p.x) + at : nullptr;
+}
+
+// Columns of the input whose gradients are computed before those beside them.
+struct Columns {
+  int64_t begin, end;
+};
+// The outputs that see some columns, and the most that as many columns have.
+inline Range seeing(const Axis& w, Columns columns) { return {w.covers(columns.begin).begin, w.covers(columns.end - 1).end}; }
+inline int64_t most_seeing(const Axis& w, int64_t columns) {
+  return smaller(w.out, w.adaptive() ? columns * w.out / w.in + 2 : (columns + w.extent() - 2) / w.stride + 2);
+}
+
 // Slots and taps of many outputs, one array each.
 template <class Gradient, class T>
 struct SlotArrays {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
-  static constexpr bool marks = Gradient::uses_taps || Gradient::uses_input;  // taps, or 0 where there is an output
+  static constexpr bool marks = Gradient::uses_taps || Gradient::uses_input;                        // taps, or 0 where there is an output
+  static constexpr int64_t bytes = Gradient::slots * int64_t(sizeof(T)) + int64_t(sizeof(Tap<T>));  // of one output
   T* values[Gradient::slots];
   Tap<T>* taps;
 
@@ -121,30 +138,27 @@ int64_t list_rows(const Grid& grid, const int64_t i[2], OutputRow* to, const Row
 template <class Gradient>
 constexpr bool kShares = requires(Slot<float> slot) { Gradient::share(slot); };
 
-// Which rows of the input are seen by the same outputs as the row before them.
-class RepeatedRows {
- public:
-  // None, if they do not `matter`.
-  RepeatedRows(const Problem& p, bool matter, Arena& arena) : height(p.extent[1]), repeats(arena.take<bool>(height)) {
-    for (int64_t j = 0; j < height; ++j) {
-      repeats[j] = matter && j > 0;
-      for (int32_t l = 0; l < p.level_count && repeats[j]; ++l) {
-        const Axis& axis = p.levels[l].grid.axis[1];
-        const Range now = axis.covers(j), before = axis.covers(j - 1);
-        repeats[j] = (axis.adaptive() || axis.dilation == 1) && now.begin == before.begin && now.end == before.end;
-      }
-    }
+// Whether the outputs that see a row of the input are those that see the row before it.
+inline bool repeats(const Problem& p, int64_t row) {
+  const int64_t j = row % p.extent[1];
+  bool same = j > 0;
+  for (int32_t l = 0; l < p.level_count && same; ++l) {
+    const Axis& axis = p.levels[l].grid.axis[1];
+    same = axis.adaptive() || axis.dilation == 1;
+    if (!same) break;
+    const Range now = axis.covers(j), before = axis.covers(j - 1);
+    same = now.begin == before.begin && now.end == before.end;
   }
-  bool holds(int64_t row) const { return repeats[row % height]; }
-  bool any() const {
-    bool any = false;
-    for (int64_t j = 0; j < height; ++j) any |= repeats[j];
-    return any;
+  return same;
+}
+// Whether most rows do.
+inline bool mostly_repeats(const Problem& p) {
+  bool all = true;
+  for (int32_t l = 0; l < p.level_count; ++l) {
+    const Axis& axis = p.levels[l].grid.axis[1];
+    all &= 2 * axis.out <= axis.in && (axis.adaptive() || axis.dilation == 1);
   }
-
- private:
-  int64_t height;
-  bool* repeats;
-};
+  return all;
+}
 
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

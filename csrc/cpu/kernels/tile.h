@@ -73,32 +73,50 @@ class Divisors {
   __attribute__((noinline)) Divisors(const Problem& p, const Level& level, bool used, Arena& arena) : p(p), axis(level.grid.axis) {
     if (!used) return;
     const Axis& w = axis[2];
-    columns = arena.take<T>(w.out + L);
     int64_t every = p.divisor_override;  // what all outputs divide by, or 0
     if (!every && !level.clipped && level.grid.slides()) every = axis[0].kernel * axis[1].kernel * w.kernel;
     constant = every != 0;
     inverse = every > 0 && (every & (every - 1)) == 0;
-    fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), w.out + L);
-    if (constant) return;
-    const Range whole = w.adaptive() ? Range{0, 0} : w.whole();
-    fill_run(columns + whole.begin, T(w.kernel), whole.end - whole.begin);
-    for (int64_t o = 0; o < whole.begin; ++o) columns[o] = T(w.divisor(o, p.include_pad));
-    for (int64_t o = whole.end; o < w.out; ++o) columns[o] = T(w.divisor(o, p.include_pad));
+    held = constant ? 0 : smaller(w.out, kHeld);
+    columns = arena.take<T>(held + L);
+    fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), held + L);
+    if (!constant) find(0);
   }
   FASTPOOL_HD void move_to(const int64_t o[3]) {
     if (!constant) rows = T(axis[0].divisor(o[0], p.include_pad) * axis[1].divisor(o[1], p.include_pad));
   }
   // Those of two halves of the lanes, `second` outputs apart, or of one output.
   FASTPOOL_HD void give_halves(Facts<V>& facts, int64_t o, int64_t second) const {
-    give(facts, V(load<T, L / 2>(columns + o), load<T, L / 2>(columns + o + second)));
+    const T* from = at(o);
+    give(facts, V(load<T, L / 2>(from), load<T, L / 2>(from + (constant ? 0 : second))));
   }
-  FASTPOOL_HD void give_one(Facts<V>& facts, int64_t o) const { give(facts, V(columns[o])); }
+  FASTPOOL_HD void give_one(Facts<V>& facts, int64_t o) const { give(facts, V(*at(o))); }
 
  private:
+  static constexpr int64_t kHeld = 4096;  // of a long row as many as stay in the first-level cache
   const Problem& p;
   const Axis* axis;
-  T *columns = nullptr, rows = T(1);
+  T *columns = nullptr, rows = T(1);  // of the outputs from `first` on, and a few that do not exist
+  mutable int64_t first = 0;
+  int64_t held = 0;
   bool constant = true, inverse = false;
+
+  // Those of output o and the lanes behind it.
+  FASTPOOL_HD const T* at(int64_t o) const {
+    if (constant) return columns;
+    if (o < first || smaller(o + L, axis[2].out) > first + held) find(o);
+    return columns + (o - first);
+  }
+  __attribute__((noinline)) void find(int64_t from) const {
+    const Axis& w = axis[2];
+    const int64_t end = smaller(from + held, w.out);
+    const Range whole = w.adaptive() ? Range{from, from} : w.whole();
+    const int64_t begin = smaller(larger(whole.begin, from), end), stop = larger(smaller(whole.end, end), begin);
+    first = from;
+    for (int64_t o = from; o < begin; ++o) columns[o - from] = T(w.divisor(o, p.include_pad));
+    fill_run(columns + (begin - from), T(w.kernel), stop - begin);
+    for (int64_t o = stop; o < end; ++o) columns[o - from] = T(w.divisor(o, p.include_pad));
+  }
 
   FASTPOOL_HD void give(Facts<V>& facts, V column) const {
     facts.divisor = column * V(rows);
