@@ -74,8 +74,8 @@ class Channels {
           if (w.count == 2) pool_held<2, 2>(at, channels, lines, window, bin, windows);
         if constexpr (kHoldsNine)
           if (w.count == 3) pool_held<3, 3>(at, channels, lines, window, bin, windows);
-      } else if (Reducer::long_sums > 0 && window.sums_are_long) {
-        if constexpr (Reducer::long_sums > 0) pool_small<true>(at, channels, lines, window, bin);
+      } else if (window.sums_are_long) {
+        pool_small<(Reducer::long_sums > 0)>(at, channels, lines, window, bin);
       } else {
         pool_small<false>(at, channels, lines, window, bin);
       }

@@ -155,7 +155,8 @@ class LanesBackward {
 
   LanesBackward(const Problem& p, const Units& units, Arena arena)
       : p(p),
-        streams(p.lanes_are_channels && !(kRepeats && mostly_repeats(p)) && exceeds_caches<S>(p)),
+        repeated(p, kShares<Gradient> && !Gradient::uses_taps, arena),
+        streams(p.lanes_are_channels && !repeated.prevail() && exceeds_caches<S>(p)),
         stride(round_up(units.most_channels(), L)),
         most_columns(columns_of(p, stride)),
         levels(arena.take<Prepared>(p.level_count)),
@@ -189,9 +190,8 @@ class LanesBackward {
   }
 
  private:
-  // Rows that repeat are copied, unless each of their elements selects.
-  static constexpr bool kRepeats = kShares<Gradient> && !Gradient::uses_taps;
   const Problem& p;
+  RepeatedRows repeated;
   bool streams;  // gradients that are not read again go past the caches
   int64_t stride, most_columns;
   Prepared* levels;
@@ -221,7 +221,7 @@ class LanesBackward {
   // The columns at hand of one row, at x and gx; its rows lie `line` apart.
   void run_row(int64_t row, bool is_first, const S* x, S* gx, int64_t step, int64_t line, int64_t channels) {
     const int64_t count = columns.end - columns.begin;
-    if (kRepeats && !is_first && repeats(p, row)) {
+    if (!is_first && repeated.holds(row)) {
       const int64_t run = channels == step ? count * step : channels;
       for (int64_t at = 0; at < count * step; at += larger(run, step))
         memcpy(static_cast<void*>(gx + at), gx + at - line, size_t(run) * sizeof(S));

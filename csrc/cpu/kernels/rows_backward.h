@@ -296,6 +296,7 @@ class LevelsBackward {
 
   LevelsBackward(const Problem& p, const Units&, Arena arena)
       : p(p),
+        repeated(p, kShares<Gradient>, arena),
         most_columns(columns_of_tile<Gradient, S>(p)),
         sums(arena.take<T>(most_columns + L)),
         levels(arena.take<Wide>(p.level_count)) {
@@ -314,7 +315,7 @@ class LevelsBackward {
           levels[l].find_outputs(i);
           levels[l].run(unit.n, c, i, sums);
         }
-        for (rows = 0; rows == 0 || (kShares<Gradient> && row + rows < unit.last_row && repeats(p, row + rows)); ++rows)
+        for (rows = 0; rows == 0 || (row + rows < unit.last_row && repeated.holds(row + rows)); ++rows)
           for (int64_t j = 0; j < count; j += L) store_part(to + rows * p.extent[2] + j, 1, load<T, L>(sums + j), smaller(L, count - j));
         if constexpr (kShares<Gradient> && Gradient::uses_taps)
           for (int32_t l = 0; l < p.level_count; ++l)
@@ -330,6 +331,7 @@ class LevelsBackward {
  private:
   using Wide = WideBackward<Gradient, S>;
   const Problem& p;
+  RepeatedRows repeated;
   int64_t most_columns;
   T* sums;
   Wide* levels;

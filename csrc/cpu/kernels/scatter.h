@@ -55,10 +55,10 @@ class Scatter {
     Sum* first;
     int64_t begin, size;
   };
-  // The rows of the input that those are of, from `first` to before `last`, and the outputs of a row that may see them.
+  // The rows of the input that those are of, from `first` to before `last`, and the columns of these.
   struct Part {
     int64_t first, last;
-    Range outputs;
+    Columns columns;
   };
 
   const Problem& p;
@@ -145,7 +145,7 @@ class Scatter {
   // Sums of rows first … last - 1 of the input, of which those of some columns are held. Those of channels-last input are
   // cleared just before the first output that sees them, so that they are still in the cache for it.
   void add_levels(const Units::Unit& unit, const Part& part, const Held& held) const {
-    const int64_t width = part.outputs.end - part.outputs.begin, rows = part.last - part.first;
+    const int64_t width = part.columns.end - part.columns.begin, rows = part.last - part.first;
     int64_t cleared = 0;
     const auto clear_to = [&](int64_t row) {
       const int64_t count = smaller(row - part.first, rows);
@@ -156,11 +156,14 @@ class Scatter {
     for (int32_t l = 0; l < p.level_count; ++l) {
       const Source& source = sources[l];
       const Axis* axis = source.level->grid.axis;
-      const Range outputs = seeing(axis[2], {part.outputs.begin, part.outputs.end});
-      const int64_t height = p.extent[1], slice = part.first / height, last_slice = (part.last - 1) / height;
-      const Range slices = seeing(axis[0], {slice, last_slice + 1});
-      const Range lines =
-          slice == last_slice ? seeing(axis[1], {part.first % height, (part.last - 1) % height + 1}) : Range{0, axis[1].out};
+      const int64_t height = p.extent[1];
+      Range slices{0, axis[0].out}, lines{0, axis[1].out}, outputs{0, axis[2].out};
+      if (rows < p.extent[0] * height) {
+        const int64_t slice = part.first / height, last_slice = (part.last - 1) / height;
+        slices = seeing(axis[0], {slice, last_slice + 1});
+        if (slice == last_slice) lines = seeing(axis[1], {part.first % height, (part.last - 1) % height + 1});
+      }
+      if (width < p.extent[2]) outputs = seeing(axis[2], part.columns);
       for (int64_t d = slices.begin; d < slices.end; ++d) {
         if (!p.lanes_are_channels) add_plane(unit, held, source, d, lines, outputs);
         for (int64_t h = lines.begin; h < lines.end && p.lanes_are_channels; ++h) {

@@ -138,27 +138,45 @@ int64_t list_rows(const Grid& grid, const int64_t i[2], OutputRow* to, const Row
 template <class Gradient>
 constexpr bool kShares = requires(Slot<float> slot) { Gradient::share(slot); };
 
-// Whether the outputs that see a row of the input are those that see the row before it.
-inline bool repeats(const Problem& p, int64_t row) {
-  const int64_t j = row % p.extent[1];
-  bool same = j > 0;
-  for (int32_t l = 0; l < p.level_count && same; ++l) {
-    const Axis& axis = p.levels[l].grid.axis[1];
-    same = axis.adaptive() || axis.dilation == 1;
-    if (!same) break;
-    const Range now = axis.covers(j), before = axis.covers(j - 1);
-    same = now.begin == before.begin && now.end == before.end;
+// Which rows of the input are seen by the same outputs as the row before them.
+class RepeatedRows {
+ public:
+  // None, if they do not `matter`.
+  RepeatedRows(const Problem& p, bool matter, Arena& arena)
+      : p(p), matter(matter), listed(matter ? smaller(p.extent[1], kMostListed) : 0), list(arena.take<bool>(listed)) {
+    for (int64_t j = 0; j < listed; ++j) list[j] = repeats(j);
   }
-  return same;
-}
-// Whether most rows do.
-inline bool mostly_repeats(const Problem& p) {
-  bool all = true;
-  for (int32_t l = 0; l < p.level_count; ++l) {
-    const Axis& axis = p.levels[l].grid.axis[1];
-    all &= 2 * axis.out <= axis.in && (axis.adaptive() || axis.dilation == 1);
+  bool holds(int64_t row) const {
+    if (!matter) return false;
+    const int64_t j = row % p.extent[1];
+    return j < listed ? list[j] : repeats(j);
   }
-  return all;
-}
+  // Whether most rows are.
+  bool prevail() const {
+    bool all = matter;
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      const Axis& axis = p.levels[l].grid.axis[1];
+      all &= 2 * axis.out <= axis.in && (axis.adaptive() || axis.dilation == 1);
+    }
+    return all;
+  }
+
+ private:
+  static constexpr int64_t kMostListed = 4096;
+  const Problem& p;
+  bool matter;
+  int64_t listed;
+  bool* list;
+
+  bool repeats(int64_t j) const {
+    bool same = j > 0;
+    for (int32_t l = 0; l < p.level_count && same; ++l) {
+      const Axis& axis = p.levels[l].grid.axis[1];
+      const Range now = axis.covers(j), before = axis.covers(j - 1);
+      same = (axis.adaptive() || axis.dilation == 1) && now.begin == before.begin && now.end == before.end;
+    }
+    return same;
+  }
+};
 
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY
