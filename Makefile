@@ -2,6 +2,7 @@
 #
 #   make demo [MNIST=FOLDER]    train on real digits with every pooling, draw a picture of them
 #   make test                   run the tests
+#   make mutants [ONLY=NAME]    small faults of the library, of which the tests must notice each; half an hour
 #   make lint, make format      check, or set, the form of the code
 #   make bench, bench-quick     time every operation against its rivals and the memory
 #   make gpu                    tests and benchmark on a CUDA card, with PYTHON's own torch instead of .venv
@@ -27,7 +28,7 @@ PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib
 SOURCES := setup.py $(shell find csrc -type f)
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench bench-quick gpu cuda-report build FORCE
+.PHONY: demo test mutants lint format bench bench-quick gpu cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -36,6 +37,9 @@ demo: build
 test: export FASTPOOL_EMULATION := 1
 test: build
 	@OMP_WAIT_POLICY=passive $(RUN) -m pytest
+
+mutants: $(VENV)/installed
+	@$(RUN) tests/mutants.py $(if $(ONLY),--only "$(ONLY)")
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check

@@ -301,6 +301,9 @@ SLIDING = [
     sliding("300 taps with infinities", (1, 4, 400), 300, "inf", stride=50),
     sliding("300 taps of -inf", (1, 2, 310), 300, "only -inf", stride=5),
     sliding("300 negative taps", (1, 2, 310), 300, "negative", stride=5),
+    # of which nothing is drawn, a code of its own; in clipped windows no element is the first
+    *(sliding(f"{k} negative taps clipped", (2, 2, k + 7), k, "negative", stride=5, padding=9) for k in (255, 256)),
+    sliding("255 negative taps channels_last", (1, 9, 16, 18), (15, 17), "negative", stride=1, layout="channels_last"),
     # layouts
     *(
         sliding(f"layout {layout}", (3, 4, 6, 9), 3, stride=2, padding=1, layout=layout)

@@ -126,6 +126,36 @@ def test_overflow_of_the_running_sum_draws_the_last_positive_tap(dtype, size):
     check_draw(case, x, *draw(case, x, return_indices=True), expected_draw(case, x, "relu", 1.0), "overflow")
 
 
+SMALLEST = 2.0**-149  # of float32
+BARELY = [
+    cases.sliding("barely positive", (2, 3, 8, 40), 2),
+    cases.sliding("barely positive planes", (2, 40, 6, 6), 3, stride=1, padding=1),
+    cases.sliding("barely positive channels_last", (2, 17, 6, 6), 3, stride=2, layout="channels_last"),
+    cases.sliding("barely positive of 300", (2, 9, 1200), 300, stride=30),
+    cases.sliding("barely positive of 289 clipped", (2, 3, 24, 25), 17, stride=3, padding=8),
+    cases.sliding(
+        "barely positive of 289 channels_last", (2, 17, 24, 25), 17, stride=3, padding=8, layout="channels_last"
+    ),
+    cases.adaptive("barely positive bins", (2, 9, 33, 31), 2),
+]
+
+
+@pytest.mark.parametrize("case", BARELY, ids=str)
+def test_no_sum_exceeds_a_threshold_that_rounds_up(case):
+    """Of a total of the smallest number, more than half is all: the last tap with weight is drawn."""
+    size, windows = case.windows()
+    rng = np.random.default_rng(0)
+    longest = max(len(window.elements) for window in windows)
+    values = np.where(rng.random(case.shape) < 1 / longest, SMALLEST, rng.choice([0.0, -1.0], case.shape))
+    x = cases.LAYOUTS[case.layout](torch.from_numpy(values).float())
+    assert x.max().item() == SMALLEST, "float32 is flushed to zero here"
+    for seed in range(5):
+        expected = expected_draw(case, x, "relu", 1.0, seed=seed)
+        u = reference.uniforms(seed, range(case.shape[0]), range(case.shape[1]), len(windows))
+        assert (expected[2] & (u > 0.5)).any()
+        check_draw(case, x, *draw(case, x, seed=seed, return_indices=True), expected, f"{case}, seed {seed}")
+
+
 @pytest.mark.parametrize("distribution", ["relu", "softmax"])
 def test_draw_of_an_only_minus_infinite_window(distribution):
     x = torch.full((1, 2, 6), -torch.inf)
@@ -208,12 +238,26 @@ def test_offset_cuts_batch_and_channels(layout):
     assert not torch.equal(draw(case, x, offset=(0, 1)), whole)
 
 
+SCHEDULES = [
+    BIG,
+    cases.sliding("offset planes", (2, 9, 6, 7), 3, "positive", stride=1),
+    cases.sliding("offset channels_last", (2, 17, 6, 7), 3, "positive", stride=2, layout="channels_last"),
+    cases.sliding("offset 300 taps", (2, 3, 400), 300, "positive", stride=9),
+    cases.sliding(
+        "offset 300 taps channels_last", (2, 17, 20, 16), (20, 15), "positive", stride=1, layout="channels_last"
+    ),
+    cases.adaptive("offset bins", (2, 9, 9, 40), 4, "positive"),
+    cases.adaptive("offset bins of both orders", (2, 3, 33, 31), 2, "positive"),
+]
+
+
 @pytest.mark.parametrize("offset", [(2**32 - 1, 0), (2**40, 7), (5, 2**31)])
-def test_large_offsets(offset):
-    x = BIG.values(torch.float32)
-    numbers = {"samples": range(offset[0], offset[0] + 2), "channels": range(offset[1], offset[1] + 3)}
-    values, indices = draw(BIG, x, offset=offset, return_indices=True)
-    check_draw(BIG, x, values, indices, expected_draw(BIG, x, "relu", 1.0, **numbers), f"offset {offset}")
+@pytest.mark.parametrize("case", SCHEDULES, ids=str)
+def test_large_offsets(case, offset):
+    x = case.values(torch.float32)
+    samples, channels = (range(first, first + n) for first, n in zip(offset, case.shape, strict=False))
+    expected = expected_draw(case, x, "relu", 1.0, samples=samples, channels=channels)
+    check_draw(case, x, *draw(case, x, offset=offset, return_indices=True), expected, f"{case}, offset {offset}")
 
 
 def test_unbatched_is_sample_zero():

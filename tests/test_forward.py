@@ -263,6 +263,38 @@ def test_expectation_of_tiny_values(pooling):
     assert_close(pooling(case, x)[0], expected, torch.as_tensor(expected).float(), f"{pooling}")
 
 
+TINY = [
+    cases.sliding("tiny 2x2", (1, 2, 6, 40), 2, "positive"),
+    cases.sliding("tiny 3x3", (1, 2, 7, 40), 3, "positive", stride=2, padding=1),
+    cases.sliding("tiny planes", (1, 9, 6, 6), 3, "positive", stride=1),
+    cases.sliding("tiny channels_last", (1, 33, 6, 6), 2, "positive", layout="channels_last"),
+    cases.sliding("tiny 300 taps", (1, 2, 400), 300, "positive", stride=9),
+    cases.adaptive("tiny bins", (1, 9, 12, 40), 3, "positive"),
+]
+
+
+@pytest.mark.parametrize("case", TINY, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_expectation_where_squares_lose_bits(case, dtype):
+    """Squares of relu weights leave the normal numbers long before the weights do."""
+    smallest = int(np.log2(torch.finfo(dtype).tiny))
+    size, windows = case.windows()
+    for exponent in range(smallest // 2 - 14, smallest // 2 + 16, 2):
+        x = case.values(dtype).mul_(2.0**exponent).requires_grad_()
+        (output,) = EXPECTATIONS[0](case, x)
+        expected = EXPECTATIONS[0].reference(case.array(x), windows, None)[0]
+        # What a composition in normal numbers errs; the gradient does not know the scale.
+        leaf = (x.detach() * 2.0**-exponent).requires_grad_()
+        (composed,) = EXPECTATIONS[0].composition(leaf, windows)
+        what = f"{case} times 2**{exponent}"
+        assert_close(output, case.unflatten(expected, size), composed * 2.0**exponent, what)
+        g = torch.linspace(-1, 1, output.numel(), dtype=dtype).view(output.shape)
+        planes = g.double().numpy().reshape(expected.shape)
+        gradient = reference.expectation_pool_backward(planes, case.array(leaf), windows, "relu")[0]
+        (yardstick,) = torch.autograd.grad(composed, leaf, g.reshape(composed.shape))
+        assert_close(torch.autograd.grad(output, x, g)[0], gradient, yardstick, f"gradient of {what}")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("temperature", [1.0, 0.3, 70.0])
 def test_softmax_weights_are_accurate(dtype, temperature):
