@@ -350,7 +350,10 @@ ADAPTIVE = [
     adaptive("adaptive folded in rounds", (1, 33, 33, 150), (10, 3), "integers"),
     adaptive("adaptive folded 3d", (1, 33, 4, 10, 40), (2, 3, 4), "integers"),
     adaptive("adaptive 256 taps", (1, 2, 32, 32), 2),
-    adaptive("adaptive mixed bin sizes", (1, 2, 33, 31), 2, "positive"),  # 256, 272 taps: both summing orders
+    # 256, 272 taps: both summing orders
+    adaptive("adaptive mixed bin sizes", (1, 2, 47, 31), (3, 2), "positive"),
+    adaptive("adaptive mixed bin sizes channels_last", (1, 17, 47, 31), (3, 2), "positive", layout="channels_last"),
+    adaptive("adaptive 256 and 257 taps", (2, 9, 767), 3, "positive"),
     adaptive("adaptive 1024 taps", (1, 2, 64, 64), 2, "integers"),
     adaptive("adaptive 5040 taps", (1, 2, 90, 111), (1, 2), "integers"),
     adaptive("adaptive wide", (1, 2, 1000), 70, "integers"),

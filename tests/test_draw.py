@@ -136,7 +136,7 @@ BARELY = [
     cases.sliding(
         "barely positive of 289 channels_last", (2, 17, 24, 25), 17, stride=3, padding=8, layout="channels_last"
     ),
-    cases.adaptive("barely positive bins", (2, 9, 33, 31), 2),
+    cases.adaptive("barely positive bins", (2, 9, 47, 31), (3, 2)),
 ]
 
 
@@ -247,7 +247,7 @@ SCHEDULES = [
         "offset 300 taps channels_last", (2, 17, 20, 16), (20, 15), "positive", stride=1, layout="channels_last"
     ),
     cases.adaptive("offset bins", (2, 9, 9, 40), 4, "positive"),
-    cases.adaptive("offset bins of both orders", (2, 3, 33, 31), 2, "positive"),
+    cases.adaptive("offset bins of both orders", (2, 3, 47, 31), (3, 2), "positive"),
 ]
 
 
