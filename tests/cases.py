@@ -249,6 +249,8 @@ SLIDING = [
         padding=2,
         layout="channels_last",
     ),
+    sliding("70 channels_last wide", (1, 70, 4, 22), 2, "integers", layout="channels_last"),
+    sliding("33 channels_last wide 3x3", (1, 33, 5, 23), 3, stride=2, padding=1, layout="channels_last"),
     sliding("channels_last one pixel", (2, 5, 1, 1), 1, layout="channels_last"),
     sliding("70 channels_last apart", (1, 70, 8, 10), 3, "integers", stride=3, padding=1, layout="channels_last"),
     sliding("channels_last gaps", (2, 5, 9, 11), 2, "integers", stride=3, layout="channels_last"),

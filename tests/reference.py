@@ -264,7 +264,7 @@ def draw_position(values, u, window, distribution, temperature):
     position = np.where(infinite.any(-1), np.argmax(infinite, axis=-1), position)
     nan = np.isnan(values).any(-1)
     position = np.where(nan, max_position(values), position)
-    return position, clear | infinite.any(-1) | nan
+    return position, clear | infinite.any(-1) | nan | nothing
 
 
 def stochastic_pool(

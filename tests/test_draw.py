@@ -8,6 +8,7 @@ import torch
 from comparison import assert_bitwise
 from poolings import accumulation
 
+import fastpool._C as extension
 import fastpool.functional as F
 
 SEED = 0x9E3779B97F4A7C15 - 2**64
@@ -105,14 +106,18 @@ def test_small_table_by_hand():
 
 @pytest.mark.parametrize("size", [2, 300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_every_bit_of_u_counts(dtype, size):
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("schedule", ["tiled", "direct"])
+@pytest.mark.usefixtures("restored_hooks")
+def test_every_bit_of_u_counts(dtype, size, layout, schedule):
     """The total is 2**24, so the second window's threshold is its word's upper 24 bits: a sum must exceed it."""
+    extension.set_schedule(schedule)
     threshold = 0xE169C58D >> 8
     for first, tap in ((threshold, size - 1), (threshold + 1, 0)):
-        x = torch.zeros(1, 1, 2 * size, dtype=dtype)
+        x = torch.zeros(1, 3, 1, 2 * size, dtype=dtype)
         x[..., size], x[..., -1] = first, 2**24 - first
-        _, indices = F.stochastic_pool1d(x, size, seed=0, return_indices=True)
-        assert indices[0, 0, 1] == size + tap
+        _, indices = F.stochastic_pool2d(cases.LAYOUTS[layout](x), (1, size), seed=0, return_indices=True)
+        assert indices[0, 0, 0, 1] == size + tap
 
 
 @pytest.mark.parametrize("size", [4, 300])
