@@ -812,18 +812,11 @@ GRADIENTS = [
         f"{BACKWARD} {BITS} -k 'max or threads'",
     ),
     Mutant(
-        "nothing drawn of 255 taps selects",
-        "csrc/cpu/kernels/scatter.h",
-        "taps[i] < count",
-        "taps[i] <= count",
-        f"{DRAW} -k '255'",
-    ),
-    Mutant(
         "gradient of -0.0 is kept",
         "csrc/cpu/kernels/scatter.h",
         "g.bits & 0x7fff",
         "true",
-        f"{BACKWARD} {BITS}",
+        f"{BACKWARD} -k minus_zero",
     ),
     Mutant(
         "gradient outside the rows at hand",
@@ -879,7 +872,7 @@ GRADIENTS = [
         "csrc/cpu/kernels/again_backward.h",
         "inputs <= elements && inputs <= room && outputs <= results",
         "inputs <= elements && outputs <= results",
-        f"{BITS} -k kept_nothing",
+        f"{BITS} -k 'threads and narrow'",
     ),
     Mutant(
         "pooling again does not round",

@@ -10,6 +10,8 @@ import torch
 from comparison import assert_bitwise, assert_close
 from poolings import MAX, POOLINGS, accumulation
 
+import fastpool._C as extension
+
 SMALL = [case for case in cases.SLIDING + cases.ADAPTIVE if not case.name.startswith("width")]
 BY_NAME = {pooling.name: pooling for pooling in POOLINGS}
 
@@ -123,6 +125,21 @@ def test_max_copies_the_gradient_where_windows_do_not_overlap(dtype):
     indices = reference.max_pool(case.array(x), case.windows()[1])[1]
     expected = torch.zeros(2, 3, 9 * 70, dtype=dtype).scatter(2, torch.from_numpy(indices), g.flatten(2))
     assert_bitwise(actual, expected.view(x.shape), f"{dtype}")
+
+
+@pytest.mark.parametrize("schedule", ["tiled", "direct"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(2, 2), (5, 5), (3, 2)], ids=str)
+@pytest.mark.usefixtures("restored_hooks")
+def test_a_gradient_of_minus_zero_arrives_as_zero(kernel_size, stride, layout, schedule):
+    """Every sum begins with 0, to which -0 adds nothing."""
+    extension.set_schedule(schedule)
+    case = cases.sliding("minus zero", (2, 9, 20, 60), kernel_size, "random", stride=stride, layout=layout)
+    for dtype in cases.DTYPES:
+        x = case.values(dtype).requires_grad_()
+        (output,) = MAX(case, x)
+        (gradient,) = torch.autograd.grad(output, x, torch.full_like(output, -0.0))
+        assert_bitwise(gradient, torch.zeros(x.shape), f"{case} {dtype} {schedule}")
 
 
 def odd_gradients(g):

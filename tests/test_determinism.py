@@ -13,6 +13,7 @@ import fastpool.functional as F
 # Several threads' worth of elements, rows and channels of full lanes with a remainder.
 SHAPES = {
     "2x2": cases.sliding("bits 2x2", (1, 70, 8, 141), 2, "random"),
+    "2x2 narrow": cases.sliding("bits 2x2 narrow", (6, 70, 8, 20), 2, "random"),
     "3x3": cases.sliding("bits 3x3", (2, 35, 8, 141), 3, "random", stride=2, padding=1),
     "3x3 nan and inf": cases.sliding("bits 3x3 nan", (1, 70, 8, 141), 3, "nan and inf", stride=2, padding=1),
     "3x3 stride 1": cases.sliding("bits 3x3 s1", (2, 17, 10, 141), 3, "integers", stride=1, padding=1),
