@@ -230,6 +230,7 @@ SLIDING = [
     sliding("same stride 1", (2, 3, 6, 7), (4, 5), "integers", stride=1, padding="same"),
     sliding("same dilated", (2, 3, 9, 8), 3, stride=1, dilation=2, padding="same"),
     sliding("same 1d", (2, 3, 17), 5, stride=3, padding="same"),
+    sliding("same with gaps", (2, 3, 8, 11), (1, 2), stride=(3, 4), padding="same"),
     sliding("same 3d", (1, 2, 5, 4, 7), 2, stride=(2, 1, 3), padding="same"),
     # channels-last lanes
     *(

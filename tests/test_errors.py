@@ -34,6 +34,9 @@ BAD = [
     ("kernel negative", lambda: F.stochastic_pool2d(X, (2, -3)), ValueError, ["kernel_size", "-3"]),
     ("kernel of three", lambda: F.avg_pool2d(X, (2, 2, 2)), ValueError, ["kernel_size", "(2, 2, 2)"]),
     ("kernel float", lambda: F.mixed_pool2d(X, 2.5), TypeError, ["kernel_size", "2.5"]),
+    ("kernel of True", lambda: F.max_pool2d(X, True), TypeError, ["kernel_size", "True"]),
+    ("stride of True", lambda: F.avg_pool1d(X1, 2, (True,)), TypeError, ["stride", "True"]),
+    ("output size of True", lambda: F.adaptive_max_pool2d(X, (2, True)), TypeError, ["output_size", "True"]),
     ("kernel text", lambda: F.max_avg_pool2d(X, "two"), TypeError, ["kernel_size", "two"]),
     ("stride 0", lambda: F.max_pool2d(X, 2, 0), ValueError, ["stride", "0"]),
     ("stride negative", lambda: F.mixed_pool1d(X1, 2, -1), ValueError, ["stride", "-1"]),
@@ -54,6 +57,12 @@ BAD = [
     ("same with ceil_mode", lambda: F.max_pool2d(X, 3, 2, "same", ceil_mode=True), ValueError, ["ceil_mode", "same"]),
     ("dilation 0", lambda: F.max_pool2d(X, 2, dilation=0), ValueError, ["dilation", "0"]),
     ("dilation of avg", lambda: F.avg_pool2d(X, 2, dilation=(1, -1)), ValueError, ["dilation", "-1"]),
+    (
+        "window whose first element lies just behind",
+        lambda: F.max_pool1d(torch.ones(1, 1, 3), 2, stride=1, padding=((1, 2),), dilation=4),
+        ValueError,
+        ["dilation", "4"],
+    ),
     (
         "window without an element",
         lambda: F.max_pool1d(torch.ones(1, 1, 2), 2, stride=1, padding=2, dilation=4),
@@ -243,6 +252,12 @@ BAD = [
     ("generator of another kind", lambda: F.stochastic_pool2d(X, 2, generator=7), TypeError, ["generator", "7"]),
     ("offset of one", lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(1,)), ValueError, ["offset", "(1,)"]),
     ("offset float", lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(0.5, 0)), TypeError, ["offset", "0.5"]),
+    (
+        "offset channel",
+        lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(0, 2**32)),
+        ValueError,
+        ["offset", str(2**32)],
+    ),
     ("offset negative", lambda: F.stochastic_pool2d(X, 2, seed=1, offset=(-1, 0)), ValueError, ["offset", "-1"]),
     (
         "indices in evaluation",
