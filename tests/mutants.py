@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 COPY = ROOT / "build" / "mutants"
 LOGS = COPY / "logs"
 COPIED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "fastpool", "tests", "examples", "benchmarks")
-LIMIT, LIMIT_OF_ALL = 300, 3600  # seconds
+LIMIT, LIMIT_OF_ALL = 600, 3600  # seconds
 WHOLE_SUITE = "tests --ignore tests/test_mutants.py"
 
 
@@ -1229,7 +1229,7 @@ def main():
     try:
         verdicts = dict(zip(chosen, ThreadPoolExecutor(arguments.jobs).map(examine, chosen), strict=True))
     except KeyboardInterrupt:
-        for child in RUNNING:  # in sessions of their own, which the interrupt did not reach
+        for child in list(RUNNING):  # in sessions of their own, which the interrupt did not reach
             os.killpg(child.pid, signal.SIGKILL)
         os._exit(130)
     print()
