@@ -87,6 +87,7 @@ LAYOUTS = {
     "every second": every_second,
     "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
     "permuted": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "first axis innermost": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
     "expanded": lambda x: x[:1].expand(x.shape),
     "offset": offset,
     "offset channels_last": offset_channels_last,
@@ -315,6 +316,8 @@ SLIDING = [
     ),
     sliding("layout transposed 1d", (3, 4, 20), 3, stride=2, layout="transposed"),
     sliding("layout transposed 3d", (2, 3, 4, 5, 6), 2, layout="transposed"),
+    # its channels are neighbours, but without a batch axis no result is channels-last
+    sliding("layout unbatched", (3, 7, 9), 3, stride=2, layout="first axis innermost", batched=False),
     sliding("layout unbatched sliced", (3, 7, 9), 3, stride=2, layout="sliced", batched=False),
 ]
 

@@ -934,7 +934,7 @@ PYTHON = [
             "second derivative of an empty expectation",
             "largest.where(largest != 0, 1)",
             "largest",
-            f"{AUTOGRAD} -k other_forms",
+            f"{AUTOGRAD} -k without_weight",
         ),
         (
             "sign of a second derivative of the expectation",

@@ -188,6 +188,17 @@ def test_second_derivative_of_the_expectation_at_any_scale(distribution, scale):
     torch.testing.assert_close(product(scale, scale), product(1.0, 1.0))
 
 
+def test_second_derivative_of_the_expectation_without_weight():
+    x = torch.tensor([[[-1.0, -2.0, 3.0, 1.0]]], requires_grad=True)
+    y = F.stochastic_pool1d(x, 2, training=False)
+    g = torch.ones_like(y).requires_grad_()
+    (first,) = torch.autograd.grad(y, x, g, create_graph=True)
+    of_x, of_g = torch.autograd.grad(first.sum(), (x, g))
+    assert of_x.isfinite().all()
+    torch.testing.assert_close(of_g, first.detach().view(1, 1, 2, 2).sum(-1))
+    assert of_g[0, 0, 0] == 0
+
+
 def test_second_derivative_of_the_expectation_keeps_nan():
     x = torch.tensor([[[1.0, torch.nan]]], requires_grad=True)
     y = F.stochastic_pool1d(x, 2, training=False)
