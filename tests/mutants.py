@@ -977,7 +977,7 @@ PYTHON = [
             "layout of one channel",
             "x.is_contiguous()",
             "False",
-            f"{FORWARD} {OPERATORS} {BACKWARD}",
+            f"{BACKWARD} -k layout_of",
         ),
     ),
     *in_file(

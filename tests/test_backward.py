@@ -170,8 +170,8 @@ def test_gradients_of_any_stride(name, layout):
 
 @pytest.mark.parametrize("pooling", POOLINGS, ids=str)
 def test_layout_of_the_gradient_follows_the_input(pooling):
-    for layout in ("contiguous", "channels_last"):
-        case = cases.sliding("gradient layout", (2, 5, 6, 6), 2, layout=layout)
+    for layout, channels in (("contiguous", 5), ("channels_last", 5), ("contiguous", 1)):
+        case = cases.sliding("gradient layout", (2, channels, 6, 6), 2, layout=layout)
         x = case.values(torch.float32).requires_grad_()
         outputs = pooling(case, x)
         for gradient in (torch.contiguous_format, torch.channels_last):
