@@ -3,14 +3,15 @@
 #   make demo [MNIST=FOLDER]    train on real digits with every pooling, draw a picture of them
 #   make test                   run the tests
 #   make mutants [ONLY=NAME]    small faults of the library, of which the tests must notice each; half an hour
+#   make sanitize               run them under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs g++
 #   make lint, make format      check, or set, the form of the code
 #   make bench, bench-quick     time every operation against its rivals and the memory
 #   make gpu                    tests and benchmark on a CUDA card, with PYTHON's own torch instead of .venv
 #   make cuda-report            registers and spills of every CUDA kernel; needs nvcc, no card
 #   make build
 #
-# FASTPOOL_CUDA=auto|0|1, FASTPOOL_EMULATION=0|1 (1 in `make test`), TORCH_CUDA_ARCH_LIST, MAX_JOBS and DEBUG go to the
-# build; PYTHON is the interpreter to start from.
+# FASTPOOL_CUDA=auto|0|1, FASTPOOL_EMULATION=0|1 (1 in `make test`), TORCH_CUDA_ARCH_LIST, MAX_JOBS, DEBUG and CXXFLAGS go
+# to the build; PYTHON is the interpreter to start from.
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -28,7 +29,7 @@ PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib
 SOURCES := setup.py $(shell find csrc -type f)
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test mutants lint format bench bench-quick gpu cuda-report build FORCE
+.PHONY: demo test mutants sanitize sanitize-address sanitize-thread lint format bench bench-quick gpu cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -40,6 +41,43 @@ test: build
 
 mutants: $(VENV)/installed
 	@$(RUN) tests/mutants.py $(if $(ONLY),--only "$(ONLY)")
+
+# Each has a build of its own. Scopes of locals are left out, which take ten times as long to compile, and null pointers,
+# which end the process anyway; vectors are loaded from any address by design. Python lets signed numbers wrap.
+build/address: FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-wrapv \
+  -fno-sanitize=null,alignment,object-size,vptr -fno-sanitize-address-use-after-scope \
+  --param=asan-instrumentation-with-call-threshold=0
+build/thread: FLAGS := -fsanitize=thread
+# The emulated CUDA threads are fibers of one thread.
+build/address: export FASTPOOL_EMULATION := 1
+build/thread: export FASTPOOL_EMULATION := 0
+build/address build/thread: export FASTPOOL_CUDA := 0
+build/address build/thread: $(VENV)/installed FORCE
+	@echo "building fastpool in $@"
+	@CXXFLAGS="$(FLAGS) -fno-omit-frame-pointer -g1" LDFLAGS="$(filter -fsanitize=%,$(FLAGS))" \
+	  $(RUN) setup.py --quiet build --build-base $@ --build-lib $@ 2>&1 | sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
+
+RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
+sanitize: sanitize-address sanitize-thread
+sanitize-address sanitize-thread: export OMP_WAIT_POLICY := passive
+sanitize-address sanitize-thread: export FASTPOOL_TEST_HUGE := 0
+
+# Python and torch give back little of what they hold when they end, so leaks are tests/test_faults.py's to find.
+sanitize-address: export PYTHONPATH := $(CURDIR)/build/address
+sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192
+sanitize-address: export UBSAN_OPTIONS := print_stacktrace=1
+sanitize-address: build/address
+	@LD_PRELOAD=$(call RUNTIME,asan) $(RUN) tests/damaged.py
+	@LD_PRELOAD=$(call RUNTIME,asan) $(VENV)/bin/pytest --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
+	  -k 'not peak_memory and not nothing_leaks'
+
+# What runs in parallel. OpenMP's fork and join, which ThreadSanitizer does not see, are told by tests/tell_tsan.cpp.
+sanitize-thread: export PYTHONPATH := $(CURDIR)/build/thread
+sanitize-thread: export TSAN_OPTIONS := halt_on_error=1
+sanitize-thread: build/thread
+	@$(CXX) -shared -fPIC -O1 tests/tell_tsan.cpp -o build/thread/tell_tsan.so -ldl
+	@LD_PRELOAD="$(call RUNTIME,tsan) $(CURDIR)/build/thread/tell_tsan.so" setarch --addr-no-randomize \
+	  $(VENV)/bin/pytest tests/test_determinism.py tests/test_faults.py -k 'threads'
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check
