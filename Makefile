@@ -44,7 +44,7 @@ mutants: $(VENV)/installed
 
 # Each has a build of its own. Scopes of locals are left out, which take ten times as long to compile, and null pointers,
 # which end the process anyway; vectors are loaded from any address by design. Python lets signed numbers wrap.
-build/address: FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-wrapv \
+build/address: FLAGS := -fsanitize=address,undefined -fno-wrapv \
   -fno-sanitize=null,alignment,object-size,vptr -fno-sanitize-address-use-after-scope \
   --param=asan-instrumentation-with-call-threshold=0
 build/thread: FLAGS := -fsanitize=thread
@@ -57,7 +57,8 @@ build/address build/thread: $(VENV)/installed FORCE
 	@CXXFLAGS="$(FLAGS) -fno-omit-frame-pointer -g1" LDFLAGS="$(filter -fsanitize=%,$(FLAGS))" \
 	  $(RUN) setup.py --quiet build --build-base $@ --build-lib $@ 2>&1 | sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 
-RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
+# Exceptions pass through the runtime, which looks for their library before Python has loaded it.
+RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so) $(shell $(CXX) -print-file-name=libstdc++.so)
 sanitize: sanitize-address sanitize-thread
 sanitize-address sanitize-thread: export OMP_WAIT_POLICY := passive
 sanitize-address sanitize-thread: export FASTPOOL_TEST_HUGE := 0
@@ -65,10 +66,10 @@ sanitize-address sanitize-thread: export FASTPOOL_TEST_HUGE := 0
 # Python and torch give back little of what they hold when they end, so leaks are tests/test_faults.py's to find.
 sanitize-address: export PYTHONPATH := $(CURDIR)/build/address
 sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192
-sanitize-address: export UBSAN_OPTIONS := print_stacktrace=1
+sanitize-address: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:suppressions=$(CURDIR)/tests/ubsan.supp
 sanitize-address: build/address
-	@LD_PRELOAD=$(call RUNTIME,asan) $(RUN) tests/damaged.py
-	@LD_PRELOAD=$(call RUNTIME,asan) $(VENV)/bin/pytest --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
+	@LD_PRELOAD="$(call RUNTIME,asan)" $(RUN) tests/damaged.py
+	@LD_PRELOAD="$(call RUNTIME,asan)" $(VENV)/bin/pytest --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
 	  -k 'not peak_memory and not nothing_leaks'
 
 # What runs in parallel. OpenMP's fork and join, which ThreadSanitizer does not see, are told by tests/tell_tsan.cpp.
