@@ -69,7 +69,7 @@ sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_nul
 sanitize-address: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:suppressions=$(CURDIR)/tests/ubsan.supp
 sanitize-address: build/address
 	@LD_PRELOAD="$(call RUNTIME,asan)" $(RUN) tests/damaged.py
-	@LD_PRELOAD="$(call RUNTIME,asan)" $(VENV)/bin/pytest --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
+	@LD_PRELOAD="$(call RUNTIME,asan)" $(VENV)/bin/pytest --capture=no --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
 	  -k 'not peak_memory and not nothing_leaks'
 
 # What runs in parallel. OpenMP's fork and join, which ThreadSanitizer does not see, are told by tests/tell_tsan.cpp.
@@ -78,7 +78,7 @@ sanitize-thread: export TSAN_OPTIONS := halt_on_error=1
 sanitize-thread: build/thread
 	@$(CXX) -shared -fPIC -O1 tests/tell_tsan.cpp -o build/thread/tell_tsan.so -ldl
 	@LD_PRELOAD="$(call RUNTIME,tsan) $(CURDIR)/build/thread/tell_tsan.so" setarch --addr-no-randomize \
-	  $(VENV)/bin/pytest tests/test_determinism.py tests/test_faults.py -k 'threads'
+	  $(VENV)/bin/pytest --capture=no tests/test_determinism.py tests/test_faults.py -k 'threads'
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check

@@ -19,6 +19,13 @@ def test_damaged_calls():
     assert counts["refused"] > 100 and counts["returned"] > 50, f"calls are no longer damaged as they should: {counts}"
 
 
+@pytest.mark.xfail(strict=True, reason="sizes are read before they are counted")
+def test_no_sizes():
+    """A gradient for one input whose shape is not given."""
+    _, wrong = damaged.run(first=2693, calls=1)
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.xfail(strict=True, reason="taps of no sample are taken in any shape")
 def test_indices_of_no_taps():
     """The window says (3, 4) outputs, the taps (3, 3): refused, or what the fake kernel says."""
