@@ -4,6 +4,7 @@
 #   make test                   run the tests
 #   make mutants [ONLY=NAME]    small faults of the library, of which the tests must notice each; half an hour
 #   make sanitize               run them under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs g++
+#   make fuzz [MINUTES=60]      try random calls of every function against the reference; SEED=, JOBS=
 #   make lint, make format      check, or set, the form of the code
 #   make bench, bench-quick     time every operation against its rivals and the memory
 #   make gpu                    tests and benchmark on a CUDA card, with PYTHON's own torch instead of .venv
@@ -29,7 +30,7 @@ PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib
 SOURCES := setup.py $(shell find csrc -type f)
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test mutants sanitize sanitize-address sanitize-thread lint format bench bench-quick gpu cuda-report build FORCE
+.PHONY: demo test mutants sanitize sanitize-address sanitize-thread fuzz lint format bench bench-quick gpu cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -79,6 +80,11 @@ sanitize-thread: build/thread
 	@$(CXX) -shared -fPIC -O1 tests/tell_tsan.cpp -o build/thread/tell_tsan.so -ldl
 	@LD_PRELOAD="$(call RUNTIME,tsan) $(CURDIR)/build/thread/tell_tsan.so" setarch --addr-no-randomize \
 	  $(VENV)/bin/pytest --capture=no tests/test_determinism.py tests/test_faults.py -k 'threads'
+
+MINUTES ?= 60
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+fuzz: build
+	@$(RUN) tests/fuzz.py --minutes $(MINUTES) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check

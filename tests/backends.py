@@ -32,7 +32,7 @@ def selections(case, x):
         results |= {f"{name} draw": values, f"{name} indices": indices, f"{name} gradient": gradient([values], x)}
     largest, average = MAX_AVG(case, x)
     results["max of max_avg"] = largest
-    if form_of(case) == "sliding" and all(window.size <= reference.MANY_TAPS for window in case.windows()[1]):
+    if form_of(case) == "sliding" and (case.windows()[1].sizes <= reference.MANY_TAPS).all():
         results |= {"avg": AVG(case, x)[0], "avg of max_avg": average}
     return {name: result.detach() for name, result in results.items()}
 

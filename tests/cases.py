@@ -24,6 +24,12 @@ def integers(rng, shape):
     return rng.integers(-4, 5, shape).astype(float)
 
 
+def mixture(rng, shape, *specials):
+    """Normal and tiny values, ties, zeros of both signs, and the given ones: of each as many as it happens."""
+    values = sprinkle(rng.normal(size=shape), rng, rng.random(), 0.0, -0.0, 1.0, -1.0, 6e-8, -3e-40)
+    return sprinkle(values, rng, rng.choice([0.02, 0.3]), *specials)
+
+
 PATTERNS = {
     "integers": integers,
     "random": lambda rng, shape: rng.normal(size=shape),
@@ -41,6 +47,13 @@ PATTERNS = {
     "nan and inf": lambda rng, shape: sprinkle(integers(rng, shape), rng, 0.3, np.nan, np.inf, -np.inf),
     "far apart": lambda rng, shape: rng.normal(size=shape) * 300,  # exp of most differences is 0
     "subnormal": lambda rng, shape: rng.integers(-4, 5, shape) * 6e-8 * 2.0**-103,
+    "subnormal float16": lambda rng, shape: rng.integers(-4, 5, shape) * 2.0**-24,
+    "subnormal float64": lambda rng, shape: rng.integers(-4, 5, shape) * 2.0**-1070,
+    "huge float16": lambda rng, shape: rng.uniform(-65504, 65504, shape),
+    "huge": lambda rng, shape: rng.uniform(-1, 1, shape) * 3.38e38,
+    "huge float64": lambda rng, shape: rng.uniform(-1, 1, shape) * 1.79e308,
+    "mixture": lambda rng, shape: mixture(rng, shape, np.nan, np.inf, -np.inf),
+    "finite mixture": lambda rng, shape: mixture(rng, shape, 100.0, -7.0),
 }
 
 
@@ -48,8 +61,12 @@ def contiguous(x):
     return x.clone(memory_format=torch.contiguous_format)
 
 
+def channels_last_format(x):
+    return {4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]
+
+
 def channels_last(x):
-    return x.clone(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim])
+    return x.clone(memory_format=channels_last_format(x))
 
 
 def sliced(x):
@@ -79,7 +96,17 @@ def some_channels_of_channels_last(x):
     return channels_last(more)[:, : x.shape[1]]
 
 
-# Each gives a tensor of the same shape; "expanded" repeats the first sample, all others keep the values.
+def negated(x):
+    """A view whose elements torch negates when it reads them."""
+    return torch._neg_view(-x)
+
+
+def overlapping(x):
+    """Neighbours along different axes are the same element."""
+    return x.flatten()[: sum(x.shape) - x.ndim + 1].as_strided(x.shape, (1,) * x.ndim) if x.numel() else x
+
+
+# Each gives a tensor of the same shape; those of SHARING repeat some of the elements, all others keep the values.
 LAYOUTS = {
     "contiguous": contiguous,
     "channels_last": channels_last,
@@ -88,11 +115,18 @@ LAYOUTS = {
     "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
     "permuted": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
     "first axis innermost": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    "reversed axes": lambda x: x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim))),
+    "negated": negated,
     "expanded": lambda x: x[:1].expand(x.shape),
+    "expanded second axis": lambda x: x[:, :1].expand(x.shape),
+    "expanded last axis": lambda x: x[..., :1].expand(x.shape),
+    "one element": lambda x: x.flatten()[:1].expand(x.shape) if x.numel() else x,
+    "overlapping": overlapping,
     "offset": offset,
     "offset channels_last": offset_channels_last,
     "channel slice of channels_last": some_channels_of_channels_last,
 }
+SHARING = {"expanded", "expanded second axis", "expanded last axis", "one element", "overlapping"}
 NEEDS_4D = {"channels_last", "offset channels_last", "channel slice of channels_last"}
 
 
@@ -100,7 +134,7 @@ def is_channels_last(x):
     """Whether the output of x must be channels-last."""
     if x.ndim not in (4, 5) or x.is_contiguous():
         return False
-    return x.is_contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim])
+    return x.is_contiguous(memory_format=channels_last_format(x))
 
 
 @dataclass(frozen=True)
@@ -131,7 +165,7 @@ class Case:
 
     def array(self, x):
         """-> x as the reference wants it: batched, float64"""
-        values = x.detach().to(torch.float64).numpy()
+        values = x.detach().resolve_neg().to(torch.float64).numpy()
         return values if self.batched else values[None]
 
     def windows(self):

@@ -15,7 +15,7 @@ def as_tensor(values, dtype):
 
 def bits(values):
     """The bits as integers: -0.0 differs from +0.0."""
-    values = values.detach().contiguous()
+    values = values.detach().resolve_neg().contiguous()
     return values.view(INTEGERS[values.element_size()]) if values.is_floating_point() else values
 
 

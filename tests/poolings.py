@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import reference
@@ -15,14 +15,15 @@ def accumulation(dtype):
     return np.float64 if dtype == torch.float64 else np.float32
 
 
-@cache
+@lru_cache
 def element_table(windows):
     """-> the elements of each window (P, K), which of them there are"""
-    longest = max(len(window.elements) for window in windows)
-    index, mask = np.zeros((len(windows), longest), np.int64), np.zeros((len(windows), longest), bool)
-    for p, window in enumerate(windows):
-        index[p, : len(window.elements)], mask[p, : len(window.elements)] = window.elements, True
-    return torch.from_numpy(index), torch.from_numpy(mask)
+    longest = max(grid.elements.shape[1] for grid in windows.grids)
+    padded = [
+        [np.pad(table, ((0, 0), (0, longest - table.shape[1]))) for table in (grid.elements, grid.exist)]
+        for grid in windows.grids
+    ]
+    return [torch.from_numpy(np.concatenate(tables)) for tables in zip(*padded, strict=True)]
 
 
 def gather_windows(x, windows):
@@ -36,7 +37,7 @@ def compose_select(x, indices):
 
 
 def compose_max(x, windows):
-    return compose_select(x, reference.max_pool(x.detach().double().numpy(), windows)[1])
+    return compose_select(x, reference.max_pool(x.detach().resolve_neg().double().numpy(), windows)[1])
 
 
 class RowMajorSum(torch.autograd.Function):
@@ -56,7 +57,7 @@ class RowMajorSum(torch.autograd.Function):
 
 def compose_avg(x, windows, **divisor):
     values, mask = gather_windows(x, windows)
-    divisors = torch.tensor([reference.divisor_of(window, **divisor) for window in windows])
+    divisors = torch.from_numpy(np.concatenate([reference.divisors_of(grid, **divisor) for grid in windows.grids]))
     total = RowMajorSum.apply(torch.where(mask, values, 0))
     return (total / divisors.to(total.dtype)).to(x.dtype)
 
@@ -104,7 +105,7 @@ class Pooling:
 
     def is_bitwise(self, output, case, windows):
         rule = self.bitwise[output]
-        few = form_of(case) == "sliding" and all(window.size <= reference.MANY_TAPS for window in windows)
+        few = form_of(case) == "sliding" and (windows.sizes <= reference.MANY_TAPS).all()
         return rule == "always" or (rule == "sums" and few)
 
 

@@ -4,10 +4,9 @@ Poolings take x of shape (N, C, *spatial) and a list of windows and give (N, C, 
 Sliding, adaptive, floor and global pooling differ only in that list; a pyramid is the concatenation of its levels'.
 """
 
-import itertools
 import math
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,13 +15,37 @@ CLASSES = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """The input elements that one output sees, in row-major order."""
+class Grid:
+    """The windows of one level in a table: row p is the p-th window, column t its tap t."""
 
-    elements: np.ndarray  # row-major positions in the input plane
-    taps: np.ndarray  # row-major positions of the same elements in the unclipped window
-    size: int  # number of taps, clipped ones included
-    padded_count: int  # the divisor of count_include_pad
+    elements: np.ndarray  # (P, K) row-major positions in the input plane; 0 for a tap that is no element
+    exist: np.ndarray  # (P, K) whether the tap is an element of the input
+    sizes: np.ndarray  # (P,) number of taps, clipped ones included
+    padded_counts: np.ndarray  # (P,) the divisors of count_include_pad
+    first: int = 0  # the number of the grid's first window among all windows
+
+    @property
+    def numbers(self):
+        return slice(self.first, self.first + len(self.sizes))
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows of all levels; poolings without levels have one."""
+
+    grids: tuple
+
+    def __len__(self):
+        return sum(len(grid.sizes) for grid in self.grids)
+
+    @property
+    def sizes(self):
+        return np.concatenate([grid.sizes for grid in self.grids])
+
+    def elements(self, p):
+        """The input elements that output p sees, in row-major order."""
+        grid = next(grid for grid in reversed(self.grids) if grid.first <= p)
+        return grid.elements[p - grid.first][grid.exist[p - grid.first]]
 
 
 def per_axis(value, rank):
@@ -44,22 +67,29 @@ def same_padding(length, kernel, stride, dilation):
 
 
 def product_of_axes(size, axes):
-    """axes: for each axis its windows, each (positions, taps, unclipped extent, padded count)."""
-    windows = []
-    for parts in itertools.product(*axes):
-        positions, taps, extents, counts = zip(*parts, strict=True)
-        windows.append(
-            Window(
-                elements=np.ravel_multi_index(np.ix_(*positions), size).ravel(),
-                taps=np.ravel_multi_index(np.ix_(*taps), extents).ravel(),
-                size=int(np.prod(extents)),
-                padded_count=int(np.prod(counts)),
-            )
-        )
-    return tuple(len(axis) for axis in axes), tuple(windows)
+    """axes: for each axis its windows as arrays: positions of taps, whether they exist, extents, padded counts"""
+    elements, exist, taps = np.zeros((1, 1), int), np.ones((1, 1), bool), np.zeros((1, 1), int)
+    sizes, padded_counts = np.ones(1, int), np.ones(1, int)
+
+    def joined(operation, table, of_axis):
+        return operation(table[:, None, :, None], of_axis[None, :, None, :]).reshape(len(table) * len(of_axis), -1)
+
+    for n, (positions, inside, extents, counts) in zip(size, axes, strict=True):
+        elements = joined(np.add, elements * n, np.where(inside, positions, 0))
+        exist = joined(np.logical_and, exist, inside)
+        within = extents[None, :, None, None]
+        taps = (taps[:, None, :, None] * within + np.arange(positions.shape[1])).reshape(exist.shape)
+        sizes, padded_counts = np.outer(sizes, extents).ravel(), np.outer(padded_counts, counts).ravel()
+    shape = tuple(len(extents) for _, _, extents, _ in axes)
+    # Bins differ in width, so that a column of the product need not be a tap yet.
+    rows, columns = np.nonzero(exist)
+    at = rows, taps[rows, columns]
+    by_tap = np.zeros((len(sizes), sizes.max(initial=0)), int), np.zeros((len(sizes), sizes.max(initial=0)), bool)
+    by_tap[0][at], by_tap[1][at] = elements[rows, columns], True
+    return shape, Windows((Grid(*by_tap, sizes, padded_counts),))
 
 
-@cache
+@lru_cache
 def sliding_windows(size, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """-> (output size, windows); None where a window would hold no element or no window fits."""
     rank = len(size)
@@ -71,38 +101,37 @@ def sliding_windows(size, kernel_size, stride=None, padding=0, dilation=1, ceil_
         pads = [(p, p) if isinstance(p, int) else p for p in per_axis(padding, rank)]
     axes = []
     for n, k, s, (before, after), d in zip(size, kernel, stride, pads, dilation, strict=True):
-        axis = []
-        for out in range(output_length(n, k, s, before, after, d, ceil_mode)):
-            where = [out * s - before + tap * d for tap in range(k)]
-            taps = [tap for tap in range(k) if 0 <= where[tap] < n]
-            axis.append(([where[tap] for tap in taps], taps, k, sum(p < n + after for p in where)))
-        if not axis or not all(positions for positions, *_ in axis):
+        out = output_length(n, k, s, before, after, d, ceil_mode)
+        positions = np.arange(out)[:, None] * s - before + np.arange(k) * d
+        inside = (positions >= 0) & (positions < n)
+        if out < 1 or not inside.any(axis=1).all():
             return None
-        axes.append(axis)
+        axes.append((positions, inside, np.full(out, k), (positions < n + after).sum(axis=1)))
     return product_of_axes(size, axes)
 
 
-@cache
+@lru_cache
 def bin_windows(size, output_size, bins="adaptive"):
     axes = []
     for n, bins_here in zip(size, per_axis(output_size, len(size)), strict=True):
         count = n if bins_here is None else bins_here
-        axis = []
-        for i in range(count):
-            if bins == "adaptive":
-                start, stop = i * n // count, -(-(i + 1) * n // count)
-            else:
-                start, stop = i * (n // count), (i + 1) * (n // count)
-            axis.append((list(range(start, stop)), list(range(stop - start)), stop - start, stop - start))
-        axes.append(axis)
+        i = np.arange(count)
+        if bins == "adaptive":
+            start, stop = i * n // count, -(-(i + 1) * n // count)
+        else:
+            start, stop = i * (n // count), (i + 1) * (n // count)
+        extents = stop - start
+        taps = np.arange(extents.max())
+        axes.append((start[:, None] + taps, taps < extents[:, None], extents, extents))
     return product_of_axes(size, axes)
 
 
-@cache
+@lru_cache
 def pyramid_windows(size, levels, bins="adaptive"):
     """-> (number of bins of each level, the windows of all levels)"""
-    parts = [bin_windows(size, level, bins)[1] for level in levels]
-    return [len(part) for part in parts], sum(parts, ())
+    grids = [bin_windows(size, level, bins)[1].grids[0] for level in levels]
+    counts = [len(grid.sizes) for grid in grids]
+    return counts, Windows(tuple(replace(grid, first=sum(counts[:i])) for i, grid in enumerate(grids)))
 
 
 def flatten_pyramid(y, counts, flatten):
@@ -117,47 +146,38 @@ def planes(x):
     return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
-@cache
-def alike(windows):
-    """Windows that hold the same taps are computed together -> [(their numbers, their elements (Q, k), one of them)]"""
-    groups = {}
-    for p, window in enumerate(windows):
-        groups.setdefault((window.taps.tobytes(), window.size, window.padded_count), []).append(p)
-    return [
-        (numbers, np.stack([windows[p].elements for p in numbers]), windows[numbers[0]]) for numbers in groups.values()
-    ]
-
-
 def each_window(x, windows, formula):
-    """formula: (values (N, C, Q, k), elements (Q, k), window, numbers) -> (N, C, Q) arrays; -> (N, C, P) arrays"""
-    x, results = planes(x), None
-    for numbers, elements, window in alike(windows):
+    """formula: (values of taps (N, C, P, K), -inf where they are no elements, grid) -> (N, C, P) arrays"""
+    x, results = planes(x), []
+    for grid in windows.grids:
+        values = np.where(grid.exist, x.take(grid.elements, axis=2), -np.inf)
         with np.errstate(all="ignore"):
-            columns = formula(x[:, :, elements], elements, window, numbers)
-        results = results or [np.empty((*x.shape[:2], len(windows)), column.dtype) for column in columns]
-        for result, column in zip(results, columns, strict=True):
-            result[:, :, numbers] = column
-    return tuple(results)
+            results.append(formula(values, grid))
+    return tuple(np.concatenate(columns, axis=2) for columns in zip(*results, strict=True))
 
 
 def pick(values, position):
-    values = np.broadcast_to(values, (*position.shape, values.shape[-1]))
     return np.take_along_axis(values, position[..., None], axis=-1)[..., 0]
 
 
-def max_position(values):
+def pick_element(grid, position):
+    return grid.elements[np.arange(len(grid.sizes)), position]
+
+
+def max_position(values, grid):
     """First of equal maxima; NaN wins, of several NaNs the last."""
     nan = np.isnan(values)
     last_nan = values.shape[-1] - 1 - np.argmax(nan[..., ::-1], axis=-1)
-    return np.where(nan.any(-1), last_nan, np.argmax(values, axis=-1))
+    largest = np.maximum(np.argmax(values, axis=-1), np.argmax(grid.exist, axis=-1))  # all -inf: the first element
+    return np.where(nan.any(-1), last_nan, largest)
 
 
 def max_pool(x, windows):
     """-> values, indices"""
 
-    def formula(values, elements, window, numbers):
-        position = max_position(values)
-        return pick(values, position), pick(elements, position)
+    def formula(values, grid):
+        position = max_position(values, grid)
+        return pick(values, position), pick_element(grid, position)
 
     return each_window(x, windows, formula)
 
@@ -166,15 +186,17 @@ def row_major_sum(values, accumulate=np.float64):
     return np.cumsum(values, axis=-1, dtype=accumulate)[..., -1] + accumulate(0)  # a sum starts at +0.0
 
 
-def divisor_of(window, count_include_pad=False, divisor_override=None):
+def divisors_of(grid, count_include_pad=False, divisor_override=None):
+    """-> (P,)"""
     if divisor_override is not None:
-        return divisor_override
-    return window.padded_count if count_include_pad else len(window.elements)
+        return np.full(len(grid.sizes), divisor_override)
+    return grid.padded_counts if count_include_pad else grid.exist.sum(axis=1)
 
 
 def avg_pool(x, windows, accumulate=np.float64, **divisor):
-    def formula(values, elements, window, numbers):
-        return (row_major_sum(values, accumulate) / accumulate(divisor_of(window, **divisor)),)
+    def formula(values, grid):
+        total = row_major_sum(np.where(grid.exist, values, 0), accumulate)
+        return (total / divisors_of(grid, **divisor).astype(accumulate),)
 
     return each_window(x, windows, formula)[0]
 
@@ -193,11 +215,14 @@ def weights_of(values, distribution, temperature):
 
 
 def expectation_pool(x, windows, distribution, temperature=1.0):
-    def formula(values, elements, window, numbers):
+    def formula(values, grid):
         weights = weights_of(values, distribution, temperature)
         weights = weights / weights.max(-1, keepdims=True)  # a common factor cancels; huge sums do not overflow
         weights = weights / weights.sum(-1, keepdims=True)
-        y = np.where(weights > 0, weights * values, 0).sum(-1)
+        values_there = np.where(weights > 0, values, 0)
+        size = np.abs(values_there).max(-1, keepdims=True)
+        size = np.where(size > 0, size, 1)  # so that products of tiny values are not rounded to fewer bits
+        y = size[..., 0] * (weights * (values_there / size)).sum(-1)
         nothing = values.max(-1) <= 0 if distribution == "relu" else values.max(-1) == -np.inf
         y = np.where(nothing, 0.0 if distribution == "relu" else -np.inf, y)
         y = np.where((values == np.inf).any(-1), np.inf, y)
@@ -232,39 +257,45 @@ def uniforms(seed, samples, channels, positions):
     return (word >> np.uint64(8)) * 2.0**-24
 
 
-def running_sums(weights, window):
-    """-> sums in visiting order, total, the order in which the sums are searched"""
-    if window.size <= MANY_TAPS:
+def running_sums(weights, many):
+    """many: whether taps are summed in classes -> running sums, total, the order in which the sums are searched"""
+    if not many:
         running = np.cumsum(weights, axis=-1, dtype=weights.dtype)
         return running, running[..., -1], np.arange(weights.shape[-1])
-    running, total = np.empty_like(weights), np.zeros(weights.shape[:-1], weights.dtype)
-    for r in range(CLASSES):
-        members = window.taps % CLASSES == r
-        if members.any():
-            inside = np.cumsum(weights[..., members], axis=-1, dtype=weights.dtype)
-            running[..., members] = total[..., None] + inside
-            total = total + inside[..., -1]
-    return running, total, np.argsort(window.taps % CLASSES, kind="stable")
+    *lead, taps = weights.shape
+    rows = -(-taps // CLASSES)
+    padded = np.zeros((*lead, rows * CLASSES), weights.dtype)
+    padded[..., :taps] = weights
+    inside = np.cumsum(padded.reshape(*lead, rows, CLASSES), axis=-2, dtype=weights.dtype)
+    totals = np.cumsum(inside[..., -1, :], axis=-1, dtype=weights.dtype)
+    earlier = np.concatenate([np.zeros_like(totals[..., :1]), totals[..., :-1]], axis=-1)
+    running = (earlier[..., None, :] + inside).reshape(padded.shape)[..., :taps]
+    return running, totals[..., -1], np.argsort(np.arange(taps) % CLASSES, kind="stable")
 
 
-def draw_position(values, u, window, distribution, temperature):
+def draw_position(values, u, grid, distribution, temperature):
     """-> position in the window (-1 for none), whether rounding of the weights cannot have changed it"""
     weights = weights_of(values, distribution, temperature)
-    running, total, order = running_sums(weights, window)
-    threshold = u.astype(values.dtype) * total
-    exceeds = (running > threshold[..., None])[..., order]
+    drawn, clear = np.empty(u.shape, int), np.empty(u.shape, bool)
+    for many in (False, True):
+        these = (grid.sizes > MANY_TAPS) == many
+        if these.any():
+            running, total, order = running_sums(weights[:, :, these], many)
+            threshold = (u[:, :, these].astype(values.dtype) * total)[..., None]
+            exceeds = (running > threshold)[..., order]
+            drawn[:, :, these] = np.where(exceeds.any(-1), order[np.argmax(exceeds, axis=-1)], -1)
+            clear[:, :, these] = (np.abs(running - threshold) > 1e-5 * total[..., None]).all(-1)
     positive = weights > 0
     last_positive = values.shape[-1] - 1 - np.argmax(positive[..., ::-1], axis=-1)
-    position = np.where(exceeds.any(-1), order[np.argmax(exceeds, axis=-1)], last_positive)
-    # Only weights of soft-max are rounded.
-    clear = (np.abs(running - threshold[..., None]) > 1e-5 * total[..., None]).all(-1) | (distribution == "relu")
+    position = np.where(drawn >= 0, drawn, last_positive)
     nothing = ~positive.any(-1)
-    position = np.where(nothing, -1 if distribution == "relu" else 0, position)
+    position = np.where(nothing, -1 if distribution == "relu" else np.argmax(grid.exist, axis=-1), position)
     infinite = values == np.inf
     position = np.where(infinite.any(-1), np.argmax(infinite, axis=-1), position)
     nan = np.isnan(values).any(-1)
-    position = np.where(nan, max_position(values), position)
-    return position, clear | infinite.any(-1) | nan | nothing
+    position = np.where(nan, max_position(values, grid), position)
+    # Only weights of soft-max are rounded.
+    return position, clear | (distribution == "relu") | infinite.any(-1) | nan | nothing
 
 
 def stochastic_pool(
@@ -275,34 +306,40 @@ def stochastic_pool(
     channels = range(x.shape[1]) if channels is None else channels
     u = uniforms(seed, samples, channels, len(windows))
 
-    def formula(values, elements, window, numbers):
-        position, clear = draw_position(values.astype(accumulate), u[:, :, numbers], window, distribution, temperature)
+    def formula(values, grid):
+        position, clear = draw_position(
+            values.astype(accumulate), u[:, :, grid.numbers], grid, distribution, temperature
+        )
         drawn = position >= 0
-        position = np.maximum(position, 0)
-        return np.where(drawn, pick(values, position), 0.0), pick(elements, position), drawn, clear
+        position = np.where(drawn, position, np.argmax(grid.exist, axis=-1))
+        return np.where(drawn, pick(values, position), 0.0), pick_element(grid, position), drawn, clear
 
     return each_window(x, windows, formula)
 
 
+def sum_by_element(indices, values, shape):
+    """indices: positions in the planes of (N, C, ...), of as many axes as values"""
+    size = math.prod(shape[2:])
+    first = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * (values.ndim - 2)) * size
+    flat = np.bincount((first + indices).ravel(), values.ravel(), minlength=math.prod(shape))
+    return flat.astype(np.float64).reshape(shape)
+
+
 def select_backward(g, indices, shape, drawn=True):
-    gradient = planes(np.zeros(shape))
-    n, c, _ = np.ogrid[: shape[0], : shape[1], :1]
-    np.add.at(gradient, (n, c, indices), np.where(drawn, g, 0.0))
-    return gradient.reshape(shape)
+    return sum_by_element(indices, np.where(drawn, g, 0.0), shape)
 
 
 def spread(contributions, windows, shape):
-    """contributions: (numbers, elements, window) -> (N, C, Q, k), what its elements get from each window"""
-    gradient = planes(np.zeros(shape))
-    for numbers, elements, window in alike(windows):
-        np.add.at(gradient, (slice(None), slice(None), elements), contributions(numbers, elements, window))
-    return gradient.reshape(shape)
+    """contributions: grid -> (N, C, P, K), what its elements get from each window"""
+    gradient = np.zeros(shape)
+    for grid in windows.grids:
+        given = np.where(grid.exist, contributions(grid), 0.0)
+        gradient += sum_by_element(grid.elements, given, shape)
+    return gradient
 
 
 def avg_pool_backward(g, windows, shape, **divisor):
-    return spread(
-        lambda numbers, elements, window: g[:, :, numbers, None] / divisor_of(window, **divisor), windows, shape
-    )
+    return spread(lambda grid: (g[:, :, grid.numbers] / divisors_of(grid, **divisor))[..., None], windows, shape)
 
 
 def mixed_pool_backward(g, x, windows, alpha):
@@ -317,15 +354,20 @@ def expectation_pool_backward(g, x, windows, distribution, temperature=1.0):
     """-> gradient with the windows that hold NaN or +inf left out, and the set of elements those windows cover"""
     y = expectation_pool(x, windows, distribution, temperature)
 
-    def slopes(numbers, elements, window):
-        values, mean = planes(x)[:, :, elements], y[:, :, numbers, None]
+    def slopes(grid):
+        values = np.where(grid.exist, planes(x).take(grid.elements, axis=2), -np.inf)
+        mean = y[:, :, grid.numbers, None]
         with np.errstate(all="ignore"):
             weights = weights_of(values, distribution, temperature)
-            slope = 2 * values - mean if distribution == "relu" else weights * (1 + (values - mean) / temperature)
+            if distribution == "relu":  # beside the largest weight, so that huge ones do not overflow
+                largest = weights.max(-1, keepdims=True)
+                slope, weights = 2 * (weights / largest) - mean / largest, weights / largest
+            else:
+                slope = weights * (1 + (values - mean) / temperature)
             slope = np.where(weights > 0, slope / weights.sum(-1, keepdims=True), 0.0)
-            return np.where(np.isfinite(mean), g[:, :, numbers, None] * slope, 0.0)
+            return np.where(np.isfinite(mean), g[:, :, grid.numbers, None] * slope, 0.0)
 
-    def outside(numbers, elements, window):
-        return ~np.isfinite(y[:, :, numbers, None])
+    def outside(grid):
+        return ~np.isfinite(y[:, :, grid.numbers, None])
 
     return spread(slopes, windows, x.shape), spread(outside, windows, x.shape) > 0

@@ -37,7 +37,7 @@ def check_draw(case, x, values, indices, expected, what):
     wanted, where, _, clear = expected
     got = indices.numpy().reshape(where.shape)
     for n, c, p in np.argwhere(~clear):
-        assert got[n, c, p] in windows[p].elements, f"{what}: index outside window {p}"
+        assert got[n, c, p] in windows.elements(p), f"{what}: index outside window {p}"
     taken = np.take_along_axis(reference.planes(case.array(x)), np.where(clear, where, got), axis=-1)
     assert_bitwise(indices, case.unflatten(np.where(clear, where, got), size), f"indices of {what}")
     assert_bitwise(values, case.unflatten(np.where(clear, wanted, taken), size), what)
