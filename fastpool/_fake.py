@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ._layouts import CONTIGUOUS, layout_of, memory_format
 from ._windows import MAP, bins_of_levels
@@ -146,5 +148,20 @@ KERNELS: tuple[Callable[..., Any], ...] = (
     _mixed_alpha_backward,
     _expectation_pool_backward,
 )
+
+
+def _on_one_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """One meta tensor among others brings the call here, whose results would never be written."""
+
+    @functools.wraps(kernel)
+    def checked(*arguments: Any) -> Any:
+        devices = {x.device for x in tree_leaves(arguments) if isinstance(x, Tensor)}
+        if len(devices) > 1:
+            raise RuntimeError(f"fastpool: tensors must be on one device, got {', '.join(sorted(map(str, devices)))}")
+        return kernel(*arguments)
+
+    return checked
+
+
 for _kernel in KERNELS:
-    torch.library.register_fake(f"fastpool::{_kernel.__name__[1:]}", _kernel)
+    torch.library.register_fake(f"fastpool::{_kernel.__name__[1:]}", _on_one_device(_kernel))

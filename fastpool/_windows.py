@@ -22,7 +22,7 @@ Levels = Sequence[int | Sequence[int]]
 
 # Results of an operator: a map, or a pyramid ordered level by level or channel by channel.
 MAP, BY_LEVEL, BY_CHANNEL = -1, 0, 1
-MOST_ELEMENTS = 2**60
+MOST_ELEMENTS, MOST_EXTENT = 2**60, 2**40  # what kernels count
 FLATTEN = {"level": BY_LEVEL, "channel": BY_CHANNEL, None: BY_CHANNEL}
 
 
@@ -155,6 +155,10 @@ def _sliding(
     strides = kernels if stride is None or stride == () else per_axis("stride", stride, rank, 1)
     dilations = per_axis("dilation", dilation, rank, 1)
     extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations)]
+    if any(e > MOST_EXTENT for e in extents):
+        raise ValueError(
+            f"the effective kernel dilation*(kernel_size-1)+1 must be at most 2**40, got {kernel_size=} and {dilation=}"
+        )
     if padding == "same":
         if ceil_mode:
             raise ValueError("ceil_mode must be False with padding='same', got True")

@@ -150,7 +150,7 @@ def test_no_sum_exceeds_a_threshold_that_rounds_up(case):
     """Of a total of the smallest number, more than half is all: the last tap with weight is drawn."""
     size, windows = case.windows()
     rng = np.random.default_rng(0)
-    longest = max(len(window.elements) for window in windows)
+    longest = max(grid.exist.sum(axis=1).max() for grid in windows.grids)
     values = np.where(rng.random(case.shape) < 1 / longest, SMALLEST, rng.choice([0.0, -1.0], case.shape))
     x = cases.LAYOUTS[case.layout](torch.from_numpy(values).float())
     assert x.max().item() == SMALLEST, "float32 is flushed to zero here"

@@ -56,6 +56,13 @@ BAD = [
     ("padding of three", lambda: F.max_pool2d(X, 3, padding=(1, 1, 1)), ValueError, ["padding", "(1, 1, 1)"]),
     ("same with ceil_mode", lambda: F.max_pool2d(X, 3, 2, "same", ceil_mode=True), ValueError, ["ceil_mode", "same"]),
     ("dilation 0", lambda: F.max_pool2d(X, 2, dilation=0), ValueError, ["dilation", "0"]),
+    (
+        "dilation of 2**50",
+        lambda: F.max_pool1d(X1, 3, 1, "same", dilation=2**50),
+        ValueError,
+        ["dilation", str(2**50), "2**40"],
+    ),
+    ("kernel of 2**41", lambda: F.max_pool1d(X1, 2**41, 1, 2**40), ValueError, ["kernel_size", str(2**41), "2**40"]),
     ("dilation of avg", lambda: F.avg_pool2d(X, 2, dilation=(1, -1)), ValueError, ["dilation", "-1"]),
     (
         "window whose first element lies just behind",

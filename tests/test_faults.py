@@ -117,8 +117,12 @@ def test_no_memory(step):
     assert all(report.values()), "a call that failed at no point"
     texts = [text for texts in report.values() for text in texts]
     for text in texts:
-        assert re.search("memory|aten::(empty|contiguous)", text) and "torch_parallel_for" not in text, text
-    assert any("scratch" in text for text in texts) and any("empty" in text for text in texts)
+        # Copies of inputs, and what Python computes, are torch's own.
+        assert (
+            re.search("no memory left for|aten::contiguous|DefaultCPUAllocator", text)
+            and "torch_parallel_for" not in text
+        ), text
+    assert any("scratch" in text for text in texts) and any("a result of shape" in text for text in texts)
 
 
 # Interrupts.

@@ -317,6 +317,11 @@ def malformed_calls():
     yield "short gradient", lambda: OPS.select_backward(y[:, :, :1], taps, *geometry)
     yield "sizes of one axis", lambda: OPS.select_backward(y, taps, [1, 1, 4], 2, [0], TWO, -1)
     yield "another rank", lambda: OPS.select_backward(y, taps, [1, 1, 4, 4], 3, [0], TWO, -1)
+    yield "no sizes", lambda: OPS.select_backward(y, taps, [], 2, [0], TWO, -1)
+    no_taps = torch.zeros(0, 2, 3, 3, dtype=torch.uint8)
+    yield "taps of no sample in another shape", lambda: OPS.tap_indices(no_taps, [6, 8], MAP)
+    yield "alpha elsewhere", lambda: OPS.mixed_pool([x], torch.ones(1, device="meta"), 0.0, TWO, -1, 1, False)
+    yield "rank 2**63 - 1", lambda: OPS.mixed_alpha_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], 2**63 - 1, -1)
     yield "rank -2", lambda: OPS.mixed_alpha_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], -2, -1)
     bins = [1, 0, 1, 0, 0, 1]
     of_list = [1, 1, 4, 1, 64, 4], 1, [0, 0], bins * 2, 0

@@ -86,7 +86,7 @@ BackwardCall::BackwardCall(const Tensor& given, Ints all_sizes, int64_t rank, In
     : sizes(std::move(all_sizes)),
       layouts(std::move(all_layouts)),
       windows(std::move(window), int64_t(layouts.size()), rank, order),
-      geometry(windows, rows_of(sizes, rank, layouts.size()), sizes[1], layouts[0] != 0, traits.two_results),
+      geometry(windows, rows_of(sizes, rank, layouts.size()), sizes.size() > 1 ? sizes[1] : 0, layouts[0] != 0, traits.two_results),
       traits(traits),
       grad(in_layout(given, geometry.channels_last)) {
   STD_TORCH_CHECK(grad.numel() == geometry.rows * geometry.result_channels * geometry.bins, "fastpool: grad has the wrong shape");

@@ -35,6 +35,8 @@ static Tensor tap_indices(Tensor taps, Ints size, Ints window) {
   const Windows windows(std::move(window), 1, rank, int64_t(Order::map));
   const bool channels_last = is_channels_last(taps);
   const Geometry geometry(windows, rows_of(shape, rank, 1), shape[1], channels_last, false);
+  for (int64_t a = 0; a < rank; ++a)
+    STD_TORCH_CHECK(taps.size(a + 2) == geometry.map[size_t(a) + 2], "fastpool: taps have the wrong shape");
   const Tensor dense = checked_taps(taps, geometry);
   Tensor output = new_result(taps, geometry.map, channels_last, torch::headeronly::ScalarType::Long);
   if (shape[0] == 0) return output;

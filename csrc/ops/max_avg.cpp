@@ -72,7 +72,7 @@ static Tensors mixed_pool_backward(Tensor grad, Tensor taps, std::optional<Tenso
 
 // Sums of parts of one sample first, then over parts and samples, in an order that only shapes decide.
 static Tensor mixed_alpha_backward(Tensor grad, Tensor difference, Tensor alpha, Ints window, Ints sizes, int64_t rank, int64_t order) {
-  const size_t inputs = rank > 0 ? sizes.size() / size_t(rank + 2) : 0;
+  const size_t inputs = rank >= 1 && rank <= 3 ? sizes.size() / size_t(rank + 2) : 0;
   const int64_t rows = rows_of(sizes, rank, inputs);
   const bool channels_last = is_channels_last(difference);
   const Windows windows(std::move(window), int64_t(inputs), rank, order);

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <atomic>
+#include <exception>
+#include <string>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -317,10 +319,20 @@ static void ask_for_huge_pages(const Tensor& tensor) {
 }
 
 Tensor new_result(const Tensor& like, const std::vector<int64_t>& sizes, bool channels_last, std::optional<ScalarType> dtype) {
-  Tensor result = torch::stable::empty({sizes.data(), sizes.size()}, dtype ? *dtype : like.scalar_type(), std::nullopt, like.device(),
-                                       std::nullopt, format(int64_t(sizes.size()), channels_last));
-  ask_for_huge_pages(result);
-  return result;
+  const auto allocate = [&]() -> Tensor {
+    return torch::stable::empty({sizes.data(), sizes.size()}, dtype ? *dtype : like.scalar_type(), std::nullopt, like.device(),
+                                std::nullopt, format(int64_t(sizes.size()), channels_last));
+  };
+  if (!like.is_cpu()) return allocate();
+  try {
+    Tensor result = allocate();
+    ask_for_huge_pages(result);
+    return result;
+  } catch (const std::exception&) {  // what torch says ends at its own call
+    std::string shape;
+    for (const int64_t size : sizes) shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+    STD_TORCH_CHECK(false, "fastpool: no memory left for a result of shape (", shape, ")");
+  }
 }
 
 }  // namespace fastpool
