@@ -15,9 +15,11 @@ constexpr int kBlockSum = 16;
 // What there is one of for each long sum of a reducer. No array: its loops would be unrolled too late to keep it in registers.
 template <class X, int count>
 struct ForSums {
-  struct None {};
-  [[no_unique_address]] std::conditional_t<(count > 0), X, None> first;
-  [[no_unique_address]] std::conditional_t<(count > 1), X, None> second;
+  // Of types that differ, so that neither takes room.
+  struct NoFirst {};
+  struct NoSecond {};
+  [[no_unique_address]] std::conditional_t<(count > 0), X, NoFirst> first;
+  [[no_unique_address]] std::conditional_t<(count > 1), X, NoSecond> second;
 
   // Calls f(member of this, sum of the state) for each of them.
   template <class State, class F>
@@ -91,7 +93,7 @@ class Totals {
   }
 
  private:
-  ForSums<Total<V>, Reducer::long_sums> totals;
+  [[no_unique_address]] ForSums<Total<V>, Reducer::long_sums> totals;
 
   struct Start {
     FASTPOOL_HD void operator()(Total<V>& total, V&) const { total.start(); }

@@ -213,7 +213,7 @@ class Channels {
   // What a tile of channels comes to while a large window is walked.
   struct Tile {
     State state;
-    Totals<Reducer, V> totals;
+    [[no_unique_address]] Totals<Reducer, V> totals;
   };
 
   // The channels of one tile.
@@ -256,7 +256,7 @@ class Channels {
 
   // Elements begin … end - 1 of row `j` of the window in its slice `i`, for tiles side by side; of what lies `far` bytes
   // ahead, `ahead` bytes are asked for.
-  template <int pass, int tiles>
+  template <int pass, int tiles, bool sweeping>
   FASTPOOL_HD void walk_row(Tile* walked, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin,
                        int64_t end, int64_t ahead, int64_t far) const {
     const Span &d = window.d, &h = window.h, &w = window.w;
@@ -264,7 +264,7 @@ class Channels {
     const int64_t tap = tap_of_row(d, h, w, i, j);
     const int64_t step = w.step * lines.step;
     const S* from = lines.x + row * lines.step + begin * step;
-    const bool is_long = pass + 1 == Reducer::passes && window.sums_are_long;
+    const bool is_long = Reducer::long_sums > 0 && pass + 1 == Reducer::passes && window.sums_are_long;
     const auto walk = [&](const auto& state_of) FASTPOOL_STEP {
       for (int64_t k = begin; k < end;) {
         const int64_t stop = is_long ? Window::end_of_block(k, end) : end;
@@ -275,7 +275,7 @@ class Channels {
           unrolled<tiles>([&](auto t) FASTPOOL_STEP {
             const S* x = from + parts[t].c;
             if (tiles == 1 && x > last) x = tail + (x - last);
-            state_of(t).template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
+            state_of(t).template add<pass>(sweeping ? load_stream<T, L>(x) : load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
           });
         }
         unrolled<tiles>([&](auto t) FASTPOOL_STEP { blocks[t].end(state_of(t), is_long); });
@@ -291,16 +291,16 @@ class Channels {
   static constexpr bool kInRegisters = sizeof(State) <= 6 * sizeof(V);
 
   // The same for `count` tiles from channel `first` on, two at a time; `ahead` bytes for each.
-  template <int pass>
+  template <int pass, bool sweeping>
   __attribute__((noinline)) void walk_tiles(Tile* walked, int64_t count, int64_t first, int64_t channels, const Lines<S>& lines,
                                             const Window& window, int64_t i, int64_t j, int64_t begin, int64_t end, int64_t ahead,
                                             int64_t far) const {
     for (int64_t t = 0; t < count; t += 2) {
       const Part parts[2] = {part_at(first + t * L, channels), part_at(first + (t + 1) * L, channels)};
       if (t + 1 < count)
-        walk_row<pass, 2>(walked + t, parts, lines, window, i, j, begin, end, 2 * ahead, far);
+        walk_row<pass, 2, sweeping>(walked + t, parts, lines, window, i, j, begin, end, 2 * ahead, far);
       else
-        walk_row<pass, 1>(walked + t, parts, lines, window, i, j, begin, end, ahead, far);
+        walk_row<pass, 1, sweeping>(walked + t, parts, lines, window, i, j, begin, end, ahead, far);
     }
   }
 
@@ -447,7 +447,7 @@ class Channels {
       const int64_t i = slice - d.first, j = line - h.first;
       for (int64_t k = 0, end; k < window.w.count; k = end) {
         end = window.end_of_step(k, positions);
-        walk_tiles<0>(tile, tiles, 0, channels, lines, window, i, j, k, end, 0, 0);
+        walk_tiles<0, true>(tile, tiles, 0, channels, lines, window, i, j, k, end, 0, 0);
         end_step(tile, tiles, window, i, j, end);
       }
       for (int64_t t = 0; ends && t < tiles; ++t) {
@@ -490,8 +490,8 @@ class Channels {
         for (int64_t j = 0; j < window.h.count; ++j)
           for (int64_t k = 0, end; k < window.w.count; k = end) {
             end = window.end_of_step(k, positions);
-            self.template walk_tiles<pass>(tile, tiles, first, channels, lines, window, i, j, k, end,
-                                           self.far_away && channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
+            self.template walk_tiles<pass, false>(tile, tiles, first, channels, lines, window, i, j, k, end,
+                                                  self.far_away && channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
             self.end_step(tile, tiles, window, i, j, end);
           }
       for (int64_t t = 0; window.sums_are_long && t < tiles; ++t) tile[t].totals.give(tile[t].state);
