@@ -66,7 +66,7 @@ sanitize-address sanitize-thread: export FASTPOOL_TEST_HUGE := 0
 
 # Python and torch give back little of what they hold when they end, so leaks are tests/test_faults.py's to find.
 sanitize-address: export PYTHONPATH := $(CURDIR)/build/address
-sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192
+sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192:suppressions=$(CURDIR)/tests/asan.supp
 sanitize-address: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:suppressions=$(CURDIR)/tests/ubsan.supp
 sanitize-address: build/address
 	@LD_PRELOAD="$(call RUNTIME,asan)" $(RUN) tests/damaged.py

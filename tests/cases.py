@@ -326,6 +326,8 @@ SLIDING = [
     sliding("folded 3d", (1, 8, 6, 8, 33), (4, 5, 3), "integers", padding=(2, 2, 1)),
     sliding("folded dilated", (1, 9, 19, 40), (3, 2), "integers", stride=(5, 4), dilation=(2, 3)),
     sliding("folded dilated clipped", (1, 9, 19, 40), 3, "integers", stride=7, dilation=3, padding=2),
+    sliding("interleaved windows clipped", (1, 8, 64, 20), 3, stride=1, padding=3, dilation=4),
+    sliding("interleaved windows far apart", (1, 8, 2000), 3, "integers", stride=200, padding=150, dilation=300),
     sliding("one plane", (1, 1, 370, 371), 3, "integers", stride=2, padding=1),
     sliding("one sample channels_last", (1, 3, 210, 211), 3, "integers", stride=2, padding=1, layout="channels_last"),
     sliding("16x16 taps clipped", (1, 2, 20, 21), 16, stride=4, padding=8),

@@ -438,7 +438,7 @@ SHARED_WINDOWS = [
         ),
         (
             "last lanes of a sum",
-            "select(tail, load<T, n>(from + k), Sums(T(0)))",
+            "select(tail, load<T, n>(from + k), One(T(0)))",
             "load<T, n>(from + k)",
             f"{FORWARD} -k global",
         ),

@@ -100,7 +100,7 @@ struct Walk {
     const FastAxis* axis = job.fast[window.l].axis;
     const FastSpan &d = window.d, &h = window.h, &w = window.w;
     // A window that a lone thread walks again may be of any size.
-    const bool blocks = items == 1 && Reducer::long_sums > 0 && window.taps() > kMostSequentialTaps;
+    const bool blocks = items == 1 && width == 1 && Reducer::long_sums > 0 && window.taps() > kMostSequentialTaps;
     Totals<Reducer, T> totals;
     totals.start(states[0]);
     for (int32_t i = 0; i < d.count; ++i)

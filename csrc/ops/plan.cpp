@@ -46,8 +46,8 @@ static void check_axis(const Axis& axis) {
   } else {
     fits = fits && axis.kernel - 1 <= most / axis.dilation && axis.before < axis.extent() &&
            axis.out - 1 <= (axis.in + axis.before - 1) / axis.stride;
-    // Only windows that start in the padding can step over a short axis. Starts repeat modulo the dilation: of more than
-    // `in` different ones some does.
+    // Only windows that start in the padding can step over a short axis. Of more than `in` starts that differ modulo the
+    // dilation one does.
     const int64_t starts = axis.dilation > axis.in ? smaller(smaller(axis.out, ceil_div(axis.before, axis.stride)), axis.in + 1) : 0;
     for (int64_t o = 0; fits && o < starts; ++o) fits = axis.window(o).count > 0;
   }

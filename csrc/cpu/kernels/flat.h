@@ -81,15 +81,15 @@ class Flat {
   template <bool is_long>
   int64_t sum_planes(const Place& at, int64_t count, int64_t length, const Facts<T>& facts) const {
     constexpr int n = kRegisterBytes / int(sizeof(T));
-    using Sums = Lanes<T, n>;
+    using One = Lanes<T, n>;
     const int64_t positions = p.positions(), first = level.grid.first_position(at.o), bin = level.bin(at.o);
-    const Mask<Sums> tail = Tap<Sums>::iota() < Tap<Sums>(Tap<T>(length % n));
+    const Mask<One> tail = Tap<One>::iota() < Tap<One>(Tap<T>(length % n));
     const int64_t first_block = is_long ? smaller(length, kBlockSum * 8 * n) : length;
     int64_t done = 0;
     for (; done + n <= count; done += n) {
       const S* x = begin + p.input.at(at.n, at.c + done, first);
       if (x + (n - 1) * positions + round_up(length, n) > end) break;
-      Sums sum[n];
+      One sum[n];
       unrolled<n>([&](auto plane) FASTPOOL_STEP {
         const S* from = x + plane * positions;
         Lanes<T, 2 * n> both(T(0));
@@ -104,9 +104,9 @@ class Flat {
           k = length / (8 * n) * (8 * n);
         }
         for (; k + 2 * n <= length; k += 2 * n) both = both + load_stream<T, 2 * n>(from + k);
-        Sums mine = both.lo + both.hi;
+        One mine = both.lo + both.hi;
         if (k + n <= length) mine = mine + load<T, n>(from + k), k += n;
-        if (k < length) mine = mine + select(tail, load<T, n>(from + k), Sums(T(0)));
+        if (k < length) mine = mine + select(tail, load<T, n>(from + k), One(T(0)));
         sum[plane] = mine;
       });
       // Halves the vectors and doubles the planes in each, until lane i is the sum of plane i.
@@ -114,13 +114,13 @@ class Flat {
       for (int half = n / 2; half > 0; half /= 2) {
         FASTPOOL_UNROLL
         for (int i = 0; i < half; ++i) {
-          Sums low, high;
-          Sums::zip(sum[i], sum[i + half], low, high);
+          One low, high;
+          One::zip(sum[i], sum[i + half], low, high);
           sum[i] = low + high;
         }
       }
       store_part(static_cast<S*>(p.y) + level.output_base + level.output.at(at.n, at.c + done, bin), level.output.channel,
-                 sum[0] / Sums(facts.divisor), n);
+                 sum[0] / One(facts.divisor), n);
     }
     return done;
   }

@@ -212,7 +212,7 @@ class LanesBackward {
       }
       return outputs * stride * SlotArrays<Gradient, T>::bytes + columns * int64_t(sizeof(Range));
     };
-    while (columns > 1 && bytes() > most) columns = ceil_div(columns, 2);
+    while (columns > least_columns<T>(p) && bytes() > most) columns = ceil_div(columns, 2);
     return columns;
   }
   // Rows of transposed planes that are held at once.

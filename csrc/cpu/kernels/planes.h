@@ -1,5 +1,5 @@
 // Forward schedule of contiguous input with bins of uneven size or short rows: lanes are neighbouring planes. They are
-// transposed into scratch, small planes whole and others as far as one row of bins sees them, then pooled like
+// transposed into scratch, small planes whole and others as far as some bins of a row see them, then pooled like
 // channels-last input, and the results are transposed back. Bins side by side first fold the rows that they see into one,
 // where lanes are columns.
 #pragma once
@@ -57,8 +57,7 @@ class Planes {
     const int64_t across = ceil_div(axis[2].out, tile.columns), first = all.begin + round / across * tile.rows;
     rows = {smaller(first, all.end), smaller(first + tile.rows, all.end)};
     bins = {round % across * tile.columns, smaller((round % across + 1) * tile.columns, axis[2].out)};
-    const Span last = axis[2].window(bins.end - 1);
-    seen = {axis[2].window(bins.begin).start, last.start + (last.count - 1) * last.step + 1};
+    seen = seen_by(axis[2], bins);
     if (folds) seen.begin = smaller(seen.begin, larger(seen.end - L, 0)), seen.end = larger(seen.end, seen.begin + L);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       windows[row - rows.begin] = {axis[0].window(row / axis[1].out), axis[1].window(row % axis[1].out)};
@@ -142,8 +141,14 @@ class Planes {
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
+  // Those that some bins see. Windows that step over each other may begin, and end, in any order: what the first and the
+  // last would see without an end of the input holds them all.
+  static Range seen_by(const Axis& w, Range bins) {
+    const int64_t last = w.position(bins.end - 1, 0);
+    return {larger(w.position(bins.begin, 0), 0), smaller(last + (w.adaptive() ? w.taps(bins.end - 1) : w.extent()), w.in)};
+  }
   // The most columns of the input that `columns` bins side by side see.
-  static int64_t seen_by(const Axis& w, int64_t columns) {
+  static int64_t most_seen(const Axis& w, int64_t columns) {
     const int64_t seen = w.adaptive() ? ceil_div(columns * w.in, w.out) + 2 : (columns - 1) * w.stride + w.extent();
     return smaller(larger(seen, L), w.in);
   }
@@ -153,14 +158,20 @@ class Planes {
     const bool folds = folds_rows(level);
     Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, 1};
     for (int a = 0; a < 2; ++a) tile.window_rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
-    const auto bytes = [&] { return seen_by(grid.axis[2], tile.columns) * L * int64_t(folds ? sizeof(T) : sizeof(S) * tile.window_rows); };
-    while (tile.columns > 1 && bytes() > (folds ? most : 4 * most)) tile.columns = ceil_div(tile.columns, 2);
+    const auto bytes = [&] {
+      return most_seen(grid.axis[2], tile.columns) * L * int64_t(folds ? sizeof(T) : sizeof(S) * tile.window_rows);
+    };
+    // Half as many bins see hardly less where they mostly see the same.
+    const auto divides = [&] {
+      return tile.columns > 1 && 2 * most_seen(grid.axis[2], tile.columns / 2) <= 3 * most_seen(grid.axis[2], tile.columns) / 2;
+    };
+    while (divides() && bytes() > (folds ? most : 4 * most)) tile.columns = ceil_div(tile.columns, 2);
     if (tile.columns == grid.axis[2].out) {
       tile.rows = kSmallPlane / grid.axis[2].out;
       if (folds) tile.rows = smaller(tile.rows, most / bytes());
       tile.rows = larger(smaller(tile.rows, grid.rows()), 1);
     }
-    tile.seen = seen_by(grid.axis[2], tile.columns);
+    tile.seen = most_seen(grid.axis[2], tile.columns);
     return tile;
   }
 

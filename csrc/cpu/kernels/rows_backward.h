@@ -1,4 +1,4 @@
-// Backward of contiguous input: the gradients of one row are summed level by level.
+// Backward of contiguous input: the gradients of some columns of a row are summed level by level.
 #pragma once
 
 #include <new>
@@ -7,7 +7,7 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-// Prepared rows of outputs of one level: outputs first … first + count - 1, with room for more on both sides.
+// Prepared rows of outputs of one level: outputs first … end - 1, with room for more on both sides.
 template <class Gradient, class S>
 class PreparedRows {
  public:
@@ -79,7 +79,7 @@ int64_t columns_of_tile(const Problem& p) {
     }
     return outputs * SlotArrays<Gradient, Accumulated<S>>::bytes;
   };
-  while (columns > 1 && bytes() > most) columns = ceil_div(columns, 2);
+  while (columns > least_columns<Accumulated<S>>(p) && bytes() > most) columns = ceil_div(columns, 2);
   return columns;
 }
 

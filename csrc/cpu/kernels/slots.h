@@ -51,6 +51,18 @@ inline int64_t most_seeing(const Axis& w, int64_t columns) {
   return smaller(w.out, w.adaptive() ? columns * w.out / w.in + 2 : (columns + w.extent() - 2) / w.stride + 2);
 }
 
+// Columns below which a tile has the same outputs all over again, or lanes without work.
+template <class T>
+int64_t least_columns(const Problem& p) {
+  int64_t least = 1;
+  for (int32_t l = 0; l < p.level_count; ++l) {
+    const Axis& w = p.levels[l].grid.axis[2];
+    const bool apart = w.adaptive() || w.stride >= w.extent();
+    least = larger(least, apart ? smaller(ceil_div(w.in, w.out), kLanes<T>) : larger(w.extent(), w.stride * kLanes<T>));
+  }
+  return least;
+}
+
 // Slots and taps of many outputs, one array each.
 template <class Gradient, class T>
 struct SlotArrays {
