@@ -69,8 +69,8 @@ sanitize-address: export PYTHONPATH := $(CURDIR)/build/address
 sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192:suppressions=$(CURDIR)/tests/asan.supp
 sanitize-address: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:suppressions=$(CURDIR)/tests/ubsan.supp
 sanitize-address: build/address
-	@LD_PRELOAD="$(call RUNTIME,asan)" $(RUN) tests/damaged.py
-	@LD_PRELOAD="$(call RUNTIME,asan)" $(VENV)/bin/pytest --capture=no --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
+	@LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,stdc++)" $(RUN) tests/damaged.py
+	@LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,stdc++)" $(VENV)/bin/pytest --capture=no --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
 	  -k 'not peak_memory and not nothing_leaks'
 
 # What runs in parallel. OpenMP's fork and join, which ThreadSanitizer does not see, are told by tests/tell_tsan.cpp.
