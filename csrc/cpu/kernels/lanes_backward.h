@@ -202,18 +202,8 @@ class LanesBackward {
 
   // Columns that are computed before those beside them: outputs that see them stay in the second-level cache.
   static int64_t columns_of(const Problem& p, int64_t stride) {
-    constexpr int64_t most = 512 << 10;
-    int64_t columns = p.lanes_are_channels ? p.extent[2] : smaller(p.extent[2], kSmallPlane);
-    const auto bytes = [&] {
-      int64_t outputs = 0;
-      for (int32_t l = 0; l < p.level_count; ++l) {
-        const Grid& grid = p.levels[l].grid;
-        outputs += OutputRows(grid).count() * most_seeing(grid.axis[2], columns);
-      }
-      return outputs * stride * SlotArrays<Gradient, T>::bytes + columns * int64_t(sizeof(Range));
-    };
-    while (columns > least_columns<T>(p) && bytes() > most) columns = ceil_div(columns, 2);
-    return columns;
+    const int64_t columns = p.lanes_are_channels ? p.extent[2] : smaller(p.extent[2], kSmallPlane);
+    return columns_within<Gradient, T>(p, columns, stride, sizeof(Range), 512 << 10);
   }
   // Rows of transposed planes that are held at once.
   int64_t held_rows() const { return most_columns < p.extent[2] ? 1 : larger(kSmallPlane / p.extent[2], 1); }

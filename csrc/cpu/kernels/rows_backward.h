@@ -69,18 +69,7 @@ class PreparedRows {
 // the second-level one.
 template <class Gradient, class S>
 int64_t columns_of_tile(const Problem& p) {
-  constexpr int64_t most = 256 << 10;
-  int64_t columns = smaller(p.extent[2], 2048);
-  const auto bytes = [&] {
-    int64_t outputs = 0;
-    for (int32_t l = 0; l < p.level_count; ++l) {
-      const Grid& grid = p.levels[l].grid;
-      outputs += OutputRows(grid).count() * most_seeing(grid.axis[2], columns);
-    }
-    return outputs * SlotArrays<Gradient, Accumulated<S>>::bytes;
-  };
-  while (columns > least_columns<Accumulated<S>>(p) && bytes() > most) columns = ceil_div(columns, 2);
-  return columns;
+  return columns_within<Gradient, Accumulated<S>>(p, smaller(p.extent[2], 2048), 1, 0, 256 << 10);
 }
 
 // Calls tile(c, columns) for the channels of a unit.

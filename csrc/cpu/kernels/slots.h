@@ -128,6 +128,22 @@ struct OutputRows {
   FASTPOOL_HD int64_t slot(int64_t d, int64_t h) const { return index(d, depth) * height + index(h, height); }
 };
 
+// As many of `columns`, halved, as let the slots of all outputs that see them, of `channels` each, and `column_bytes` for
+// each column fit `most` bytes.
+template <class Gradient, class T>
+int64_t columns_within(const Problem& p, int64_t columns, int64_t channels, int64_t column_bytes, int64_t most) {
+  const auto bytes = [&] {
+    int64_t outputs = 0;
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      const Grid& grid = p.levels[l].grid;
+      outputs += OutputRows(grid).count() * most_seeing(grid.axis[2], columns);
+    }
+    return outputs * channels * SlotArrays<Gradient, T>::bytes + columns * column_bytes;
+  };
+  while (columns > least_columns<T>(p) && bytes() > most) columns = ceil_div(columns, 2);
+  return columns;
+}
+
 // A row of outputs that sees the row of the input at hand: where its slots are, and which row of taps that is for it.
 struct OutputRow {
   int64_t at, tap;
