@@ -131,7 +131,7 @@ struct TileBackward : Job {
     }
   }
 
-  FASTPOOL_HD void write(const Tile& tile, int r) const {
+  FASTPOOL_HD void store_row(const Tile& tile, int r) const {
     S* to = static_cast<S*>(p.gx) + element(tile, r, 0);
     S values[columns][items];
     FASTPOOL_UNROLL
@@ -143,7 +143,7 @@ struct TileBackward : Job {
       FASTPOOL_UNROLL
       for (int i = 0; i < items; ++i) {
         if (i >= tile.count) continue;
-        *reinterpret_cast<Pack<S, columns>*>(to + times(i, p.input.channel)) = Pack<S, columns>{{values[0][i], values[1][i]}};
+        write(reinterpret_cast<Pack<S, columns>*>(to + times(i, p.input.channel)), Pack<S, columns>{{values[0][i], values[1][i]}});
       }
     } else {
       FASTPOOL_UNROLL
@@ -191,7 +191,7 @@ struct TileBackward : Job {
     for (int l = 0; l < level_count; ++l) add_level(tile, l);
     FASTPOOL_UNROLL
     for (int r = 0; r < rows; ++r)
-      if (r < tile.height) write(tile, r);
+      if (r < tile.height) store_row(tile, r);
   }
 };
 

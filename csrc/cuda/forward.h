@@ -85,7 +85,7 @@ struct Walk {
         load<true>(values[k], at(0, position + k * dilation), 1, items);
       } else {
         FASTPOOL_UNROLL
-        for (int i = 0; i < items; ++i) values[k][i] = *at(i, position + k * dilation);
+        for (int i = 0; i < items; ++i) values[k][i] = read(at(i, position + k * dilation));
       }
     }
     FASTPOOL_UNROLL
@@ -304,7 +304,7 @@ struct TeamForward : Job {
           if (tap + k * members < taps && uint32_t(d) < uint32_t(axis[0].in) && uint32_t(h) < uint32_t(axis[1].in) &&
               uint32_t(w) < uint32_t(axis[2].in)) {
             inside |= 1u << k;
-            values[k] = x[times((d * axis[1].in + h) * axis[2].in + w, job.p.input.position)];
+            values[k] = read(x + times((d * axis[1].in + h) * axis[2].in + w, job.p.input.position));
           }
           at[2] += step[2];
           const int32_t carry = at[2] >= size[2];

@@ -59,6 +59,16 @@ struct Job {
   }
 };
 
+// Every access of a body to a tensor.
+template <class X>
+FASTPOOL_HD X read(const X* from) {
+  return *from;
+}
+template <class X>
+FASTPOOL_HD void write(X* to, const X& value) {
+  *to = value;
+}
+
 // The processor's own conversions give the same values as core/types.h in one instruction; NaNs lose their payload.
 template <class S>
 FASTPOOL_HD Accumulated<S> widened(S x) {
@@ -102,13 +112,13 @@ struct alignas(sizeof(X) * count) Pack {
 template <bool side_by_side, class X, int items>
 FASTPOOL_HD void load(X (&to)[items], const X* from, int32_t channel, int count) {
   if constexpr (side_by_side) {
-    const Pack<X, items> pack = *reinterpret_cast<const Pack<X, items>*>(from);
+    const Pack<X, items> pack = read(reinterpret_cast<const Pack<X, items>*>(from));
     FASTPOOL_UNROLL
     for (int k = 0; k < items; ++k) to[k] = pack.value[k];
   } else {
     // A channel past the last reads the last one again, which spares every use of it a branch.
     FASTPOOL_UNROLL
-    for (int k = 0; k < items; ++k) to[k] = from[uint32_t(k < count ? k : count - 1) * uint32_t(channel)];
+    for (int k = 0; k < items; ++k) to[k] = read(from + uint32_t(k < count ? k : count - 1) * uint32_t(channel));
   }
 }
 
@@ -118,11 +128,11 @@ FASTPOOL_HD void store(X* to, const X (&from)[items], int32_t channel, int count
     Pack<X, items> pack;
     FASTPOOL_UNROLL
     for (int k = 0; k < items; ++k) pack.value[k] = from[k];
-    *reinterpret_cast<Pack<X, items>*>(to) = pack;
+    write(reinterpret_cast<Pack<X, items>*>(to), pack);
   } else {
     FASTPOOL_UNROLL
     for (int k = 0; k < items; ++k)
-      if (k < count) to[uint32_t(k) * uint32_t(channel)] = from[k];
+      if (k < count) write(to + uint32_t(k) * uint32_t(channel), from[k]);
   }
 }
 

@@ -56,7 +56,7 @@ struct Quads : Job {
     for (int r = 0; r < 2; ++r) {
       FASTPOOL_UNROLL
       for (int k = 0; k < columns; k += count) {
-        const Pack<S, count> pack = *reinterpret_cast<const Pack<S, count>*>(from + r * fast[0].axis[2].in + k);
+        const Pack<S, count> pack = read(reinterpret_cast<const Pack<S, count>*>(from + r * fast[0].axis[2].in + k));
         FASTPOOL_UNROLL
         for (int i = 0; i < count; ++i) to[r][k + i] = widened(pack.value[i]);
       }
@@ -72,7 +72,7 @@ struct Quads : Job {
         Pack<S, count> pack;
         FASTPOOL_UNROLL
         for (int i = 0; i < count; ++i) pack.value[i] = from[r][k + i];
-        *reinterpret_cast<Pack<S, count>*>(to + r * fast[0].axis[2].in + k) = pack;
+        write(reinterpret_cast<Pack<S, count>*>(to + r * fast[0].axis[2].in + k), pack);
       }
     }
   }
