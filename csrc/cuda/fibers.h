@@ -10,6 +10,10 @@
 #include <memory>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace fastpool::emulated {
 
 // Where the threads begin … begin + size - 1 wait for each other.
@@ -70,6 +74,10 @@ class Fibers {
     Fiber& fiber = fibers_[size_t(current_)];
     if (fiber.started) _longjmp(fiber.at, 1);
     fiber.started = true;
+#if defined(__SANITIZE_ADDRESS__)
+    // Frames that were left by a jump still guard their locals.
+    __asan_unpoison_memory_region(stacks_.get() + size_t(current_) * kStack, kStack);
+#endif
     ucontext_t context;
     getcontext(&context);
     context.uc_stack.ss_sp = stacks_.get() + size_t(current_) * kStack;
