@@ -305,6 +305,14 @@ SLIDING = [
     ),
     *(sliding(f"width {w} 3x3", (1, 1, 4, w), 3, "integers", stride=1, padding=1) for w in (16, 33, 65, 130)),
     *(sliding(f"width {w} 4 taps", (1, 3, w), 4, stride=4) for w in (63, 200, 301)),
+    # rows whose accesses a device can align
+    *(
+        sliding(f"aligned rows 3x3 stride {stride}, {pattern}", (2, 3, 8, 16), 3, pattern, stride=stride, padding=1)
+        for stride in (1, 2)
+        for pattern in ("integers", "random", "nans", "inf", "-inf", "signed zeros", "negative", "far apart")
+    ),
+    sliding("aligned rows 3x3, odd height", (1, 2, 5, 24), 3, "integers", stride=1, padding=1),
+    sliding("aligned rows 3x3, one row", (2, 3, 1, 8), 3, stride=1, padding=1),
     sliding("gaps", (2, 3, 9, 70), (2, 1), "integers", stride=(3, 2)),
     sliding("stride 2000", (1, 3, 9000), 3, stride=2000, padding=1),
     sliding("gaps stride 4", (2, 3, 9, 70), (2, 3), "integers", stride=(3, 4)),
@@ -411,6 +419,8 @@ GLOBAL = [
     adaptive("global 3d", (2, 3, 4, 5, 6), 1),
     adaptive("global 56x56", (1, 2, 56, 56), 1, "integers"),
     adaptive("global 300x300", (1, 4, 300, 300), 1, "positive"),
+    adaptive("global 17x17", (2, 5, 17, 17), 1, "integers"),
+    adaptive("global 33x35 nans", (1, 3, 33, 35), 1, "nans"),
     adaptive("global nan", (2, 3, 6, 6), 1, "nan"),
     adaptive("global -inf", (2, 3, 6, 6), 1, "only -inf"),
     adaptive("global infinities", (2, 8, 3, 3), 1, "inf"),

@@ -778,19 +778,15 @@ EMULATED = [
         ("pairs of odd rows", "p.extent[2] % columns == 0", "true", f"{CUDA} -k 'ties or width or odd'"),
     ),
     *in_file(
-        "csrc/cuda/quads.h",
-        (
-            "quads of odd planes",
-            "a.before == 0 && a.in == 2 * a.out",
-            "a.before == 0",
-            f"{CUDA} -k '2x2 or width or kernel'",
-        ),
-        (
-            "quads of rows of no multiple of four",
-            "axis[2].out % outputs == 0",
-            "true",
-            f"{CUDA} -k '2x2 or width or ties'",
-        ),
+        "csrc/cuda/rows.h",
+        ("compiled windows of odd planes", " && a.in == W::stride * a.out", "", f"{CUDA} -k 'width or kernel'"),
+        ("rows of no multiple of four", "axis[2].out % outputs == 0", "true", f"{CUDA} -k '2x2 or width or ties'"),
+        ("left padding of compiled windows", "c >= W::before || !first", "true", f"{CUDA} -k aligned"),
+        ("right padding of compiled windows", "c < W::before + middle || !last", "true", f"{CUDA} -k aligned"),
+        ("compiled windows above the plane", "(W::before == 0 || row[r]) && ", "", f"{CUDA} -k aligned"),
+        ("outputs beside a tile's row", "at >= middle && tile.last", "false", f"{CUDA} -k aligned"),
+        ("rows of outputs below a plane", "last_row * stride >= rows", "false", f"{CUDA} -k aligned"),
+        ("last row of an odd plane", "stride != rows && h + r", "false && h + r", f"{CUDA} -k aligned"),
     ),
     *in_file(
         "csrc/cuda/schedule.h",

@@ -22,8 +22,8 @@ struct Range {
 };
 
 FASTPOOL_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-FASTPOOL_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-FASTPOOL_HD int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+FASTPOOL_HD constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTPOOL_HD constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // One spatial axis of a windowing. kernel == 0 marks adaptive bins [floor(i*in/out), ceil((i+1)*in/out)).
 struct Axis {

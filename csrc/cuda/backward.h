@@ -23,7 +23,8 @@ FASTPOOL_HD OutputFacts<T> facts_of_output(const S (&g)[items], const S (&second
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
   static constexpr bool heavy = Gradient::slots > 1;
-  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = side_by_side ? 2 : kBlocks<S, heavy>, rows = 2, columns = 2;
+  static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, blocks = side_by_side ? 2 : kBlocks<S, heavy>, rows = 2,
+                       columns = 2;
   using T = Accumulated<S>;
 
   Divisor tile_rows, tile_columns;
@@ -159,15 +160,15 @@ struct TileBackward : Job {
                   width = (extent[2] + columns - 1) / columns;
     Tile tile;
     tile.n = unit.n;
-    tile.c = unit.group * items * rounds;
+    tile.c = unit.group * items;
     tile.at[0] = tile_rows.divide(row);
     tile.at[1] = (row - tile.at[0] * height) * rows;
     tile.at[2] = (unit.inside - row * width) * columns;
     tile.height = least(rows, extent[1] - tile.at[1]);
     tile.width = least(columns, extent[2] - tile.at[2]);
-    const int32_t end = least(tile.c + items * rounds, int32_t(p.channels));
-    for (; tile.c < end; tile.c += items) {
-      tile.count = least(items, end - tile.c);
+    const int32_t channels = int32_t(p.channels), step = units.groups * items;
+    for (; tile.c < channels; tile.c += step) {
+      tile.count = least(items, channels - tile.c);
       one_round(tile);
     }
   }

@@ -7,9 +7,11 @@
 namespace fastpool::cuda {
 
 // Channels of one thread. They share the geometry of their windows, and their loads are in flight together: 16 bytes
-// of neighbouring float channels. More, or as many of a reducer with much state, take more than 128 registers.
-template <class S, bool heavy>
-constexpr int kItems = sizeof(S) == 8 || heavy ? 2 : 4;
+// where they are neighbours. More, or as many of a reducer with much state, take more than 128 registers.
+template <class S, bool heavy, bool side_by_side>
+constexpr int kItems = sizeof(S) == 8 || heavy          ? 2
+                       : side_by_side && sizeof(S) == 2 ? 8
+                                                        : 4;
 // Blocks of 256 threads that shall fit a multiprocessor together: 80 registers per thread, 128 or 255.
 template <class S, bool heavy>
 constexpr int kBlocks = 3 - (sizeof(S) == 8) - heavy;
@@ -223,7 +225,7 @@ struct ThreadForward : Job {
 #else
   static constexpr bool roomy = heavy || (side_by_side && Reducer::has_second);
 #endif
-  static constexpr int threads = 1, items = kItems<S, heavy>, blocks = kBlocks<S, roomy>;
+  static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, blocks = kBlocks<S, roomy>;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
 
@@ -234,9 +236,9 @@ struct ThreadForward : Job {
   FASTPOOL_HD void operator()(const Thread&, uint32_t index) const {
     const Units::Unit unit = units.find(index);
     const int l = level_of(unit.inside);
-    Window window(*this, unit.n, unit.group * items * rounds, l, unit.inside - fast[l].first);
-    const int32_t end = least(window.c + items * rounds, int32_t(p.channels));
-    for (; window.c < end; window.c += items) one_round(window, least(items, end - window.c));
+    Window window(*this, unit.n, unit.group * items, l, unit.inside - fast[l].first);
+    const int32_t channels = int32_t(p.channels), step = units.groups * items;
+    for (; window.c < channels; window.c += step) one_round(window, least(items, channels - window.c));
   }
   FASTPOOL_HD void one_round(const Window& window, int count) const {
     State states[items];

@@ -24,7 +24,6 @@ struct Job {
   Level levels[kMostLevels];
   FastLevel fast[kMostLevels];
   int32_t level_count = 0, bins = 0;
-  int32_t rounds = 1;  // groups of channels that a thread computes one after the other
   Units units;
 
   explicit Job(const Problem& problem) : p(problem) {
@@ -39,13 +38,13 @@ struct Job {
     bins += int32_t(level.grid.bins());
   }
   // Units of a thread each. Finding its windows takes a thread some 250 instructions, computing four small ones 130:
-  // it stays with them for several rounds where enough threads are left.
+  // it stays with them for several groups of channels where enough threads are left. In every round neighbouring threads
+  // have neighbouring groups.
   void share_channels(int64_t items, int64_t inside, int64_t enough_threads) {
     constexpr int64_t most_rounds = 8;
     const int64_t groups = ceil_div(p.channels, items), threads = p.samples * groups * inside;
-    const int64_t wanted = larger(smaller(threads / enough_threads, most_rounds), 1), shares = ceil_div(groups, wanted);
-    rounds = int32_t(ceil_div(groups, shares));
-    units = Units(p.samples, shares, inside, p.lanes_are_channels);
+    const int64_t wanted = larger(smaller(threads / enough_threads, most_rounds), 1);
+    units = Units(p.samples, ceil_div(groups, wanted), inside, p.lanes_are_channels);
   }
 
   int64_t total() const { return units.total; }

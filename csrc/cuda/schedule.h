@@ -5,7 +5,7 @@
 #include "cuda/backward.h"
 #include "cuda/launch.h"
 #include "cuda/lookup.h"
-#include "cuda/quads.h"
+#include "cuda/rows.h"
 
 namespace fastpool::cuda {
 
@@ -101,9 +101,18 @@ void launch_tiles(Body body, const Launcher& launcher) {
   launch_all(body, launcher);
 }
 
-template <class S>
-bool in_quads(const Problem& p) {
-  return Quads::suit<S>(p, [](const void* pointer, int64_t bytes) { return aligned(pointer, bytes); });
+// Whether launch(W{}) was called for windows W whose geometry the compiler knows. Few pool float64: of those pairs only.
+template <class S, class Launch>
+bool launch_rows(const Problem& p, const Launch& launch) {
+  const auto suits = [&p](auto windows) {
+    return Rows<decltype(windows)>::template suit<S>(p, [](const void* pointer, int64_t bytes) { return aligned(pointer, bytes); });
+  };
+  if (suits(Pairs{})) return launch(Pairs{}), true;
+  if constexpr (sizeof(S) < 8) {
+    if (suits(Halving{})) return launch(Halving{}), true;
+    if (suits(Neighbours{})) return launch(Neighbours{}), true;
+  }
+  return false;
 }
 
 template <class Reducer, class Launcher>
@@ -112,7 +121,7 @@ void forward(const Problem& p, const Launcher& launcher) {
     using S = decltype(s);
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
-    if (in_quads<S>(p)) return launch_tiles(QuadForward<Reducer, S>(p), launcher);
+    if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch_levels(ThreadForward<Reducer, S, true>(p), launcher, Path::thread, draws);
     else
@@ -131,7 +140,7 @@ void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
-    if (in_quads<S>(p)) return launch_tiles(QuadBackward<Gradient, S>(p), launcher);
+    if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); })) return;
     if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
     launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
   });
