@@ -106,6 +106,10 @@ struct alignas(sizeof(X) * count) Pack {
   X value[count];
 };
 
+// The widest access, in elements.
+template <class S>
+constexpr int kPack = 16 / int(sizeof(S));
+
 // The same element of `count` channels: one access where they lie side by side, else one for each. Three strides of
 // less than 2^30 fit 32 bits, which takes half the registers.
 template <bool side_by_side, class X, int items>

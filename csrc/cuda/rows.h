@@ -16,9 +16,6 @@ using Pairs = Windows<2, 2, 0>;
 using Halving = Windows<3, 2, 1>;
 using Neighbours = Windows<3, 1, 1>;
 
-template <class S>
-constexpr int kPack = 16 / int(sizeof(S));
-
 constexpr int floor_div(int a, int b) { return a < 0 ? -((b - 1 - a) / b) : a / b; }
 
 template <class W>

@@ -21,7 +21,8 @@ struct Policy {
   static constexpr int64_t warp_terms = 8, block_terms = 1024;
 };
 
-enum class Path { thread, warp, block, columns };
+// A thread a window; or a warp, a warp by packs, a block by packs, or threads that share the windows of neighbouring channels.
+enum class Path { thread, warp, packs, block, columns };
 
 inline int64_t most_taps(const Axis& axis) {
   if (!axis.adaptive()) return axis.kernel;
@@ -31,16 +32,20 @@ inline int64_t most_taps(const Axis& axis) {
 
 inline int64_t most_taps(const Grid& grid) { return most_taps(grid.axis[0]) * most_taps(grid.axis[1]) * most_taps(grid.axis[2]); }
 
-// How a window of a level that may be split over threads is.
-inline Path team_path(const Problem& p, int64_t mean_taps, bool draws) {
+// How windows that may be split over threads are.
+template <class Reducer, class S>
+Path team_path(const Problem& p, int64_t mean_taps) {
   if (p.lanes_are_channels) return Path::columns;
+  for (int l = 0; l < p.level_count; ++l)
+    if (!in_packs<Reducer, S>(p, p.levels[l])) return Path::warp;
   const bool few = p.samples * p.channels * p.bins < Policy::few_windows;
-  return few && mean_taps >= Policy::block_taps && !draws ? Path::block : Path::warp;
+  return few && mean_taps >= Policy::block_taps && !Reducer::uses_uniform ? Path::block : Path::packs;
 }
 
 // All levels take one path, in one launch, except draws: up to 256 taps they sum in order, and beyond in classes.
-inline Path choose(const Problem& p, const Level& level, bool draws) {
-  if (draws) return most_taps(level.grid) <= kMostSequentialTaps ? Path::thread : team_path(p, 0, true);
+template <class Reducer, class S>
+Path choose(const Problem& p, const Level& level) {
+  if (Reducer::uses_uniform) return most_taps(level.grid) <= kMostSequentialTaps ? Path::thread : team_path<Reducer, S>(p, 0);
   int64_t taps = 0, largest = 0;
   bool free_order = true, lines_shared = true;
   for (int l = 0; l < p.level_count; ++l) {
@@ -55,7 +60,7 @@ inline Path choose(const Problem& p, const Level& level, bool draws) {
   if (!free_order) return Path::thread;
   const int64_t mean = taps / p.bins;
   if (largest <= kMostSequentialTaps && (mean < Policy::team_taps || lines_shared)) return Path::thread;
-  return team_path(p, mean, false);
+  return team_path<Reducer, S>(p, mean);
 }
 
 inline bool fits(const Problem& p, int64_t limit) {
@@ -79,11 +84,11 @@ bool side_by_side(const Problem& p) {
          aligned(p.taps, items * p.tap_bytes + !p.tap_bytes) && aligned(p.difference, items * wide) && aligned(p.moments, items * wide);
 }
 
-template <class Body, class Launcher>
-void launch_levels(Body body, const Launcher& launcher, Path path, bool draws) {
+template <class Reducer, class S, class Body, class Launcher>
+void launch_levels(Body body, const Launcher& launcher, Path path) {
   const Problem& p = body.p;
   for (int l = 0; l < p.level_count; ++l)
-    if (choose(p, p.levels[l], draws) == path) body.take(p.levels[l]);
+    if (choose<Reducer, S>(p, p.levels[l]) == path) body.take(p.levels[l]);
   if (body.level_count == 0) return;
   body.finish(launcher.limits.enough_threads);
   launcher(body);
@@ -122,16 +127,18 @@ void forward(const Problem& p, const Launcher& launcher) {
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
     if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
+    const auto launch = [&](Path path, auto body) { launch_levels<Reducer, S>(body, launcher, path); };
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
-      launch_levels(ThreadForward<Reducer, S, true>(p), launcher, Path::thread, draws);
+      launch(Path::thread, ThreadForward<Reducer, S, true>(p));
     else
-      launch_levels(ThreadForward<Reducer, S, false>(p), launcher, Path::thread, draws);
-    launch_levels(TeamForward<Reducer, S, Warp>(p), launcher, Path::warp, draws);
+      launch(Path::thread, ThreadForward<Reducer, S, false>(p));
+    launch(Path::warp, TeamForward<Reducer, S, Warp, Strides>(p));
+    launch(Path::packs, TeamForward<Reducer, S, Warp, Packs>(p));
     if constexpr (sizeof(S) == 8)
-      launch_levels(TeamForward<Reducer, S, Columns8>(p), launcher, Path::columns, draws);
+      launch(Path::columns, TeamForward<Reducer, S, Columns8, Strides>(p));
     else
-      launch_levels(TeamForward<Reducer, S, Columns16>(p), launcher, Path::columns, draws);
-    if constexpr (!draws) launch_levels(TeamForward<Reducer, S, Block>(p), launcher, Path::block, draws);
+      launch(Path::columns, TeamForward<Reducer, S, Columns16, Strides>(p));
+    if constexpr (!draws) launch(Path::block, TeamForward<Reducer, S, Block, Packs>(p));
   });
 }
 
