@@ -328,6 +328,7 @@ SLIDING = [
         sliding(f"{k} random taps", (1, 3, k + 7), k, "positive", stride=3, layout="sliced")
         for k in (255, 256, 257, 1024)
     ),
+    sliding("rows of slices apart", (1, 2, 40, 1, 16), (40, 1, 8), "integers"),
     sliding("one window a row", (1, 2, 5, 2), (1, 2), stride=1),
     sliding("folded", (2, 8, 19, 37), (5, 6), "integers", padding=(2, 3)),
     sliding("folded, larger", (1, 40, 20, 120), (4, 30), "nans"),
@@ -405,6 +406,8 @@ ADAPTIVE = [
     adaptive("adaptive mixed bin sizes channels_last", (1, 17, 47, 31), (3, 2), "positive", layout="channels_last"),
     adaptive("adaptive 256 and 257 taps", (2, 9, 767), 3, "positive"),
     adaptive("adaptive 1024 taps", (1, 2, 64, 64), 2, "integers"),
+    adaptive("adaptive aligned 3d", (1, 2, 8, 16, 32), 2, "nans"),
+    adaptive("adaptive aligned rows of packs", (1, 3, 40, 128), (2, 2), "integers"),
     adaptive("adaptive 5040 taps", (1, 2, 90, 111), (1, 2), "integers"),
     adaptive("adaptive wide", (1, 2, 1000), 70, "integers"),
 ]
@@ -419,8 +422,10 @@ GLOBAL = [
     adaptive("global 3d", (2, 3, 4, 5, 6), 1),
     adaptive("global 56x56", (1, 2, 56, 56), 1, "integers"),
     adaptive("global 300x300", (1, 4, 300, 300), 1, "positive"),
-    adaptive("global 17x17", (2, 5, 17, 17), 1, "integers"),
-    adaptive("global 33x35 nans", (1, 3, 33, 35), 1, "nans"),
+    adaptive("global 4x15 planes", (2, 8, 15, 15), 1, "nans"),
+    adaptive("global 16 channels_last 3d", (2, 16, 3, 5, 4), 1, "integers", layout="channels_last"),
+    adaptive("global 17x17", (2, 9, 17, 17), 1, "integers"),
+    adaptive("global 33x35 nans", (1, 8, 33, 35), 1, "nans"),
     adaptive("global nan", (2, 3, 6, 6), 1, "nan"),
     adaptive("global -inf", (2, 3, 6, 6), 1, "only -inf"),
     adaptive("global infinities", (2, 8, 3, 3), 1, "inf"),

@@ -6,6 +6,7 @@
 #include "cuda/launch.h"
 #include "cuda/lookup.h"
 #include "cuda/rows.h"
+#include "cuda/whole.h"
 
 namespace fastpool::cuda {
 
@@ -148,6 +149,9 @@ void backward(const Problem& p, const Launcher& launcher) {
     using S = decltype(s);
     if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
     if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); })) return;
+    if (WholePlanes<Gradient, S>::suits(p)) return launch_tiles(WholePlanes<Gradient, S>(p), launcher);
+    if (side_by_side<S, WholeColumns<Gradient, S>::items>(p) && WholeColumns<Gradient, S>::suits(p))
+      return launch_tiles(WholeColumns<Gradient, S>(p), launcher);
     if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
     launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
   });
