@@ -10,6 +10,7 @@
 namespace fastpool::emulated {
 
 using cuda::kBlockThreads;
+using cuda::kSlots;
 using cuda::kWarp;
 
 extern cuda::Limits limits;
@@ -21,24 +22,25 @@ struct LoneThread {
 };
 
 #if defined(__linux__)
-// Who touched a word of a block's shared memory, and before which barrier.
+// Who touched two bytes of a block's shared memory, and before which barrier.
 struct Touch {
   unsigned written = 0, read = 0;
   int writer = 0, reader = 0;  // a reader below 0: several
 };
 
-template <int count>
+template <int count, int slot_count>
 struct SharedBlock {
-  uint64_t exchanged[count], slots[count];
-  Touch touches[2 * count];
+  uint64_t exchanged[count];
+  alignas(16) uint64_t slots[slot_count];
+  Touch touches[4 * slot_count];
   Meeting all, warps[count / kWarp];
 };
 
-// Shared memory where two threads may not touch a word between two barriers if one of them writes: what a device leaves
+// Shared memory where two threads may not touch the same bytes between two barriers if one of them writes: what a device leaves
 // to chance stops the tests.
-template <class X, int count>
+template <class X, class Shared>
 struct Slots {
-  SharedBlock<count>* shared;
+  Shared* shared;
   int thread;
 
   struct Slot {
@@ -60,9 +62,9 @@ struct Slots {
 
   void touch(int index, bool writes) const {
     const unsigned now = shared->all.round + 1;
-    constexpr int words = sizeof(X) / 4;
-    for (int word = index * words; word < (index + 1) * words; ++word) {
-      Touch& touch = shared->touches[word];
+    constexpr int parts = sizeof(X) / 2;
+    for (int part = index * parts; part < (index + 1) * parts; ++part) {
+      Touch& touch = shared->touches[part];
       if ((touch.written == now && touch.writer != thread) || (writes && touch.read == now && touch.reader != thread)) {
         std::fprintf(stderr, "fastpool: emulated threads race for shared memory: a barrier is missing\n");
         std::abort();
@@ -78,9 +80,9 @@ struct Slots {
   }
 };
 
-template <int count>
+template <class Shared>
 struct FiberThread {
-  SharedBlock<count>* shared;
+  Shared* shared;
   Fibers* fibers;
   uint32_t block, blocks;
   int index;
@@ -96,7 +98,7 @@ struct FiberThread {
   }
   void barrier() const { fibers->meet(shared->all); }
   template <class X>
-  Slots<X, count> slots() const {
+  Slots<X, Shared> slots() const {
     return {shared, index};
   }
 };
@@ -105,11 +107,12 @@ template <class Body>
 struct BlockOf {
   const Body& body;
   uint32_t units, block, blocks;
-  SharedBlock<kBlockThreads<Body>> shared;
+  using Shared = SharedBlock<kBlockThreads<Body>, kSlots<Body>>;
+  Shared shared;
 
   static void run(const void* self, Fibers& fibers, int thread) {
     BlockOf& block = *static_cast<BlockOf*>(const_cast<void*>(self));
-    each_unit(block.body, FiberThread<kBlockThreads<Body>>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
+    each_unit(block.body, FiberThread<Shared>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
   }
 };
 #endif

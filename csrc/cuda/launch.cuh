@@ -37,7 +37,7 @@ struct DeviceThread {
 template <class Body>
 __global__ void __launch_bounds__(kBlockThreads<Body>, Body::blocks) kernel(const __grid_constant__ Body body, uint32_t count) {
   static_assert(sizeof(Body) + sizeof(count) <= 4096, "what every driver takes as parameters");
-  __shared__ uint64_t slots[kSlots<Body>];
+  __shared__ __align__(16) uint64_t slots[kSlots<Body>];
   each_unit(body, DeviceThread{slots, blockIdx.x, gridDim.x, int(threadIdx.x)}, count);
 }
 

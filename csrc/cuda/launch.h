@@ -11,8 +11,16 @@ template <class Body>
 constexpr int kBlockThreads = Body::threads > 256 ? Body::threads : 256;
 template <class Body>
 constexpr int kUnitsPerBlock = kBlockThreads<Body> / Body::threads;
+// Of 8 bytes, shared by a block: as many as it says, or one for each thread that may need one.
 template <class Body>
-constexpr int kSlots = Body::threads > 32 ? kBlockThreads<Body> : 1;  // of 8 bytes, shared by a block
+constexpr int slots_of() {
+  if constexpr (requires { Body::slots; })
+    return Body::slots;
+  else
+    return Body::threads > 32 ? kBlockThreads<Body> : 1;
+}
+template <class Body>
+constexpr int kSlots = slots_of<Body>();
 
 // Of one launch, and of the sizes that 32-bit indices are used for; tests lower them.
 struct Limits {

@@ -5,6 +5,7 @@
 #include "cuda/backward.h"
 #include "cuda/launch.h"
 #include "cuda/lookup.h"
+#include "cuda/planes.h"
 #include "cuda/rows.h"
 #include "cuda/whole.h"
 
@@ -103,8 +104,9 @@ void launch_all(Body body, const Launcher& launcher) {
 
 template <class Body, class Launcher>
 void launch_tiles(Body body, const Launcher& launcher) {
+  for (int l = 0; l < body.p.level_count; ++l) body.take(body.p.levels[l]);
   body.finish(launcher.limits.enough_threads);
-  launch_all(body, launcher);
+  launcher(body);
 }
 
 // Whether launch(W{}) was called for windows W whose geometry the compiler knows. Few pool float64: of those pairs only.
@@ -128,6 +130,7 @@ void forward(const Problem& p, const Launcher& launcher) {
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
     if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
+    if (PlanesForward<Reducer, S>::suits(p)) return launch_tiles(PlanesForward<Reducer, S>(p), launcher);
     const auto launch = [&](Path path, auto body) { launch_levels<Reducer, S>(body, launcher, path); };
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch(Path::thread, ThreadForward<Reducer, S, true>(p));
