@@ -35,7 +35,8 @@ FASTPOOL_ON_STREAM(emulated, FASTPOOL_OPTIONAL)
 
 namespace emulated {
 // Limits that tests exceed: bodies then stride over the grid in several launches, or take indices of 64 bits.
-enum class Emulated : int32_t { as_launched, small_grid, wide_indices };
+// `large` tensors: a thread goes on for all the rounds it may.
+enum class Emulated : int32_t { as_launched, small_grid, wide_indices, large };
 FASTPOOL_OPTIONAL void set_limits(Emulated emulated);
 }  // namespace emulated
 #undef FASTPOOL_OPTIONAL

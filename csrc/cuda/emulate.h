@@ -5,6 +5,7 @@
 #include "cuda/fibers.h"
 #endif
 
+#include "cuda/record.h"
 #include "cuda/schedule.h"
 
 namespace fastpool::emulated {
@@ -19,6 +20,23 @@ extern cuda::Limits limits;
 struct LoneThread {
   uint32_t block, blocks;
   int index;
+
+  void enter(uint32_t pass) const {
+    if (recording) note_thread(index, pass);
+  }
+};
+
+// A body whose threads tell which pass of their loop over the grid they are in.
+template <class Body>
+struct Told {
+  static constexpr int threads = Body::threads;
+  const Body& body;
+
+  template <class Thread>
+  void operator()(const Thread& thread, uint32_t unit) const {
+    thread.enter(unit / (thread.blocks * cuda::kUnitsPerBlock<Body>));
+    body(thread, unit);
+  }
 };
 
 #if defined(__linux__)
@@ -91,12 +109,19 @@ struct FiberThread {
   X shuffle(X x, int from) const {
     Meeting& warp = shared->warps[index / kWarp];
     memcpy(&shared->exchanged[index], &x, sizeof(X));
-    fibers->meet(warp);
+    meet(warp);
     memcpy(&x, &shared->exchanged[index / kWarp * kWarp + from], sizeof(X));
-    fibers->meet(warp);
+    meet(warp);
     return x;
   }
-  void barrier() const { fibers->meet(shared->all); }
+  void barrier() const { meet(shared->all); }
+  void enter(uint32_t pass) const {
+    if (recording) note_thread(index, pass);
+  }
+  void meet(Meeting& meeting) const {
+    fibers->meet(meeting);
+    if (recording) note_same_thread(index);
+  }
   template <class X>
   Slots<X, Shared> slots() const {
     return {shared, index};
@@ -112,7 +137,7 @@ struct BlockOf {
 
   static void run(const void* self, Fibers& fibers, int thread) {
     BlockOf& block = *static_cast<BlockOf*>(const_cast<void*>(self));
-    each_unit(block.body, FiberThread<Shared>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
+    each_unit(Told<Body>{block.body}, FiberThread<Shared>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
   }
 };
 #endif
@@ -131,7 +156,7 @@ struct Launcher {
   static void run(const Body& body, uint32_t units, uint32_t block, uint32_t blocks) {
     constexpr int count = kBlockThreads<Body>;
     if constexpr (Body::threads == 1) {
-      for (int thread = 0; thread < count; ++thread) each_unit(body, LoneThread{block, blocks, thread}, units);
+      for (int thread = 0; thread < count; ++thread) each_unit(Told<Body>{body}, LoneThread{block, blocks, thread}, units);
     } else {
 #if defined(__linux__)
       static thread_local Fibers fibers(count);
@@ -146,6 +171,7 @@ struct Launcher {
       throw std::runtime_error("fastpool: threads that share a window are emulated on Linux only");
 #endif
     }
+    if (recording) note_end_of_block(typeid(Body));
   }
 };
 

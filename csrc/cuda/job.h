@@ -6,6 +6,9 @@
 
 #include "core/direct.h"
 #include "cuda/index.h"
+#if defined(FASTPOOL_EMULATED)
+#include "cuda/record.h"
+#endif
 
 // Out of line: what few windows need shall not cost the others registers.
 #if defined(__CUDACC__)
@@ -61,10 +64,16 @@ struct Job {
 // Every access of a body to a tensor.
 template <class X>
 FASTPOOL_HD X read(const X* from) {
+#if defined(FASTPOOL_EMULATED)
+  emulated::touch(from, false);
+#endif
   return *from;
 }
 template <class X>
 FASTPOOL_HD void write(X* to, const X& value) {
+#if defined(FASTPOOL_EMULATED)
+  emulated::touch(to, true);
+#endif
   *to = value;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/capability.h"
+#include "cuda/record.h"
 #include "ops/plan.h"
 
 namespace py = pybind11;
@@ -15,7 +16,7 @@ namespace py = pybind11;
 namespace fastpool {
 
 static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
-static const char* const kChoices[] = {"tiled", "direct", "cuda", "cuda small grid", "cuda wide indices"};
+static const char* const kChoices[] = {"tiled", "direct", "cuda", "cuda small grid", "cuda wide indices", "cuda large"};
 
 static py::dict build_info() {
   py::dict info;
@@ -64,6 +65,28 @@ static std::string set_schedule(const std::optional<std::string>& name) {
   return kChoices[int(set_schedule_choice(choice))];
 }
 
+static py::dict traffic(const std::map<std::string, emulated::Traffic>& kernels) {
+  py::dict result;
+  for (const auto& [name, of] : kernels) result[name.c_str()] = py::make_tuple(of.accesses, of.sectors, of.ideal);
+  return result;
+}
+
+static py::object record(bool on) {
+  if (!can_emulate_cuda()) throw py::value_error("on needs a build with FASTPOOL_EMULATION=1");
+  if (on) {
+    emulated::start_recording();
+    return py::none();
+  }
+  const emulated::Record record = emulated::stop_recording();
+  py::list written;
+  for (const auto& run : record.written) written.append(py::make_tuple(run.address, run.bytes, run.times));
+  py::dict result;
+  result["reads"] = traffic(record.reads);
+  result["writes"] = traffic(record.writes);
+  result["written"] = written;
+  return result;
+}
+
 }  // namespace fastpool
 
 PYBIND11_MODULE(_C, m) {
@@ -72,4 +95,7 @@ PYBIND11_MODULE(_C, m) {
         "Force a CPU capability (None: the best); returns the previous one. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
         "Force the direct schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
+  m.def("record", &fastpool::record, py::arg("on"),
+        "Record what emulated kernels read and write, or stop and tell it: {'reads', 'writes': {kernel: (accesses, sectors touched, "
+        "sectors that would do)}, 'written': [(address, bytes, times)]}. For tests.");
 }
