@@ -56,10 +56,15 @@ GATHERED = "to mend: lanes load elements one by one, a stride apart or from a ro
 ROWS = "to mend: lanes store outputs of short rows of several planes"
 SPREAD = "to mend: lanes load the outputs of their tiles one by one, a stride apart"
 PAIRS = "to mend: an odd row is stored element by element, each lane's two beside each other"
-EDGES = "to mend: a column beside each lane's pack is a load of its own; the neighbour's pack brought it to the cache"
-PYRAMID = "to mend: neighbouring channels of a pyramid's output lie all its bins apart"
-FEW = "to mend: of few channels, rounds leave runs that end inside a sector: 16 halves, 16 taps of a byte"
+EDGES = "a column beside each lane's pack is a load of its own; the neighbour's pack brought it to the cache"
+PYRAMID = "neighbouring channels of a pyramid's output lie all its bins apart"
+PLANE = "a few bytes for each plane, from each of several arrays"
+LEVELS = "levels of a small plane are short runs of the output; its planes are read whole"
 EXCEPTIONS = {
+    ("contiguous", "head", "WholePlanes", "reads"): PLANE,  # 3.11
+    ("contiguous", "global", "WholePlanes", "reads"): PLANE,  # 3.16
+    ("contiguous", "pyramid even", "PlanesForward", "writes"): LEVELS,  # 2.29
+    ("contiguous", "pyramid", "PlanesForward", "writes"): LEVELS,  # 2.37
     ("contiguous", "2x2 odd", "ThreadForward", "reads"): GATHERED,  # 4.28
     ("contiguous", "2x2 odd", "ThreadForward", "writes"): ROWS,  # 1.62
     ("contiguous", "2x2 odd", "TileBackward", "reads"): SPREAD,  # 1.62
@@ -80,11 +85,6 @@ EXCEPTIONS = {
     ("contiguous", "5x5 stride 3", "ThreadForward", "writes"): ROWS,  # 1.33
     ("contiguous", "5x5 stride 3", "TileBackward", "reads"): SPREAD,  # 2.74
     ("contiguous", "5x5 stride 3", "TileBackward", "writes"): PAIRS,  # 2.18
-    ("contiguous", "head", "TileBackward", "reads"): SPREAD,  # 2.44
-    ("contiguous", "head", "TileBackward", "writes"): PAIRS,  # 2.82
-    ("contiguous", "head", "ThreadForward", "reads"): GATHERED,  # 8.56
-    ("contiguous", "head", "ThreadForward", "writes"): ROWS,  # 1.83
-    ("contiguous", "global", "TileBackward", "reads"): SPREAD,  # 2.04
     ("contiguous", "adaptive even", "ThreadForward", "reads"): GATHERED,  # 5.96
     ("contiguous", "adaptive even", "ThreadForward", "writes"): ROWS,  # 1.87
     ("contiguous", "adaptive even", "TileBackward", "reads"): SPREAD,  # 2.36
@@ -93,64 +93,14 @@ EXCEPTIONS = {
     ("contiguous", "adaptive", "ThreadForward", "writes"): ROWS,  # 1.89
     ("contiguous", "adaptive", "TileBackward", "reads"): SPREAD,  # 4.0
     ("contiguous", "adaptive", "TileBackward", "writes"): PAIRS,  # 1.59
-    ("contiguous", "pyramid even", "TeamForward", "reads"): GATHERED,  # 2.33
     ("contiguous", "pyramid even", "TileBackward", "reads"): SPREAD,  # 2.32
-    ("contiguous", "pyramid even", "ThreadForward", "reads"): GATHERED,  # 2.91
-    ("contiguous", "pyramid even", "ThreadForward", "writes"): ROWS,  # 2.63
-    ("contiguous", "pyramid", "ThreadForward", "reads"): GATHERED,  # 6.04
-    ("contiguous", "pyramid", "ThreadForward", "writes"): ROWS,  # 2.33
     ("contiguous", "pyramid", "TileBackward", "reads"): SPREAD,  # 5.14
     ("contiguous", "pyramid", "TileBackward", "writes"): PAIRS,  # 4.46
-    ("channels_last", "2x2", "ThreadForward", "reads"): FEW,  # 2.0
-    ("channels_last", "2x2", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "2x2", "TileBackward", "reads"): FEW,  # 2.0
-    ("channels_last", "2x2", "TileBackward", "writes"): FEW,  # 2.0
-    ("channels_last", "2x2 odd", "ThreadForward", "reads"): FEW,  # 2.0
-    ("channels_last", "2x2 odd", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "2x2 odd", "TileBackward", "reads"): FEW,  # 2.0
-    ("channels_last", "2x2 odd", "TileBackward", "writes"): FEW,  # 1.98
-    ("channels_last", "3x3 stride 2", "ThreadForward", "reads"): FEW,  # 1.99
-    ("channels_last", "3x3 stride 2", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "3x3 stride 2", "TileBackward", "reads"): FEW,  # 2.57
-    ("channels_last", "3x3 stride 2", "TileBackward", "writes"): FEW,  # 2.0
-    ("channels_last", "3x3 stride 2 odd", "ThreadForward", "reads"): FEW,  # 1.98
-    ("channels_last", "3x3 stride 2 odd", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "3x3 stride 2 odd", "TileBackward", "reads"): FEW,  # 2.47
-    ("channels_last", "3x3 stride 2 odd", "TileBackward", "writes"): FEW,  # 1.99
-    ("channels_last", "3x3 stride 1", "ThreadForward", "reads"): FEW,  # 1.97
-    ("channels_last", "3x3 stride 1", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "3x3 stride 1", "TileBackward", "reads"): FEW,  # 2.64
-    ("channels_last", "3x3 stride 1", "TileBackward", "writes"): FEW,  # 2.0
-    ("channels_last", "3x3 stride 1 odd", "ThreadForward", "reads"): FEW,  # 1.97
-    ("channels_last", "3x3 stride 1 odd", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "3x3 stride 1 odd", "TileBackward", "reads"): FEW,  # 2.61
-    ("channels_last", "3x3 stride 1 odd", "TileBackward", "writes"): FEW,  # 1.96
-    ("channels_last", "5x5 stride 3", "ThreadForward", "reads"): FEW,  # 2.0
-    ("channels_last", "5x5 stride 3", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "5x5 stride 3", "TileBackward", "reads"): FEW,  # 2.33
-    ("channels_last", "5x5 stride 3", "TileBackward", "writes"): FEW,  # 1.96
-    ("channels_last", "head", "TileBackward", "writes"): FEW,  # 1.96
-    ("channels_last", "head", "TileBackward", "reads"): FEW,  # 1.77
-    ("channels_last", "head", "ThreadForward", "reads"): FEW,  # 2.0
-    ("channels_last", "global", "TileBackward", "writes"): FEW,  # 2.0
-    ("channels_last", "global", "TileBackward", "reads"): FEW,  # 1.82
-    ("channels_last", "adaptive even", "ThreadForward", "reads"): FEW,  # 2.0
-    ("channels_last", "adaptive even", "ThreadForward", "writes"): FEW,  # 2.58
-    ("channels_last", "adaptive even", "TileBackward", "reads"): FEW,  # 2.0
-    ("channels_last", "adaptive even", "TileBackward", "writes"): FEW,  # 2.0
-    ("channels_last", "adaptive", "ThreadForward", "reads"): FEW,  # 1.99
-    ("channels_last", "adaptive", "ThreadForward", "writes"): FEW,  # 2.67
-    ("channels_last", "adaptive", "TileBackward", "reads"): FEW,  # 2.05
-    ("channels_last", "adaptive", "TileBackward", "writes"): FEW,  # 2.0
     ("channels_last", "pyramid even", "TeamForward", "writes"): PYRAMID,  # 13.0
     ("channels_last", "pyramid even", "TileBackward", "reads"): PYRAMID,  # 4.39
-    ("channels_last", "pyramid even", "TileBackward", "writes"): FEW,  # 2.0
-    ("channels_last", "pyramid even", "ThreadForward", "reads"): FEW,  # 2.0
     ("channels_last", "pyramid even", "ThreadForward", "writes"): PYRAMID,  # 3.26
-    ("channels_last", "pyramid", "ThreadForward", "reads"): FEW,  # 1.99
     ("channels_last", "pyramid", "ThreadForward", "writes"): PYRAMID,  # 3.7
     ("channels_last", "pyramid", "TileBackward", "reads"): PYRAMID,  # 8.39
-    ("channels_last", "pyramid", "TileBackward", "writes"): FEW,  # 1.99
 }
 
 

@@ -58,16 +58,20 @@ struct Rows : Job {
 
   // Taps of a window that lie inside, on one axis.
   static FASTPOOL_HD int32_t inside(int32_t origin, int32_t in) { return least(origin + W::kernel, in) - most(origin, 0); }
-  // `taps`: how many of the window lie inside.
   template <class Pooling, class T>
-  FASTPOOL_HD Facts<T> facts_inside(const Units::Unit& unit, int32_t bin, int32_t taps) const {
+  FASTPOOL_HD T alpha_of_plane(const Units::Unit& unit) const {
+    return Pooling::uses_alpha ? alpha_of<T>(p, unit.n, unit.group, 0) : T(0);
+  }
+  // `taps`: how many of the window lie inside; `alpha`: that of the plane, which few calls have by region.
+  template <class Pooling, class T>
+  FASTPOOL_HD Facts<T> facts_inside(const Units::Unit& unit, int32_t bin, int32_t taps, T alpha) const {
     Facts<T> facts{T(0), T(0), T(0)};
     constexpr int all = W::kernel * W::kernel;
     if constexpr (Pooling::uses_divisor) {
       facts.inverse = (all & (all - 1)) == 0 && p.divisor_override == 0 && W::before == 0;
       facts.divisor = p.divisor_override ? T(p.divisor_override) : facts.inverse ? T(1) / T(all) : T(p.include_pad ? all : taps);
     }
-    if constexpr (Pooling::uses_alpha) facts.alpha = alpha_of<T>(p, unit.n, unit.group, bin);
+    if constexpr (Pooling::uses_alpha) facts.alpha = p.alpha_view.position ? alpha_of<T>(p, unit.n, unit.group, bin) : alpha;
     return facts;
   }
 };
@@ -133,6 +137,7 @@ struct RowsForward : Rows<W> {
     Words words{};
     if constexpr (Reducer::uses_uniform) words = draws_of(p, p.seed_now(), unit.n, unit.group, bin / outputs);
     const int32_t rows_inside = this->inside(row * stride - W::before, this->height());
+    const T alpha = this->template alpha_of_plane<Reducer, T>(unit);
     Facts<T> facts[outputs];
     State states[outputs];
     FASTPOOL_UNROLL
@@ -140,7 +145,7 @@ struct RowsForward : Rows<W> {
       int32_t inside = kernel;
       if (i == 0 && e.first) inside -= W::before;
       if (i == outputs - 1 && e.last) inside -= larger(W::after, 0);
-      facts[i] = this->template facts_inside<Reducer, T>(unit, bin + i, rows_inside * inside);
+      facts[i] = this->template facts_inside<Reducer, T>(unit, bin + i, rows_inside * inside, alpha);
       if constexpr (Reducer::uses_uniform) facts[i].uniform = T(uniform(words.word[i]));
       const int32_t skipped_rows = row == 0 ? W::before : 0, skipped_columns = i == 0 && e.first ? W::before : 0;
       states[i].start(Tap<T>(skipped_rows * kernel + skipped_columns), p);
@@ -217,7 +222,7 @@ struct RowsBackward : Rows<W> {
     Units::Unit unit;
     int32_t row, column;  // first output
     bool first, last;
-    T x[rows][columns], sum[rows][columns];
+    T alpha, x[rows][columns], sum[rows][columns];
   };
 
   // What the outputs of one row, `from_top` rows below the tile's first, send to the tile.
@@ -244,7 +249,7 @@ struct RowsBackward : Rows<W> {
       if (at < 0 ? tile.first : at >= middle && tile.last) continue;
       int32_t inside = kernel;
       if constexpr (Gradient::uses_divisor && before > 0) inside = this->inside((tile.column + at) * stride - before, this->width());
-      const Facts<T> facts = this->template facts_inside<Gradient, T>(tile.unit, bin + at, rows_inside * inside);
+      const Facts<T> facts = this->template facts_inside<Gradient, T>(tile.unit, bin + at, rows_inside * inside, tile.alpha);
       const Slot<T> slot = Gradient::prepare(facts_of_output<Gradient>(g, second, y, moment, i), facts, p);
       Tap<T> tap(0);
       if constexpr (Gradient::uses_taps) tap = taps[i];
@@ -268,6 +273,7 @@ struct RowsBackward : Rows<W> {
   FASTPOOL_HD void operator()(const Thread&, uint32_t index) const {
     Tile tile;
     tile.unit = this->units.find(index);
+    tile.alpha = this->template alpha_of_plane<Gradient, T>(tile.unit);
     const int32_t tile_row = this->units_of_row.divide(tile.unit.inside), tiles = this->width() / columns;
     const int32_t at = tile.unit.inside - tile_row * tiles, h = tile_row * rows;
     tile.row = h / stride;
