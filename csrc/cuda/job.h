@@ -6,6 +6,7 @@
 
 #include "core/direct.h"
 #include "cuda/index.h"
+#include "cuda/policy.h"
 #if defined(FASTPOOL_EMULATED)
 #include "cuda/record.h"
 #endif
@@ -40,13 +41,12 @@ struct Job {
     fast[level_count++].first = bins;
     bins += int32_t(level.grid.bins());
   }
-  // Units of a thread each. Finding its windows takes a thread some 250 instructions, computing four small ones 130:
-  // it stays with them for several groups of channels where enough threads are left. In every round neighbouring threads
-  // have neighbouring groups, of 32 channels or more together: whole sectors even of taps of a byte.
+  // Units of a thread each, which stays with its windows for several groups of channels where enough threads are left. In
+  // every round neighbouring threads have neighbouring groups: whole sectors together.
   void share_channels(int64_t items, int64_t inside, int64_t enough_threads) {
-    const int64_t most_rounds = p.lanes_are_channels ? smaller(p.channels / 32, 8) : 8, groups = ceil_div(p.channels, items),
-                  threads = p.samples * groups * inside;
-    const int64_t wanted = larger(smaller(threads / enough_threads, most_rounds), 1);
+    const int64_t most = p.lanes_are_channels ? smaller(p.channels / Policy::sector_channels, Policy::most_rounds) : Policy::most_rounds;
+    const int64_t groups = ceil_div(p.channels, items), threads = p.samples * groups * inside;
+    const int64_t wanted = larger(smaller(threads / enough_threads, most), 1);
     units = Units(p.samples, ceil_div(groups, wanted), inside, p.lanes_are_channels);
   }
 

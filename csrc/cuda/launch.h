@@ -3,12 +3,12 @@
 
 #include "core/window.h"
 #include "cuda/index.h"
+#include "cuda/policy.h"
 
 namespace fastpool::cuda {
 
-// 256 threads: enough warps to hide latency at the register counts of these bodies; not measured.
 template <class Body>
-constexpr int kBlockThreads = Body::threads > 256 ? Body::threads : 256;
+constexpr int kBlockThreads = Body::threads > Policy::block_threads ? Body::threads : Policy::block_threads;
 template <class Body>
 constexpr int kUnitsPerBlock = kBlockThreads<Body> / Body::threads;
 // Of 8 bytes, shared by a block: as many as it says, or one for each thread that may need one.
@@ -25,8 +25,7 @@ constexpr int kSlots = slots_of<Body>();
 // Of one launch, and of the sizes that 32-bit indices are used for; tests lower them.
 struct Limits {
   int64_t units = kMostIndex, blocks = int64_t(1) << 20, sizes = kMostIndex;
-  // Three times the threads that an H200 holds at 80 registers each (132 multiprocessors, 768 threads).
-  int64_t enough_threads = 3 * 132 * 768;
+  int64_t enough_threads = Policy::enough_threads;
 };
 
 // Calls run(body, units, blocks) as often as the work needs launches: once, below 2^30 units.

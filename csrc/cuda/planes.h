@@ -9,7 +9,7 @@ namespace fastpool::cuda {
 template <class Reducer, class S>
 struct PlanesForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
-  static constexpr int threads = 256, slots = 2048, blocks = heavy ? 2 : 4;
+  static constexpr int threads = Policy::block_threads, slots = Policy::planes_bytes / 8, blocks = heavy ? 2 : 4;
   static constexpr int multiple = larger(8, kPack<S>);  // planes of which any size fills whole packs
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
@@ -30,7 +30,7 @@ struct PlanesForward : Job {
   void finish(int64_t enough_threads) {
     plane = int32_t(p.positions());
     total_planes = int32_t(p.samples * p.channels);
-    const int64_t most = int64_t(slots) * 8 / (plane * int64_t(sizeof(S))), wanted = total_planes * int64_t(threads) / enough_threads;
+    const int64_t most = Policy::planes_bytes / (plane * int64_t(sizeof(S))), wanted = total_planes * int64_t(threads) / enough_threads;
     planes = int32_t(smaller(larger(wanted, 1) + multiple - 1, larger(most, multiple)) / multiple * multiple);
     by_bins = Divisor(bins);
     by_channels = Divisor(p.channels);

@@ -1,4 +1,4 @@
-// Which body computes what, by shape. None of these constants has been measured: each says what it is derived from.
+// Which body computes what, by shape.
 #pragma once
 
 #include "core/kernels.h"
@@ -10,18 +10,6 @@
 #include "cuda/whole.h"
 
 namespace fastpool::cuda {
-
-struct Policy {
-  // A warp pays about 150 instructions of merging and indexing per window, a lone thread about 10 per tap and some
-  // latency: they meet near 32 taps of every lane's own, and far later where neighbouring windows share cache lines.
-  static constexpr int64_t team_taps = 32;
-  static constexpr int64_t shared_stride = 4;
-  // Fewer warps than an H200 holds (132 multiprocessors, 64 each) leave it idle: windows then get a block each, if
-  // there is work for its threads.
-  static constexpr int64_t few_windows = 132 * 64, block_taps = 2048;
-  // Alpha's gradient: from how many terms on merging pays for a warp, or a block.
-  static constexpr int64_t warp_terms = 8, block_terms = 1024;
-};
 
 // A thread a window; or a warp, a warp by packs, a block by packs, or threads that share the windows of neighbouring channels.
 enum class Path { thread, warp, packs, block, columns };

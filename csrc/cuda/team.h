@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/types.h"
+#include "cuda/policy.h"
 
 namespace fastpool::cuda {
 
@@ -68,7 +69,7 @@ struct Warp {
 // One block of eight warps, one window.
 template <class Thread>
 struct Block {
-  static constexpr int members = 256, columns = 1;
+  static constexpr int members = Policy::block_threads, columns = 1;
   const Thread& thread;
 
   FASTPOOL_HD int member() const { return thread.index; }

@@ -65,7 +65,7 @@ struct WholePlanes : Whole<Gradient, S> {
   using Base = Whole<Gradient, S>;
   using Base::p;
   using typename Base::T;
-  static constexpr int blocks = kBlocks<S, Gradient::uses_input>, items = kPack<S>, rounds = 4;
+  static constexpr int blocks = kBlocks<S, Gradient::uses_input>, items = kPack<S>, rounds = Policy::whole_planes_rounds;
   Divisor by_plane;
   int32_t plane = 0, planes = 1, packs = 0, stretch = 0;  // elements of a plane; planes after which a plane begins a pack again
 
@@ -115,7 +115,7 @@ struct WholeColumns : Whole<Gradient, S> {
   using Base::p;
   using typename Base::T;
   static constexpr bool heavy = Gradient::slots > 1;
-  static constexpr int blocks = kBlocks<S, heavy>, items = kItems<S, heavy, true>, rounds = 8;
+  static constexpr int blocks = kBlocks<S, heavy>, items = kItems<S, heavy, true>, rounds = Policy::whole_columns_rounds;
   int32_t positions = 0, stretch = 0;
 
   explicit WholeColumns(const Problem& problem) : Base(problem) {}

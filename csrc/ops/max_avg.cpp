@@ -1,5 +1,5 @@
 #include "reducers/max_avg.h"
-#include "cuda/split.h"
+#include "cuda/policy.h"
 #include "ops/call.h"
 
 namespace fastpool {
