@@ -1,5 +1,10 @@
 """The CUDA schedules, emulated thread by thread on the CPU, against the ordinary CPU kernels."""
 
+import faulthandler
+import os
+import random
+import signal
+
 import backends
 import cases
 import pytest
@@ -22,6 +27,14 @@ pytestmark = pytest.mark.skipif(
 def restored_schedule():
     yield
     extension.set_schedule(None)
+
+
+@pytest.fixture(autouse=True)
+def random_order():
+    """Emulated threads run in another order every time; pytest shows what a failing test prints."""
+    order = int(os.environ.get("FASTPOOL_TEST_ORDER", random.getrandbits(31)))
+    print(f"FASTPOOL_TEST_ORDER={order} runs the emulated threads in the same order again")
+    extension.set_order(order)
 
 
 def emulated(schedule, function, *arguments):
@@ -165,3 +178,37 @@ def test_double_backward_and_indices():
         return {"y": y.detach(), "g": torch.autograd.grad((g * g).sum(), x)[0]}
 
     backends.check_bitwise(emulated("cuda small grid", run), run(), "double backward")
+
+
+FAULTS = {
+    "lane 32": "shuffle from a lane outside 0 to 31",
+    "lane -1": "shuffle from a lane outside 0 to 31",
+    "another shuffle": "meet in different shuffles",
+    "another pass": "meet in different shuffles",
+    "ended lane": "wait for one that has ended",
+    "ended thread": "wait for one that has ended",
+    "shuffle and barrier": "wait for one that",
+    "race": "race for shared memory",
+    "beyond shared memory": "reach beyond their block's shared memory",
+    "unaligned access": "access an address that is not a multiple of the access",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the process that ends is a fork of this one")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_device_leaves_to_chance_ends_the_process(fault):
+    read, write = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            faulthandler.disable()
+            os.dup2(write, 2)
+            extension.set_order(1234)
+            extension.run_faulty(fault)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        said = stream.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGABRT, f"{fault}: nothing was noticed"
+    assert FAULTS[fault] in said and "(order 1234)" in said, said

@@ -1,8 +1,12 @@
+#define FASTPOOL_EMULATED
 #include "cuda/emulate.h"
 
 #include <cxxabi.h>
 
 #include <algorithm>
+#include <numeric>
+#include <random>
+#include <tuple>
 
 namespace fastpool::emulated {
 
@@ -70,7 +74,35 @@ std::string name_of(const std::type_info& type) {
   return name;
 }
 
+thread_local unsigned order = 0;
+thread_local std::minstd_rand random_numbers;
+
 }  // namespace
+
+void set_order(unsigned number) {
+  order = number;
+  random_numbers.seed(number + 1);
+}
+
+void fail(const char* what) {
+  std::fprintf(stderr, "fastpool: emulated threads %s (order %u)\n", what, order);
+  std::abort();
+}
+
+#if defined(__linux__)
+Order::Order(int count) : in_block(size_t(count)), in_warp(size_t(count)) {}
+
+void Order::shuffle() {
+  std::vector<int> turn(in_block.size());
+  std::iota(turn.begin(), turn.end(), 0);
+  const auto close = [&](std::vector<int>& following, auto begin, auto end) {
+    std::shuffle(begin, end, random_numbers);
+    for (auto at = begin; at != end; ++at) following[size_t(*at)] = at + 1 == end ? *begin : at[1];
+  };
+  for (auto warp = turn.begin(); warp != turn.end(); warp += cuda::kWarp) close(in_warp, warp, warp + cuda::kWarp);
+  close(in_block, turn.begin(), turn.end());
+}
+#endif
 
 bool recording = false;
 
@@ -120,5 +152,40 @@ Record stop_recording() {
   }
   return std::move(recorder.record);
 }
+
+#if defined(__linux__)
+template <class Act>
+struct Faulty {
+  static constexpr int threads = 32;
+  Act act;
+
+  int64_t total() const { return 16; }
+  int64_t step() const { return 1; }
+  void begin_at(int64_t) {}
+  template <class Thread>
+  void operator()(const Thread& thread, uint32_t unit) const {
+    act(thread, int(unit));
+  }
+};
+
+void run_faulty(const std::string& fault) {
+  alignas(16) const float values[8] = {};
+  const auto run = [&](const char* name, auto act) {
+    if (fault == name) Launcher{nullptr, {cuda::kMostIndex, 1}}(Faulty<decltype(act)>{act});
+  };
+  run("lane 32", [](const auto& thread, int) { thread.shuffle(0, thread.index % 32 ^ 32); });
+  run("lane -1", [](const auto& thread, int) { thread.shuffle(0, thread.index % 32 - 1); });
+  run("another shuffle", [](const auto& thread, int) { thread.index == 7 ? thread.shuffle(0, 0) : thread.shuffle(0.f, 0); });
+  run("another pass", [](const auto& thread, int unit) {
+    for (int i = 0; i < (thread.index == 7 && unit < 8 ? 2 : 1); ++i) thread.shuffle(0, 0);
+  });
+  run("ended lane", [](const auto& thread, int) { thread.index == 7 ? 0 : thread.shuffle(0, 0); });
+  run("ended thread", [](const auto& thread, int) { thread.index == 7 ? void() : thread.barrier(); });
+  run("shuffle and barrier", [](const auto& thread, int) { thread.index == 7 ? thread.barrier() : void(thread.shuffle(0, 0)); });
+  run("race", [](const auto& thread, int) { thread.template slots<int>()[0] = thread.index; });
+  run("beyond shared memory", [](const auto& thread, int) { thread.template slots<int>()[512 + thread.index] = 0; });
+  run("unaligned access", [&](const auto&, int) { cuda::read(reinterpret_cast<const cuda::Pack<float, 4>*>(values + 1)); });
+}
+#endif
 
 }  // namespace fastpool::emulated

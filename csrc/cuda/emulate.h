@@ -51,6 +51,7 @@ struct SharedBlock {
   uint64_t exchanged[count];
   alignas(16) uint64_t slots[slot_count];
   Touch touches[4 * slot_count];
+  uint32_t passes[count];
   Meeting all, warps[count / kWarp];
 };
 
@@ -79,13 +80,13 @@ struct Slots {
   Slot operator[](int index) const { return {*this, index}; }
 
   void touch(int index, bool writes) const {
+    if (index < 0 || (index + 1) * sizeof(X) > sizeof(shared->slots)) fail("reach beyond their block's shared memory");
     const unsigned now = shared->all.round + 1;
     constexpr int parts = sizeof(X) / 2;
     for (int part = index * parts; part < (index + 1) * parts; ++part) {
       Touch& touch = shared->touches[part];
       if ((touch.written == now && touch.writer != thread) || (writes && touch.read == now && touch.reader != thread)) {
-        std::fprintf(stderr, "fastpool: emulated threads race for shared memory: a barrier is missing\n");
-        std::abort();
+        fail("race for shared memory: a barrier is missing");
       }
       if (writes) {
         touch.written = now;
@@ -105,21 +106,24 @@ struct FiberThread {
   uint32_t block, blocks;
   int index;
 
+  // Out of line: which call of them a thread is in tells the address that it returns to.
   template <class X>
-  X shuffle(X x, int from) const {
+  __attribute__((noinline)) X shuffle(X x, int from) const {
+    if (from < 0 || from >= kWarp) fail("shuffle from a lane outside 0 to 31");
     Meeting& warp = shared->warps[index / kWarp];
     memcpy(&shared->exchanged[index], &x, sizeof(X));
-    meet(warp);
+    meet(warp, __builtin_return_address(0));
     memcpy(&x, &shared->exchanged[index / kWarp * kWarp + from], sizeof(X));
-    meet(warp);
+    meet(warp, __builtin_return_address(0));
     return x;
   }
-  void barrier() const { meet(shared->all); }
+  __attribute__((noinline)) void barrier() const { meet(shared->all, __builtin_return_address(0)); }
   void enter(uint32_t pass) const {
+    shared->passes[index] = pass;
     if (recording) note_thread(index, pass);
   }
-  void meet(Meeting& meeting) const {
-    fibers->meet(meeting);
+  void meet(Meeting& meeting, const void* call) const {
+    fibers->meet(meeting, {call, shared->passes[index]});
     if (recording) note_same_thread(index);
   }
   template <class X>
@@ -137,7 +141,7 @@ struct BlockOf {
 
   static void run(const void* self, Fibers& fibers, int thread) {
     BlockOf& block = *static_cast<BlockOf*>(const_cast<void*>(self));
-    each_unit(Told<Body>{block.body}, FiberThread<Shared>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
+    cuda::each_unit(Told<Body>{block.body}, FiberThread<Shared>{&block.shared, &fibers, block.block, block.blocks, thread}, block.units);
   }
 };
 #endif
@@ -149,6 +153,10 @@ struct Launcher {
   template <class Body>
   void operator()(const Body& body) const {
     for_each_launch(body, limits, [&](const Body& part, uint32_t units, uint32_t blocks) {
+      // The last thread's last step, behind the units, has to fit its index.
+      const int64_t stride = int64_t(blocks) * cuda::kUnitsPerBlock<Body>;
+      if (units == 0 || blocks == 0 || blocks > cuda::kMostBlocks || units + stride > int64_t(UINT32_MAX))
+        fail("get a grid that no device takes");
       for (uint32_t block = 0; block < blocks; ++block) run(part, units, block, blocks);
     });
   }
@@ -156,14 +164,14 @@ struct Launcher {
   static void run(const Body& body, uint32_t units, uint32_t block, uint32_t blocks) {
     constexpr int count = kBlockThreads<Body>;
     if constexpr (Body::threads == 1) {
-      for (int thread = 0; thread < count; ++thread) each_unit(Told<Body>{body}, LoneThread{block, blocks, thread}, units);
+      for (int thread = 0; thread < count; ++thread) cuda::each_unit(Told<Body>{body}, LoneThread{block, blocks, thread}, units);
     } else {
 #if defined(__linux__)
       static thread_local Fibers fibers(count);
       BlockOf<Body> all{body, units, block, blocks, {}};
       all.shared.all.size = count;
       for (int warp = 0; warp < count / kWarp; ++warp) {
-        all.shared.warps[warp].begin = warp * kWarp;
+        all.shared.warps[warp].warp = warp;
         all.shared.warps[warp].size = kWarp;
       }
       fibers.run(&BlockOf<Body>::run, &all);

@@ -1,4 +1,4 @@
-// Coroutines for the threads of an emulated block: each runs up to a meeting, then its neighbour goes on.
+// Coroutines for the threads of an emulated block: each runs up to a meeting, then another goes on.
 #pragma once
 
 #undef _FORTIFY_SOURCE  // its longjmp refuses to change stacks
@@ -10,51 +10,73 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/record.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
 
 namespace fastpool::emulated {
 
-// Where the threads begin … begin + size - 1 wait for each other.
+// The call that a thread waits in, and in which pass of its loop over the grid.
+struct Call {
+  const void* address = nullptr;
+  uint32_t pass = 0;
+
+  bool operator==(const Call&) const = default;
+};
+
+// Where all threads of a warp, or of the block, wait for each other, in the same call.
 struct Meeting {
-  int begin = 0, size = 0, arrived = 0;
+  int warp = -1, size = 0, arrived = 0;  // warp: none for the block
   unsigned round = 0;
+  Call call;
+};
+
+// Whom each thread of a block hands over to, in the block and in its warp: cycles in a random order.
+struct Order {
+  std::vector<int> in_block, in_warp;
+
+  explicit Order(int count);
+  void shuffle();
 };
 
 class Fibers {
  public:
   using Work = void (*)(const void* context, Fibers& fibers, int thread);
 
-  explicit Fibers(int count) : fibers_(size_t(count)), stacks_(new char[size_t(count) * kStack]) {}
+  explicit Fibers(int count)
+      : fibers_(size_t(count)), stacks_(new char[size_t(count) * kStack]), ended_(size_t(count / 32)), order_(count) {}
 
   // Calls work(context, *this, thread) for every thread; all of them are under way at once.
   void run(Work work, const void* context) {
     work_ = work;
     context_ = context;
     running_ = int(fibers_.size());
-    for (size_t i = 0; i < fibers_.size(); ++i) {
-      fibers_[i].started = fibers_[i].ended = false;
-    }
-    current_ = -1;
-    if (_setjmp(home_) == 0) next(0, running_);
+    for (Fiber& fiber : fibers_) fiber.started = fiber.ended = false;
+    for (int& ended : ended_) ended = 0;
+    order_.shuffle();
+    idle_ = 0;
+    current_ = 0;
+    if (_setjmp(home_) == 0) next(order_.in_block);
   }
 
-  void meet(Meeting& meeting) {
+  void meet(Meeting& meeting, Call call) {
     const unsigned round = meeting.round;
+    if (meeting.arrived == 0) meeting.call = call;
+    if (meeting.call != call) fail("of a warp meet in different shuffles, or those of a block at different barriers");
+    idle_ = 0;
     if (++meeting.arrived == meeting.size) {
       meeting.arrived = 0;
       ++meeting.round;
-      idle_ = 0;
     }
     while (meeting.round == round) {
+      const int ended = meeting.warp < 0 ? int(fibers_.size()) - running_ : ended_[size_t(meeting.warp)];
+      if (ended > 0) fail("wait for one that has ended");
       // Everyone waits and nobody comes: on a device this would hang.
-      if (++idle_ > 4 * int(fibers_.size())) {
-        std::fprintf(stderr, "fastpool: emulated threads wait for one that does not come\n");
-        std::abort();
-      }
+      if (++idle_ > 4 * int(fibers_.size())) fail("wait for one that does not come");
       // A warp runs ahead of the others as far as it can: where a barrier is missing, something breaks.
-      if (_setjmp(fibers_[size_t(current_)].at) == 0) next(meeting.begin, meeting.size);
+      if (_setjmp(fibers_[size_t(current_)].at) == 0) next(meeting.warp < 0 ? order_.in_block : order_.in_warp);
     }
   }
 
@@ -66,10 +88,9 @@ class Fibers {
     bool started, ended;
   };
 
-  // Goes on with the next of the threads begin … begin + count - 1.
-  [[noreturn]] void next(int begin, int count) {
+  [[noreturn]] void next(const std::vector<int>& following) {
     if (running_ == 0) _longjmp(home_, 1);
-    do current_ = begin + (current_ + 1 - begin) % count;
+    do current_ = following[size_t(current_)];
     while (fibers_[size_t(current_)].ended);
     Fiber& fiber = fibers_[size_t(current_)];
     if (fiber.started) _longjmp(fiber.at, 1);
@@ -92,13 +113,16 @@ class Fibers {
     Fibers& self = *reinterpret_cast<Fibers*>((uintptr_t(high) << 32) | low);
     self.work_(self.context_, self, self.current_);
     self.fibers_[size_t(self.current_)].ended = true;
+    ++self.ended_[size_t(self.current_ / 32)];
     --self.running_;
     self.idle_ = 0;
-    self.next(0, int(self.fibers_.size()));
+    self.next(self.order_.in_block);
   }
 
   std::vector<Fiber> fibers_;
   std::unique_ptr<char[]> stacks_;
+  std::vector<int> ended_;  // of each warp
+  Order order_;
   jmp_buf home_;
   Work work_ = nullptr;
   const void* context_ = nullptr;

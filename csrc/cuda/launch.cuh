@@ -36,7 +36,6 @@ struct DeviceThread {
 // __grid_constant__: levels are indexed where they lie, instead of in a copy of every thread.
 template <class Body>
 __global__ void __launch_bounds__(kBlockThreads<Body>, Body::blocks) kernel(const __grid_constant__ Body body, uint32_t count) {
-  static_assert(sizeof(Body) + sizeof(count) <= 4096, "what every driver takes as parameters");
   __shared__ __align__(16) uint64_t slots[kSlots<Body>];
   each_unit(body, DeviceThread{slots, blockIdx.x, gridDim.x, int(threadIdx.x)}, count);
 }

@@ -28,9 +28,15 @@ struct Limits {
   int64_t enough_threads = Policy::enough_threads;
 };
 
+// What every architecture gives a launch.
+constexpr int64_t kMostThreads = 1024, kMostShared = 48 << 10, kMostParameters = 4096, kMostBlocks = 0x7fffffff;
+
 // Calls run(body, units, blocks) as often as the work needs launches: once, below 2^30 units.
 template <class Body, class Run>
 void for_each_launch(Body body, const Limits& limits, const Run& run) {
+  static_assert(kBlockThreads<Body> % 32 == 0 && kBlockThreads<Body> <= kMostThreads);
+  static_assert(kSlots<Body> * sizeof(uint64_t) <= kMostShared);
+  static_assert(sizeof(Body) + sizeof(uint32_t) <= kMostParameters);
   const int64_t total = body.total(), step = body.step(), most = larger(limits.units / step * step, step);
   for (int64_t first = 0; first < total; first += most) {
     body.begin_at(first);

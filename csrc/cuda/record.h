@@ -37,10 +37,11 @@ void note_thread(int thread, uint32_t pass);
 void note_same_thread(int thread);
 void note_end_of_block(const std::type_info& body);
 
-[[noreturn]] inline void fail(const char* what) {
-  std::fprintf(stderr, "fastpool: emulated threads %s\n", what);
-  std::abort();
-}
+// Threads run in a random order, which a number repeats.
+__attribute__((weak, visibility("default"))) void set_order(unsigned order);
+[[noreturn]] void fail(const char* what);
+// Runs a kernel with this fault, which has to end the process.
+__attribute__((weak, visibility("default"))) void run_faulty(const std::string& fault);
 
 template <class X>
 void touch(const X* at, bool writes) {

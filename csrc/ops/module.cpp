@@ -65,6 +65,16 @@ static std::string set_schedule(const std::optional<std::string>& name) {
   return kChoices[int(set_schedule_choice(choice))];
 }
 
+static void set_order(unsigned order) {
+  if (!can_emulate_cuda()) throw py::value_error("order needs a build with FASTPOOL_EMULATION=1");
+  emulated::set_order(order);
+}
+
+static void run_faulty(const std::string& fault) {
+  if (!can_emulate_cuda()) throw py::value_error("fault needs a build with FASTPOOL_EMULATION=1");
+  emulated::run_faulty(fault);
+}
+
 static py::dict traffic(const std::map<std::string, emulated::Traffic>& kernels) {
   py::dict result;
   for (const auto& [name, of] : kernels) result[name.c_str()] = py::make_tuple(of.accesses, of.sectors, of.ideal);
@@ -95,6 +105,8 @@ PYBIND11_MODULE(_C, m) {
         "Force a CPU capability (None: the best); returns the previous one. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
         "Force the direct schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
+  m.def("set_order", &fastpool::set_order, py::arg("order"), "Start the random order that emulated threads run in. For tests.");
+  m.def("run_faulty", &fastpool::run_faulty, py::arg("fault"), "Emulate a kernel with a fault that ends the process. For tests.");
   m.def("record", &fastpool::record, py::arg("on"),
         "Record what emulated kernels read and write, or stop and tell it: {'reads', 'writes': {kernel: (accesses, sectors touched, "
         "sectors that would do)}, 'written': [(address, bytes, times)]}. For tests.");
