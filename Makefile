@@ -7,7 +7,10 @@
 #   make fuzz [MINUTES=60]      try random calls of every function against the reference; SEED=, JOBS=
 #   make lint, make format      check, or set, the form of the code
 #   make bench, bench-quick     time every operation against its rivals and the memory
-#   make gpu                    tests and benchmark on a CUDA card, with PYTHON's own torch instead of .venv
+#   make gpu, gpu-more          on a CUDA card, five minutes each, with PYTHON's own torch instead of .venv: tests and the
+#                               rows that matter most; sanitizers, counters, more rows. OUT=FOLDER gets logs and rows,
+#                               DRY=1 prints the steps
+#   make gpu-module             build the module for another Python and torch beforehand: GPU_PYTHON=, GPU_TORCH=
 #   make cuda-report            registers and spills of every CUDA kernel; needs nvcc, no card
 #   make build
 #
@@ -28,9 +31,11 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint co
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib ruff mypy clang-format
 SOURCES := setup.py $(shell find csrc -type f)
+# What ninja prints, without the commands.
+SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test mutants sanitize sanitize-address sanitize-thread fuzz lint format bench bench-quick gpu cuda-report build FORCE
+.PHONY: demo test mutants sanitize sanitize-address sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -56,7 +61,7 @@ build/address build/thread: export FASTPOOL_CUDA := 0
 build/address build/thread: $(VENV)/installed FORCE
 	@echo "building fastpool in $@"
 	@CXXFLAGS="$(FLAGS) -fno-omit-frame-pointer -g1" LDFLAGS="$(filter -fsanitize=%,$(FLAGS))" \
-	  $(RUN) setup.py --quiet build --build-base $@ --build-lib $@ 2>&1 | sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
+	  $(RUN) setup.py --quiet build --build-base $@ --build-lib $@ 2>&1 | $(SHORTER)
 
 # Exceptions pass through the runtime, which looks for their library before Python has loaded it.
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so) $(shell $(CXX) -print-file-name=libstdc++.so)
@@ -103,12 +108,32 @@ bench: build $(VENV)/rivals
 bench-quick: build $(VENV)/rivals
 	@$(RUN) benchmarks/run.py --quick
 
+# Steps of their own, each with a time limit.
 gpu:
-	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then set -e; \
-	  FASTPOOL_CUDA=1 $(PYTHON) setup.py --quiet build_ext --inplace; \
-	  $(PYTHON) -m pytest tests/test_gpu.py; \
-	  $(PYTHON) benchmarks/run.py --device cuda --gpu --minutes 4; \
-	else echo "make gpu: the torch of $(PYTHON) sees no CUDA device; nothing to do"; fi
+	@$(PYTHON) benchmarks/gpu.py first $(if $(OUT),--out "$(OUT)") $(if $(DRY),--dry)
+
+gpu-more:
+	@$(PYTHON) benchmarks/gpu.py more $(if $(OUT),--out "$(OUT)") $(if $(DRY),--dry)
+
+# One for each Python and torch. An older torch may want an older setuptools than .venv's.
+GPU_PYTHON ?= python3.12
+GPU_TORCH ?= 2.11.0
+GPU_VENV = build/gpu-$(notdir $(GPU_PYTHON))-torch$(GPU_TORCH)
+gpu-module: export FASTPOOL_CUDA := 1
+gpu-module: export FASTPOOL_EMULATION := 0
+gpu-module: export TORCH_CUDA_ARCH_LIST := $(or $(TORCH_CUDA_ARCH_LIST),9.0)
+gpu-module: PIP = $(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+  --constraint <(grep -vE '^(torch|setuptools)=' constraints.txt) numpy setuptools wheel ninja pybind11 pytest
+gpu-module:
+	@command -v $(GPU_PYTHON) >/dev/null || { echo "make: no $(GPU_PYTHON) here; name one with GPU_PYTHON=..." >&2; exit 1; }
+	@test -x $(GPU_VENV)/bin/python || $(GPU_PYTHON) -m venv $(GPU_VENV)
+	@echo "installing torch $(GPU_TORCH) in $(GPU_VENV)"
+	@$(PIP) torch==$(GPU_TORCH)+cpu 2>/dev/null || $(PIP) torch==$(GPU_TORCH)
+	@echo "building fastpool for it and CUDA architecture $(TORCH_CUDA_ARCH_LIST)"
+	@$(GPU_VENV)/bin/python setup.py --quiet build_ext --inplace --build-temp $(GPU_VENV)/temp 2>&1 | $(SHORTER)
+	@$(GPU_VENV)/bin/python -c 'import fastpool._C as module; print(module.__file__, module.build_info())'
+# It may have taken the place of .venv's own.
+	@rm -f $(VENV)/built
 
 cuda-report:
 	@$(PYTHON) benchmarks/registers.py $(TORCH_CUDA_ARCH_LIST)
@@ -137,5 +162,5 @@ $(VENV)/options: FORCE | $(VENV)/installed
 $(VENV)/built: $(VENV)/installed $(VENV)/options $(SOURCES) $(if $(wildcard fastpool/_C*.so),,FORCE)
 	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler ($(CXX)); on Debian and Ubuntu: apt install g++" >&2; exit 1; }
 	@echo "building fastpool"
-	@$(RUN) setup.py --quiet build_ext --inplace 2>&1 | sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
+	@$(RUN) setup.py --quiet build_ext --inplace 2>&1 | $(SHORTER)
 	@touch $@

@@ -1,10 +1,12 @@
 """Builds fastpool._C: the CPU kernels always, the CUDA kernels when FASTPOOL_CUDA asks for them."""
 
+import hashlib
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pybind11
@@ -73,6 +75,12 @@ def generated(name: str, text: str) -> str:
     return str(file.relative_to(ROOT))
 
 
+def digest() -> str:
+    """Of every source: a module is up to date when its build_info() has the same."""
+    files = [ROOT / "setup.py", *sorted(file for file in (ROOT / "csrc").rglob("*") if file.is_file())]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
 def kernels() -> list[str]:
     """One source for every file in csrc/cpu/kernels and every capability: the same code for another register width."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -121,11 +129,14 @@ def extension() -> cpp_extension.CppExtension:
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
+    stamp = f'namespace fastpool {{ extern const char* const kSources; const char* const kSources = "{digest()}"; }}\n'
+    stamp = generated("sources.cpp", stamp)
     # Linked in this order: of what the others share with the emulation, which is compiled without optimisation, the
     # linker keeps the first copy.
-    files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp"), *emulations()]
+    files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp"), stamp, *emulations()]
     libraries: list[str] = []
     library_dirs: list[str] = []
+    link: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:
         cpp_extension.CUDA_HOME = str(cuda_home)
         files += sources("cuda", "*.cu")
@@ -136,6 +147,10 @@ def extension() -> cpp_extension.CppExtension:
         macros.append(("FASTPOOL_CUDA_ARCHITECTURES", f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"'))
         library_dirs.append(str(find_runtime(cuda_home)))
         libraries += ["cudart_static", "dl", "rt", "pthread"]
+        # Through libtorch.so the weak symbols are found where torch has CUDA. Nothing else needs it: the linker would
+        # leave it out.
+        if sys.platform == "linux":
+            link.append("-Wl,--push-state,--no-as-needed,-ltorch,--pop-state")
     return cpp_extension.CppExtension(
         "fastpool._C",
         files,
@@ -144,7 +159,9 @@ def extension() -> cpp_extension.CppExtension:
         libraries=libraries,
         library_dirs=library_dirs,
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},
+        extra_link_args=link,
     )
 
 
-setup(version=VERSION, ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})
+if __name__ == "__main__":
+    setup(version=VERSION, ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})

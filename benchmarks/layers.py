@@ -79,6 +79,18 @@ def pyramid(shape, levels, **flags) -> Layer:
     return Layer(shape, "pyramid", {"levels": levels}, **flags)
 
 
+# What a reader asks for first.
+FIRST = (
+    "large",
+    "resnet50-stem",
+    "yardstick",
+    "yardstick-global",
+    "yardstick-pyramid",
+    "resnet50-head",
+    "googlenet-head",
+)
+FIRST += ("published-2x2", "published-global", "published-adaptive")
+
 LAYERS: dict[str, Layer] = {
     "yardstick": sliding((32, 64, 112, 112), 2, wide=True),
     "yardstick-pyramid": pyramid((32, 64, 112, 112), (4, 2, 1), wide=True),

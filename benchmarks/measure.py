@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch.utils.benchmark import Timer
@@ -17,8 +18,14 @@ HUGE_PAGE = 2 << 20
 SMALLEST_PASS = 1 << 20
 # Of each contender of a row, after a pause: idle thread pools of some runtimes keep spinning for a while.
 TURNS, PAUSE = 3, 0.01
-# Rotating inputs over four times an H200's 50 MB L2 leaves none of them cached.
-COLD_BYTES = 200 << 20
+# Of a GPU's inputs: so many that a turn of all of them reads three times the L2, or this many where that takes more.
+CACHE_FILLS, MOST_COPIES = 3, 64
+# A card at rest runs at a fifth of its clock.
+WARM_UP = 0.05
+# Clock cycles in which the host gets ahead: of a graph's one launch, and of all calls of a rotation.
+AHEAD_OF_A_GRAPH, AHEAD_OF_CALLS = 1_000_000, 20_000_000
+# A call that launches with gaps is told beside its replay.
+NOTABLE_GAPS = 1.05
 
 
 @dataclass
@@ -43,10 +50,10 @@ def reuse_buffers():
         raise OSError("mallopt refused: --buffers reused needs glibc")
 
 
-def measure_in_turn(calls: dict, seconds: float, threads: int, device: str = "cpu") -> dict[str, Times]:
-    """Times each (call, arguments) for so many seconds, in turns: what disturbs the machine meets all of them. One that
-    takes several times as long has its first turn only."""
-    names = list(calls)
+def measure_in_turn(samplers: dict, seconds: float) -> dict[str, Times]:
+    """Calls each sampler, which takes seconds and returns samples, in turns: what disturbs the machine meets all of
+    them. One that takes several times as long has its first turn only."""
+    names = list(samplers)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(TURNS):
         for i in range(len(names)):
@@ -54,35 +61,87 @@ def measure_in_turn(calls: dict, seconds: float, threads: int, device: str = "cp
             if samples[name] and min(samples[name]) > 4 * seconds:
                 continue
             time.sleep(PAUSE)
-            samples[name] += sample(*calls[name], seconds / TURNS, threads, device)
+            samples[name] += samplers[name](seconds / TURNS)
     return {name: Times.of(found) for name, found in samples.items()}
 
 
-def sample(call, arguments: list[tuple], seconds: float, threads: int, device: str) -> list[float]:
-    """Times `call(*arguments[i])`, which has run before; on a GPU the arguments rotate."""
-    if device == "cuda":
-        return sample_cuda(call, arguments, seconds)
+def on_cpu(call, arguments: list[tuple], threads: int):
+    """A sampler of `call(*arguments[0])`, which has run before."""
     timer = Timer("call(*arguments)", globals={"call": call, "arguments": arguments[0]}, num_threads=threads)
-    return timer.blocked_autorange(min_run_time=seconds).times
+    return lambda seconds: timer.blocked_autorange(min_run_time=seconds).times
 
 
-def sample_cuda(call, arguments, seconds) -> list[float]:
-    samples, finish = [], time.perf_counter() + seconds
-    while not samples or time.perf_counter() < finish:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # The host queues the whole rotation while the device sleeps, so its overhead is not timed.
-        torch.cuda._sleep(20_000_000)
-        start.record()
-        for inputs in arguments:
-            call(*inputs)
-        end.record()
-        end.synchronize()
-        samples.append(start.elapsed_time(end) / 1e3 / len(arguments))
-    return samples
+class OnCuda:
+    """A sampler of `call(*inputs)` for each `inputs` of `arguments` in turn: replayed as a CUDA graph, without the gaps
+    between launches, or where `refusal` says why there is no graph, as calls that the host has queued beforehand."""
+
+    def __init__(self, call, arguments: list[tuple]):
+        self.call, self.arguments, self.refusal = call, arguments, ""
+        ahead = torch.cuda.Stream()
+        ahead.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(ahead):
+            self.warm_up()
+        graph = torch.cuda.CUDAGraph()
+        current = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph):
+                self.rotate()
+            self.work, self.cycles = graph.replay, AHEAD_OF_A_GRAPH
+        except Exception as error:
+            torch.cuda.set_stream(current)
+            self.refusal = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            self.work, self.cycles = self.rotate, AHEAD_OF_CALLS
+
+    def rotate(self):
+        for inputs in self.arguments:
+            self.call(*inputs)
+
+    def warm_up(self):
+        finish = time.perf_counter() + WARM_UP
+        while time.perf_counter() < finish:
+            self.rotate()
+            torch.cuda.synchronize()
+
+    def __call__(self, seconds: float) -> list[float]:
+        return self.samples(self.work, lambda: torch.cuda._sleep(self.cycles), seconds)
+
+    def called(self, seconds: float) -> Times:
+        """As a program calls it, with the gaps in which the device waits for the host."""
+        return Times.of(self.samples(self.rotate, torch.cuda.synchronize, seconds))
+
+    def samples(self, work, before, seconds):
+        samples, finish = [], time.perf_counter() + seconds
+        while not samples or time.perf_counter() < finish:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            # Cold: since this read of three times the cache, which leaves nothing to be written back, each input is
+            # met once.
+            read(cache_filler())
+            before()
+            start.record()
+            work()
+            end.record()
+            end.synchronize()
+            samples.append(start.elapsed_time(end) / 1e3 / len(self.arguments))
+        return samples
+
+
+def gaps(samplers: dict[str, OnCuda], times: dict[str, Times], seconds: float) -> dict[str, Times]:
+    """What calls take beside their replays, where that is notably more."""
+    called = {name: sampler.called(seconds) for name, sampler in samplers.items()}
+    return {name: found for name, found in called.items() if found.median > NOTABLE_GAPS * times[name].median}
+
+
+def cold_bytes() -> int:
+    return CACHE_FILLS * torch.cuda.get_device_properties().L2_cache_size
+
+
+@cache
+def cache_filler():
+    return torch.ones(cold_bytes() // 8, dtype=torch.int64, device="cuda")
 
 
 def rotations(nbytes: int, device: str) -> int:
-    return 1 if device == "cpu" else max(2, -(-COLD_BYTES // nbytes))
+    return 1 if device == "cpu" else min(max(2, -(-cold_bytes() // nbytes)), MOST_COPIES)
 
 
 def whole_memory(tensor):
@@ -109,11 +168,12 @@ def write_huge_pages(nbytes):
 
 
 class Floor:
-    """Reading these tensors plus writing fresh outputs of these sizes in bytes, as `calls` for measure_in_turn: they
-    take turns with the contenders, so that what disturbs the machine meets them too."""
+    """Reading these tensors plus writing fresh outputs of these sizes in bytes, as `samplers` for measure_in_turn:
+    they take turns with the contenders, so that what disturbs the machine meets them too."""
 
-    def __init__(self, reads: list[torch.Tensor], writes: list[int]):
-        self.calls: dict = {}
+    def __init__(self, reads: list[torch.Tensor], writes: list[int], threads: int):
+        self.threads = threads
+        self.samplers: dict = {}
         # The fastest of the named calls, times a share of its bytes.
         self.passes: list[tuple[list[str], float]] = []
         for tensor in reads:
@@ -128,19 +188,25 @@ class Floor:
             self.add([(write, size) for write in ways], nbytes / size)
 
     def add(self, ways, share):
-        names = [f"floor:{len(self.calls) + i}" for i in range(len(ways))]
-        self.calls |= {name: (call, [(argument,)]) for name, (call, argument) in zip(names, ways, strict=True)}
+        names = [f"floor:{len(self.samplers) + i}" for i in range(len(ways))]
+        for name, (call, argument) in zip(names, ways, strict=True):
+            self.samplers[name] = on_cpu(call, [(argument,)], self.threads)
         self.passes.append((names, share))
 
     def seconds(self, times: dict[str, Times]) -> float:
         return sum(min(times[name].median for name in names) * share for names, share in self.passes)
 
 
-def cuda_floor(nbytes, seconds, device) -> float:
-    """A copy that moves the same number of bytes."""
-    half = max(nbytes // 2, 1)
-    pairs = [
-        tuple(torch.ones(half, dtype=torch.uint8, device=device) for _ in range(2))
-        for _ in range(rotations(nbytes, "cuda"))
-    ]
-    return Times.of(sample_cuda(lambda target, source: target.copy_(source), pairs, seconds)).median
+class CopyFloor:
+    """Of a GPU: a copy that moves this number of bytes."""
+
+    def __init__(self, nbytes: int):
+        half = max(nbytes // 2, 1)
+        pairs = [
+            tuple(torch.ones(half, dtype=torch.uint8, device="cuda") for _ in range(2))
+            for _ in range(rotations(nbytes, "cuda"))
+        ]
+        self.samplers = {"copy": OnCuda(lambda target, source: target.copy_(source), pairs)}
+
+    def seconds(self, times: dict[str, Times]) -> float:
+        return times["copy"].median

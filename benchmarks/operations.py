@@ -169,24 +169,8 @@ OPERATIONS: dict[str, Operation] = {
     ),
 }
 
-# What `make gpu` measures, the most telling first: it stops when its minutes are over.
-GPU = {
-    "yardstick": ("max", "avg", "max_avg", "mixed", "mixed_per_channel", "stochastic", "stochastic_softmax")
-    + ("expectation_relu", "expectation_softmax"),
-    "large": ("max", "avg", "mixed", "stochastic"),
-    "yardstick-global": ("max", "avg", "stochastic"),
-    "yardstick-pyramid": ("max", "avg", "stochastic"),
-    "resnet50-stem": ("max", "stochastic"),
-    "published-2x2": ("max",),
-    "published-global": ("max",),
-    "published-adaptive": ("avg",),
-    "yardstick-adaptive": ("max", "avg"),
-    "googlenet-inception3a": ("max", "avg"),
-    "sppnet-conv5": ("max",),
-    "resnet50-head": ("avg",),
-    "unet3d-down1": ("max",),
-    "tiny": ("max", "mixed", "stochastic"),
-}
+# What a reader asks for first.
+FIRST = ("max", "avg", "mixed", "stochastic")
 
 # Layer to operations: what fits into three minutes on two cores.
 QUICK = {

@@ -37,18 +37,24 @@ def machine(device: str, threads: list[int], buffers: str, library) -> dict:
         cpu = found.group(1) if found else cpu
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     info = dict(cpu=cpu, cores=os.cpu_count(), gpu=gpu, threads=threads, buffers=buffers, versions=versions)
-    return info | {"build": library and library._C.build_info(), "load_average_at_start": os.getloadavg()}
+    build = library and {name: value for name, value in library._C.build_info().items() if name != "sources"}
+    return info | {"build": build, "load_average_at_start": os.getloadavg()}
 
 
 def results_path(machine: dict, suffix: str) -> Path:
-    capability = (machine["build"] or {}).get("cpu_capability", "")
-    name = machine["gpu"] or f"{machine['cpu']} {machine['cores']} cores {capability}"
+    name = machine["gpu"]
+    if name is None:
+        name = f"{machine['cpu']} {machine['cores']} cores {(machine['build'] or {}).get('cpu_capability', '')}"
     return RESULTS / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + suffix + ".json")
 
 
 def save(path: Path, machine: dict, rows: list[dict]):
+    """One row a line; the file is complete whenever somebody reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    lines = ",\n".join(map(json.dumps, rows))
+    written = path.with_name(path.name + ".new")
+    written.write_text(f'{{"machine": {json.dumps(machine)}, "rows": [\n{lines}\n]}}\n')
+    written.replace(path)
 
 
 def fastest(row, group: str) -> float | None:
@@ -88,7 +94,8 @@ def line(row) -> str:
         else:
             value = fastest(row, group)
             cells.append(f"{value * 1e3:>7.2f}" if value else f"{'-':>7}")
-    return start + " ".join(cells)
+    called = row.get("called", {}).get("fastpool")
+    return start + " ".join(cells) + (f" {called['median'] * 1e3:.3f} as called" if called else "")
 
 
 def legend(machine: dict) -> str:
@@ -98,9 +105,13 @@ def legend(machine: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
     busy = machine["load_average_at_start"][0]
     warning = f"other programs are running (load {busy:.1f}): times are inflated\n" if busy > 0.5 else ""
+    floor = "time to read the inputs and write the outputs once"
+    if machine["gpu"]:
+        floor = "time of a copy that moves the same bytes"
+        columns += "\nreplayed as CUDA graphs, inputs not cached; `as called`: ms with the gaps between launches"
     return (
         f"{warning}{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {versions}\n"
-        f"{machine['buffers']} buffers; floor% = time to read the inputs and write the outputs once / time\n{columns}"
+        f"{machine['buffers']} buffers; floor% = {floor} / time\n{columns}"
     )
 
 

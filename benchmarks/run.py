@@ -4,10 +4,11 @@
     python benchmarks/run.py --quick               a few rows; torch.compile for the yardstick's forward only
     python benchmarks/run.py --operation mixed --layer 'vgg16-*' --dtype bfloat16 --threads 1 2
     python benchmarks/run.py --minutes 60 --add    an hour of the rows that the machine's table lacks
-    python benchmarks/run.py --gpu --minutes 4     what `make gpu` runs
+    python benchmarks/run.py --output FILE         adds to FILE, where a row measured again replaces itself alone
     python benchmarks/run.py --report FILE         table, summary and picture of an earlier run
 
-All contenders of a row get the same tensors and take turns. Each result is checked before it is timed.
+The rows that a reader asks for first come first. All contenders of a row get the same tensors and take turns. Each
+result is checked before it is timed. Files are complete after every row.
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import layers, operations, report, runtimes
 from benchmarks.checks import Oracle, differentiable
-from benchmarks.measure import Floor, cuda_floor, measure_in_turn, reuse_buffers, rotations
+from benchmarks.isolated import Isolated, Lost
+from benchmarks.measure import CopyFloor, Floor, OnCuda, gaps, measure_in_turn, on_cpu, reuse_buffers, rotations
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LAYOUTS = ("contiguous", "channels-last")
+# Seconds after which a row on a GPU is given up, with and without compiling.
+ROW, COMPILED_ROW = 30, 90
 TABLES = {"operation": operations.OPERATIONS, "layer": layers.LAYERS}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few yardsticks only")
-    parser.add_argument("--gpu", action="store_true", help="the rows of `make gpu`: float32 and float16")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after this time")
-    parser.add_argument("--add", action="store_true", help="measure what the machine's table lacks, and add it")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="add to it; in a folder, to the machine's own file")
+    parser.add_argument("--add", action="store_true", help="measure what FILE, or else the machine's table, lacks")
     for name, table in TABLES.items():
         parser.add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"names or patterns: {' '.join(table)}")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES)
@@ -54,8 +58,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--without-fastpool", action="store_true", help="measure the rivals and the floor only")
     parser.add_argument("--report", type=Path, metavar="FILE", help="show an earlier run")
     options = parser.parse_args()
-    options.seconds = options.seconds or (0.1 if options.quick or options.gpu else 0.3)
-    options.dtype = options.dtype or (["float32", "float16"] if options.gpu else None)
+    options.seconds = options.seconds or (0.1 if options.quick or options.device == "cuda" else 0.3)
     for name, table in TABLES.items():
         for pattern in getattr(options, name) or ():
             if not any(fnmatch(row, pattern) for row in table):
@@ -67,15 +70,30 @@ def selected(name, patterns) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns or ["*"])
 
 
+def interest(cell):
+    """Sorts first what a reader asks for first."""
+    layer = [*layers.FIRST, cell["layer"]].index(cell["layer"])
+    beyond = layer == len(layers.FIRST) or cell["operation"] not in operations.FIRST
+    return beyond, cell["dtype"] not in ("float32", "float16"), layer
+
+
+def default_dtypes(layer, options):
+    if options.quick:
+        return ["float32"]
+    if layer.wide:
+        return DTYPES
+    return ["float32", "float16"] if options.device == "cuda" else ["float32"]
+
+
 def cells(options):
     """Every (operation, layer, dtype, layout, threads, pass) of the run."""
     everything = dict.fromkeys(layers.LAYERS, operations.OPERATIONS)
-    quick = operations.GPU if options.gpu else operations.QUICK if options.quick else everything
+    quick = operations.QUICK if options.quick else everything
     for layer_name in quick:
         layer = layers.LAYERS[layer_name]
         if not selected(layer_name, options.layer):
             continue
-        dtypes = options.dtype or (DTYPES if layer.wide and not options.quick else ["float32"])
+        dtypes = options.dtype or default_dtypes(layer, options)
         # torch has no channels-last form of (N, C, L).
         layouts = [layout for layout in options.layout if layer.rank > 1 or layout == "contiguous"]
         names = [name for name in quick[layer_name] if selected(name, options.operation)]
@@ -115,7 +133,7 @@ def too_slow(name, operation, layer) -> str | None:
     return None
 
 
-def contenders(cell, operation, layer, x, options, skipped):
+def contenders(cell, operation, layer, options, skipped):
     """(name, builder of a function of (x, *parameters))."""
     if not options.without_fastpool:
         yield "fastpool", lambda: operation.fastpool(layer)
@@ -138,7 +156,11 @@ def contenders(cell, operation, layer, x, options, skipped):
     for name in runtimes.RUNTIMES:
         if name not in options.rivals:
             continue
-        if x.is_cuda or (cell["dtype"], cell["layout"], cell["pass"]) != ("float32", "contiguous", "forward"):
+        if options.device == "cuda" or (cell["dtype"], cell["layout"], cell["pass"]) != (
+            "float32",
+            "contiguous",
+            "forward",
+        ):
             skipped[name] = "CPU, float32, contiguous, forward only"
         else:
             yield name, lambda name=name: exported(runtimes.build(name, operation, layer, cell["threads"]))
@@ -190,18 +212,26 @@ def run_cell(cell, options) -> dict:
     # Past its recompilation limit torch.compile would silently run eager.
     torch._dynamo.reset()
     operation, layer = operations.OPERATIONS[cell["operation"]], layers.LAYERS[cell["layer"]]
-    backward = cell["pass"] != "forward"
+    on_cuda, backward = options.device == "cuda", cell["pass"] != "forward"
     x = random_input(layer, DTYPES[cell["dtype"]], cell["layout"], options.device)
     inputs = (x, *operation.parameters(x))
     oracle = Oracle(operation, layer, inputs, backward)
     reads, writes = moved(operation, layer, inputs, oracle, backward)
     copies = [inputs, *(tuple(t.clone() for t in inputs) for _ in range(1, rotations(x.nbytes, options.device)))]
     copies = [tuple(t.detach().requires_grad_(backward) for t in copy) for copy in copies]
-    row = dict(cell, shape=layer.shape, buffers=options.buffers, bytes=sum(t.nbytes for t in reads) + sum(writes))
+    sources = None if options.without_fastpool else library(options)._C.build_info()["sources"]
+    row = dict(
+        cell,
+        shape=layer.shape,
+        sources=sources,
+        copies=len(copies),
+        buffers=options.buffers,
+        bytes=sum(t.nbytes for t in reads) + sum(writes),
+    )
     row["skipped"] = {name: "left out by --rivals" for name in report.GROUPS if name not in options.rivals}
     calls = {}
     with torch.set_grad_enabled(backward):
-        for name, build in contenders(cell, operation, layer, x, options, row["skipped"]):
+        for name, build in contenders(cell, operation, layer, options, row["skipped"]):
             own = name == "fastpool"
             try:
                 calls[name] = checked(build(), copies, oracle, own, backward)
@@ -211,14 +241,64 @@ def run_cell(cell, options) -> dict:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
                 if own:
                     row["error"] = reason
+                    if on_cuda:  # which may answer nothing any more
+                        return row | dict(floor=0.0, times={})
                 else:
                     row["skipped"][name] = reason
-        floor = Floor(reads, writes) if options.device == "cpu" else None
-        passes = floor.calls if floor else {}
-        times = measure_in_turn(calls | passes, options.seconds, cell["threads"], options.device)
-    row["floor"] = floor.seconds(times) if floor else cuda_floor(row["bytes"], options.seconds / 2, x.device)
-    row["times"] = {name: asdict(found) for name, found in times.items() if name in calls}
+        if on_cuda:
+            samplers = {name: OnCuda(*call) for name, call in calls.items()}
+            floor = CopyFloor(row["bytes"])
+        else:
+            samplers = {name: on_cpu(*call, cell["threads"]) for name, call in calls.items()}
+            floor = Floor(reads, writes, cell["threads"])
+        times = measure_in_turn(samplers | floor.samplers, options.seconds)
+        if on_cuda:
+            row["called"] = described(gaps(samplers, times, options.seconds / 3))
+            row["not_captured"] = {name: sampler.refusal for name, sampler in samplers.items() if sampler.refusal}
+    row["floor"] = floor.seconds(times)
+    row["times"] = described({name: times[name] for name in calls})
     return row
+
+
+def described(times):
+    return {name: asdict(found) for name, found in times.items()}
+
+
+def measured_anyway(cell, options) -> dict:
+    """run_cell, where a failure outside of all contenders is a row too."""
+    try:
+        return run_cell(cell, options)
+    except Exception as error:
+        return failed(cell, error)
+
+
+def failed(cell, error) -> dict:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return dict(cell, shape=layers.LAYERS[cell["layer"]].shape, bytes=0, floor=0.0, skipped={}, times={}, error=reason)
+
+
+def device_lives() -> bool:
+    """After an illegal access every call of its process fails."""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+def measurer(options):
+    """-> a function of (cell, options)"""
+    if options.device == "cpu":
+        return run_cell
+    isolated = Isolated(measured_anyway, device_lives, COMPILED_ROW if "compile" in options.rivals else ROW)
+
+    def measure(cell, options):
+        try:
+            return isolated(cell, options)
+        except Lost as error:
+            return failed(cell, error)
+
+    return measure
 
 
 def progress(done, total, started, label):
@@ -240,13 +320,37 @@ def library(options):
     return fastpool
 
 
-def added_to(path, machine):
-    """The table that a run adds to, if it is one of this machine as it is now."""
+def earlier(path, machine):
+    """-> the machine of the table that a run adds to, with this run's threads too, and its rows"""
+    if not path.exists():
+        return machine, []
     found = json.loads(path.read_text())
-    for key in ("cpu", "cores", "gpu", "threads", "buffers", "versions", "build"):
-        if found["machine"][key] != machine[key]:
-            sys.exit(f"--add: {path} has {key} {found['machine'][key]}, this run {machine[key]}; move it away")
-    return found["machine"], found["rows"]
+    # A GPU's times depend on little else.
+    keys = ("gpu", "buffers") if machine["gpu"] else ("cpu", "cores", "gpu", "buffers", "versions", "build")
+    pairs = {key: (found["machine"][key], machine[key]) for key in keys}
+    pairs["torch"] = (found["machine"]["versions"]["torch"], machine["versions"]["torch"])
+    for key, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            sys.exit(f"{path} has {key} {theirs}, this run {ours}; move it away")
+    threads = sorted({*found["machine"]["threads"], *machine["threads"]})
+    return found["machine"] | {"threads": threads}, found["rows"]
+
+
+def table(options, machine):
+    """-> the file that this run writes"""
+    # A selection must not replace the full table of the machine; it may add to it.
+    chosen = options.operation or options.layer or options.dtype
+    part = chosen or set(options.layout) != set(LAYOUTS) or set(options.passes) != set(operations.BOTH)
+    marks = {
+        "-quick": options.quick,
+        "-part": part and not (options.add or options.output),
+        "-reused": options.buffers == "reused",
+        "-rivals": options.without_fastpool,
+    }
+    own = report.results_path(machine, "".join(mark for mark, present in marks.items() if present))
+    if options.output is None:
+        return own
+    return options.output / own.name if options.output.is_dir() else options.output
 
 
 def show(path, machine, rows):
@@ -266,38 +370,33 @@ def main() -> int:
     if options.buffers == "reused":
         reuse_buffers()
     machine = report.machine(options.device, options.threads, options.buffers, library(options))
-    chosen = options.operation or options.layer or (options.dtype and not options.gpu)
-    part = chosen or set(options.layout) != set(LAYOUTS) or set(options.passes) != set(operations.BOTH)
-    # A selection must not replace the full table of the machine; it may add to it.
-    marks = {
-        "-quick": options.quick,
-        "-part": part and not options.add,
-        "-reused": options.buffers == "reused",
-        "-rivals": options.without_fastpool,
-    }
-    path = report.results_path(machine, "".join(mark for mark, present in marks.items() if present))
-    todo, rows, started = list(cells(options)), [], time.time()
+    path = table(options, machine)
+    todo, rows, started = sorted(cells(options), key=interest), [], time.time()
     if not todo:
         sys.exit("no row matches this selection" + (", --quick has few layers" if options.quick else ""))
-    if options.add and path.exists():
-        machine, rows = added_to(path, machine)
-        todo = [cell for cell in todo if not any(cell.items() <= row.items() for row in rows)]
-    earlier = len(rows)
+    if options.add or options.output:
+        machine, rows = earlier(path, machine)
+    if options.add:
+        found = [row for row in rows if "error" not in row]
+        todo = [cell for cell in todo if not any(cell.items() <= row.items() for row in found)]
+    measured, measure = [], measurer(options)
     print(report.legend(machine), report.HEADER, sep="\n")
     for done, cell in enumerate(todo):
         if time.time() - started > 60 * options.minutes:
             print(f"{len(todo) - done} of {len(todo)} rows were left out after {options.minutes:g} minutes")
             break
         progress(done, len(todo), started, f"{cell['operation']} {cell['layer']} {cell['dtype']} {cell['pass']}")
-        rows.append(run_cell(cell, options))
+        row = measure(cell, options)
+        measured.append(row)
+        rows = [other for other in rows if not cell.items() <= other.items()] + [row]
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-        print(report.line(rows[-1]), flush=True)
+        print(report.line(row), flush=True)
         # After every row, so that an interrupted run keeps what it measured.
         report.save(path, machine, rows)
     show(path, machine, rows)
-    print(f"{len(rows) - earlier} rows in {time.time() - started:.0f} s: {path}")
-    return 1 if any("error" in row for row in rows) else 0
+    print(f"{len(measured)} rows in {time.time() - started:.0f} s: {path}")
+    return 1 if any("error" in row for row in measured) else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ ROUNDED = (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX)
 
 
 def incoming(outputs):
-    return [(torch.arange(y.numel()) % 5 - 2).view(y.shape).to(y) for y in outputs]
+    return [(torch.arange(y.numel(), device=y.device) % 5 - 2).view(y.shape).to(y) for y in outputs]
 
 
 def gradient(outputs, x):

@@ -47,6 +47,8 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_e
 #ifdef USE_CUDA
   STD_TORCH_CHECK(tensor.is_cuda(), "fastpool: tensors must be on the CPU or a CUDA device");
   const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream,
+                  "fastpool: this build does not reach torch's CUDA library; build it again with FASTPOOL_CUDA=1 and this torch");
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   on_cuda(stream);
