@@ -215,7 +215,8 @@ def test_only_windows_that_are_computed_again_are_written_twice(windows, layout)
                 assert not (twice & finite).any(), pooling
             again |= {pooling} if twice.any() else set()
     assert not again & {"max", "avg", "max_avg", "mixed"}
-    assert again
+    # Of small planes a thread asks before it stores.
+    assert bool(again) != (layout == "contiguous" and windows in ("head", "pyramid"))
 
 
 def test_every_exception_names_a_case():
