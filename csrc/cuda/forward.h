@@ -92,26 +92,34 @@ struct Walk {
   }
   FASTPOOL_HD const S* at(int i, int32_t position) const { return reinterpret_cast<const S*>(x[i] + uint64_t(uint32_t(position)) * stride); }
 
-  // Up to `columns` elements of a row, all loaded before the first is used.
-  template <int pass, int columns>
+  // Up to `columns` elements of `rows` rows, all loaded before the first is used.
+  template <int pass, int rows, int columns>
   FASTPOOL_HD void add(int32_t position, int32_t elements, int32_t tap) {
-    const int32_t dilation = job.fast[window.l].axis[2].dilation;
-    S values[columns][items];
+    const FastAxis* axis = job.fast[window.l].axis;
+    const int32_t below = axis[1].dilation * axis[2].in;
+    S values[rows][columns][items];
     FASTPOOL_UNROLL
-    for (int k = 0; k < columns; ++k) {
-      if (k >= elements) continue;
-      if constexpr (side_by_side) {
-        load<true>(values[k], at(0, position + k * dilation), 1, items);
-      } else {
-        FASTPOOL_UNROLL
-        for (int i = 0; i < items; ++i) values[k][i] = read(at(i, position + k * dilation));
+    for (int r = 0; r < rows; ++r) {
+      FASTPOOL_UNROLL
+      for (int k = 0; k < columns; ++k) {
+        if (k >= elements) continue;
+        const int32_t here = position + r * below + k * axis[2].dilation;
+        if constexpr (side_by_side) {
+          load<true>(values[r][k], at(0, here), 1, items);
+        } else {
+          FASTPOOL_UNROLL
+          for (int i = 0; i < items; ++i) values[r][k][i] = read(at(i, here));
+        }
       }
     }
     FASTPOOL_UNROLL
-    for (int k = 0; k < columns; ++k) {
-      if (k >= elements) continue;
+    for (int r = 0; r < rows; ++r) {
       FASTPOOL_UNROLL
-      for (int i = 0; i < items; ++i) states[i].template add<pass>(widened(values[k][i]), Tap<T>(tap + k));
+      for (int k = 0; k < columns; ++k) {
+        if (k >= elements) continue;
+        FASTPOOL_UNROLL
+        for (int i = 0; i < items; ++i) states[i].template add<pass>(widened(values[r][k][i]), Tap<T>(tap + r * window.w.size + k));
+      }
     }
   }
   template <int pass>
@@ -126,13 +134,16 @@ struct Walk {
       for (int32_t j = 0; j < h.count; ++j) {
         const int32_t row = (d.start + i * axis[0].dilation) * axis[1].in + h.start + j * axis[1].dilation;
         const int32_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first, position = row * axis[2].in + w.start;
-        // Three columns at most, or two, are most of the windows there are.
-        if (w.size == width) {
-          add<pass, width>(position, w.count, tap);
+        // Windows of 2 x 2, or of three columns at most, are most of those there are.
+        if (side_by_side && w.size == 2 && j + 1 < h.count) {
+          add<pass, 2, 2>(position, w.count, tap);
+          ++j;
+        } else if (w.size == width) {
+          add<pass, 1, width>(position, w.count, tap);
         } else {
           constexpr int step = width < 2 ? width : 2;
           for (int32_t k = 0; k < w.count; k += step) {
-            add<pass, step>(position + k * axis[2].dilation, w.count - k, tap + k);
+            add<pass, 1, step>(position + k * axis[2].dilation, w.count - k, tap + k);
             if (blocks && (k + 1) % kBlockSum == 0) totals.take(states[0]);
           }
         }
@@ -238,10 +249,11 @@ template <class Reducer, class S, bool side_by_side>
 struct ThreadForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ <= 800 || __CUDA_ARCH__ >= 1200)
-  static constexpr bool roomy = heavy || Reducer::has_second;  // 80 registers are a few too little there
+  static constexpr bool tight = Reducer::has_second;  // 80 registers are a few too little there
 #else
-  static constexpr bool roomy = heavy || (side_by_side && Reducer::has_second);
+  static constexpr bool tight = false;
 #endif
+  static constexpr bool roomy = heavy || tight || (side_by_side && (Reducer::has_second || sizeof(S) == 2));
   static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, blocks = kBlocks<S, roomy>;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
