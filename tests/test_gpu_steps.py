@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import smoke
 import test_gpu
 import torch
 from torch.overrides import TorchFunctionMode
@@ -48,7 +50,7 @@ def test_steps(tmp_path, monkeypatch, capfdbinary):
     steps = (
         shell("fails", 20, "echo first words; exit 3"),
         shell("hangs", 2, "trap 'echo last words; exit 1' INT; echo {minutes} {out}; while :; do sleep 0.1; done"),
-        shell("ignores", 4, "trap '' INT; while :; do sleep 0.1; done"),
+        shell("ignores", 4, "trap '' INT; echo $$ > {out}/pid; while :; do sleep 0.1; done"),
         shell("late", 2, "echo not run"),
         shell("cannot", 20, "echo tool says no; exit 77"),
         shell("works", 20, "echo done"),
@@ -62,6 +64,8 @@ def test_steps(tmp_path, monkeypatch, capfdbinary):
     assert ends[1].startswith("hangs FAILED: stopped after") and ends[2].startswith("ignores FAILED: stopped after")
     assert ends[3:] == ["late FAILED: no time was left", "cannot skipped", "works ok"]
     assert capfdbinary.readouterr().out.decode() == log
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "out" / "pid").read_text()), 0)
     assert gpu.perform(steps[-2:], tmp_path, "more") == 0
 
 
@@ -74,7 +78,11 @@ def test_a_log_stays_small(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "status", "expected"),
-    [("Error: Device not supported", 1, gpu.SKIPPED), ("Invalid __global__ read", 9, 9), ("0 errors", 0, 0)],
+    [
+        ("Error: Device not supported", 1, gpu.SKIPPED),
+        ("Invalid __global__ read", 9, 9),
+        ("0 errors, warnings not supported", 0, 0),
+    ],
 )
 def test_a_tool_that_refuses_is_skipped(tmp_path, monkeypatch, capfd, words, status, expected):
     program = tmp_path / "compute-sanitizer"
@@ -138,6 +146,20 @@ def test_smoke():
     assert ran.returncode == 0 and " 0 wrong" in ran.stdout, ran.stdout + ran.stderr
 
 
+def refused(x, alpha):
+    raise RuntimeError("CUDA error: an illegal memory access")
+
+
+def test_smoke_tells_what_is_wrong(monkeypatch, capsys):
+    number = count()
+    wrong = {"noisy": (True, lambda x, alpha: x + next(number)), "slightly": (False, lambda x, alpha: x + next(number))}
+    monkeypatch.setattr(smoke, "POOLS", wrong | {"refused": (True, refused)})
+    monkeypatch.setattr(sys, "argv", ["smoke.py", "cpu"])
+    assert smoke.main() == 1
+    said = capsys.readouterr().out
+    assert said.count("differs from the CPU") == 24 and said.count(": CUDA error: an illegal memory access") == 12
+
+
 def parsed(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     return run.parse()
@@ -168,9 +190,15 @@ def measured(monkeypatch, capfd, path, *arguments):
 
 def test_output_is_added_to(tmp_path, monkeypatch, capfd):
     path = tmp_path / "rows.json"
-    saved = []
+    saved, files = [], []
     save = run.report.save
-    monkeypatch.setattr(run.report, "save", lambda *row: (save(*row), saved.append(path.read_text())))
+
+    def watched(*row):
+        save(*row)
+        saved.append(json.loads(path.read_text())["rows"])
+        files.append(path.stat().st_ino)
+
+    monkeypatch.setattr(run.report, "save", watched)
     selection = ("--rivals", "eager", "--layout", "contiguous", "--pass", "forward", "--threads", "1")
     first = measured(monkeypatch, capfd, path, *selection, "--operation", "max", "avg")
     assert [row["operation"] for row in first] == ["max", "avg"]
@@ -179,8 +207,9 @@ def test_output_is_added_to(tmp_path, monkeypatch, capfd):
     assert second[0] == first[1] and second[1] != first[0]
     third = measured(monkeypatch, capfd, path, *selection, "--operation", "max", "max_avg", "--add")
     assert third[:3] == second and third[3]["operation"] == "max_avg" and len(third) == 4
-    # Complete after every row, and nothing else is left there.
-    assert [len(json.loads(text)["rows"]) for text in saved] == [1, 2, 2, 3, 4]
+    # Complete after every row, each time as a new file, and nothing else is left there.
+    assert [len(rows) for rows in saved] == [1, 2, 2, 3, 4]
+    assert all(a != b for a, b in pairwise(files))
     assert {file.suffix for file in tmp_path.iterdir()} <= {".json", ".png"}
 
 
@@ -202,7 +231,7 @@ def test_a_call_that_is_lost_costs_itself():
         call("__import__('os')._exit(1)")
     call.seconds = 0.5
     with pytest.raises(Lost, match="no answer within 0.5 s"):
-        call("__import__('time').sleep(60)")
+        call("__import__('time').sleep(3)")
     call.seconds = 20
     assert call("6 * 7") == 42
     call.stop()
