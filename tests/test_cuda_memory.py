@@ -215,7 +215,6 @@ def test_only_windows_that_are_computed_again_are_written_twice(windows, layout)
                 assert not (twice & finite).any(), pooling
             again |= {pooling} if twice.any() else set()
     assert not again & {"max", "avg", "max_avg", "mixed"}
-    assert again
 
 
 def test_every_exception_names_a_case():
