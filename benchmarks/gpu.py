@@ -87,18 +87,18 @@ COMPILED = ("--layer", "large", "yardstick-global", "--operation", "avg", "mixed
 SEQUENCES = {
     # Tests in three processes: a kernel that breaks the device fails all later ones of its process.
     "first": (
-        Step("build", 130, own("build")),
-        Step("smoke", 150, python("tests/smoke.py")),
-        Step("rows", 190, rows("--rivals", "eager")),
-        Step("tests", 215, tests(TESTS, *(f"--deselect={name}" for name in (SELECTIONS, PYRAMIDS, SUMS)))),
+        Step("build", 150, own("build")),
+        Step("smoke", 165, python("tests/smoke.py")),
+        Step("rows", 195, rows("--rivals", "eager")),
+        Step("tests", 220, tests(TESTS, *(f"--deselect={name}" for name in (SELECTIONS, PYRAMIDS, SUMS)))),
         Step("tests of selections", 250, tests(SELECTIONS, PYRAMIDS)),
         Step("tests of sums", 280, tests(SUMS)),
     ),
     "more": (
-        Step("build", 130, own("build")),
-        Step("memcheck", 160, own("memcheck")),
-        Step("racecheck", 185, own("racecheck")),
-        Step("counters", 215, own("counters")),
+        Step("build", 150, own("build")),
+        Step("memcheck", 175, own("memcheck")),
+        Step("racecheck", 195, own("racecheck")),
+        Step("counters", 220, own("counters")),
         Step("compiled rivals", 245, rows("--rivals", "eager", "compile", *COMPILED, "float16", "float32")),
         Step("rows", 280, rows("--rivals", "eager", "--add")),
     ),

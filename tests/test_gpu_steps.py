@@ -213,6 +213,13 @@ def test_output_is_added_to(tmp_path, monkeypatch, capfd):
     assert {file.suffix for file in tmp_path.iterdir()} <= {".json", ".png"}
 
 
+def test_no_time_for_a_row(tmp_path, monkeypatch, capfd):
+    path = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["run.py", "--device", "cpu", "--minutes", "0", "--output", str(path)])
+    assert run.main() == 0
+    assert "rows were left out after 0 minutes" in capfd.readouterr().out and not path.exists()
+
+
 def test_output_of_another_torch_is_left_alone(tmp_path, monkeypatch, capfd):
     path = tmp_path / "rows.json"
     selection = ("--rivals", "eager", "--layout", "contiguous", "--pass", "forward", "--operation", "max")
