@@ -21,6 +21,7 @@ from comparison import assert_bitwise
 
 import fastpool
 import fastpool.functional as F
+from fastpool import _C as extension
 
 LONG = os.environ.get("FASTPOOL_TEST_FAULTS") == "all"
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc and limits addresses")
@@ -124,6 +125,43 @@ def test_no_memory(step):
             and "torch_parallel_for" not in text
         ), text
     assert any("scratch" in text for text in texts) and any("a result of shape" in text for text in texts)
+
+
+def without_scratch(pool, x, step=2**16):
+    """-> the texts of the errors in a call that may have so much and no more scratch, ever more until it succeeds"""
+    texts, limit, actual = [], 0, None
+    while actual is None:
+        assert extension.limit_scratch(limit) is None
+        try:
+            actual = results(pool, x)
+        except RuntimeError as error:
+            texts.append(str(error))
+        finally:
+            assert extension.limit_scratch() == limit
+        limit += step
+    return texts, extension.scratch_size(), actual, results(pool, x)
+
+
+def test_no_scratch():
+    """Every growth of a thread's scratch fails in turn; then the call succeeds, with the right bits, and gives back."""
+    x = torch.randn(2, 24, 96, 1024, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        needs = {}
+        for name, pool in FUNCTIONS.items():
+            expected = in_new_thread(results, pool, x)
+            texts, kept, *both = in_new_thread(without_scratch, pool, x)
+            for actual in both:
+                for one, other in zip(actual, expected, strict=True):
+                    assert_bitwise(one, other, name)
+            for text in texts:
+                assert re.search(r"fastpool: no memory left for \d+ bytes of a thread's scratch", text), text
+            assert kept <= 2**20, f"{name} keeps {kept} bytes"
+            needs[name] = len(texts)
+        assert max(needs.values()) * 2**16 > 2**20, f"none needs more than a thread keeps: {needs}"
+    finally:
+        torch.set_num_threads(threads)
 
 
 # Interrupts.

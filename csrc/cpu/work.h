@@ -8,6 +8,9 @@ namespace fastpool::cpu {
 // Scratch memory of the calling thread, undefined and aligned to cache lines; all of it is free again after a restart.
 void restart_scratch();
 void* take_scratch(int64_t bytes);
+// Test hooks: the most that a thread may have, which returns the previous one, and what the calling thread has.
+int64_t limit_scratch(int64_t bytes);
+int64_t scratch_size();
 
 // The exact path, for what the schedules leave out.
 template <class Reducer>

@@ -2,12 +2,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "cpu/capability.h"
+#include "cpu/work.h"
 #include "cuda/record.h"
 #include "ops/plan.h"
 
@@ -61,6 +63,12 @@ static std::string set_cpu_capability(const std::optional<std::string>& name) {
   return kCapabilities[int(previous)];
 }
 
+static std::optional<int64_t> limit_scratch(std::optional<int64_t> bytes) {
+  constexpr int64_t none = std::numeric_limits<int64_t>::max();
+  const int64_t previous = cpu::limit_scratch(bytes.value_or(none));
+  return previous == none ? std::nullopt : std::optional(previous);
+}
+
 static std::string set_schedule(const std::optional<std::string>& name) {
   const auto choice = ScheduleChoice(name ? index_of(*name, kChoices, "name") : 0);
   if (choice >= ScheduleChoice::cuda && !can_emulate_cuda())
@@ -106,6 +114,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &fastpool::build_info, "Version, CUDA architectures and emulation, CPU capability in use and compiler, as a dict.");
   m.def("set_cpu_capability", &fastpool::set_cpu_capability, py::arg("name") = py::none(),
         "Force a CPU capability (None: the best); returns the previous one. For tests.");
+  m.def("limit_scratch", &fastpool::limit_scratch, py::arg("bytes") = py::none(),
+        "Let no thread have more scratch memory (None: no limit); returns the previous limit. For tests.");
+  m.def("scratch_size", &fastpool::cpu::scratch_size, "Bytes of scratch memory that the calling thread keeps. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
         "Force the direct schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
   m.def("set_order", &fastpool::set_order, py::arg("order"), "Start the random order that emulated threads run in. For tests.");

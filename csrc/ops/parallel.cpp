@@ -47,18 +47,22 @@ constexpr std::align_val_t kLine{64};
 struct Delete {
   void operator()(char* memory) const { ::operator delete(memory, kLine); }
 };
+static std::atomic<int64_t> most_scratch{std::numeric_limits<int64_t>::max()};
+int64_t limit_scratch(int64_t bytes) { return most_scratch.exchange(bytes); }
+
 struct Block {
   int64_t size, used = 0;
   std::unique_ptr<char, Delete> memory;
 
   // Registers may be filled from beyond the last element.
-  explicit Block(int64_t size) : size(size), memory(static_cast<char*>(::operator new(size_t(size) + 4096, kLine, std::nothrow))) {
+  explicit Block(int64_t size) : size(size) {
+    if (scratch_size() + size <= most_scratch) memory.reset(static_cast<char*>(::operator new(size_t(size) + 4096, kLine, std::nothrow)));
     if (!memory) throw std::runtime_error("fastpool: no memory left for " + std::to_string(size) + " bytes of a thread's scratch");
   }
 };
 static thread_local std::vector<Block> blocks;
 
-static int64_t scratch_size() {
+int64_t scratch_size() {
   int64_t size = 0;
   for (const Block& block : blocks) size += block.size;
   return size;
