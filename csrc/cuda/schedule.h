@@ -5,6 +5,7 @@
 #include "cuda/backward.h"
 #include "cuda/launch.h"
 #include "cuda/lookup.h"
+#include "cuda/nested.h"
 #include "cuda/planes.h"
 #include "cuda/rows.h"
 #include "cuda/whole.h"
@@ -119,6 +120,8 @@ void forward(const Problem& p, const Launcher& launcher) {
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
     if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
     if (PlanesForward<Reducer, S>::suits(p)) return launch_tiles(PlanesForward<Reducer, S>(p), launcher);
+    if constexpr (Reducer::parts > 0)
+      if (NestedForward<Reducer, S>::suits(p)) return launch_tiles(NestedForward<Reducer, S>(p), launcher);
     const auto launch = [&](Path path, auto body) { launch_levels<Reducer, S>(body, launcher, path); };
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch(Path::thread, ThreadForward<Reducer, S, true>(p));
