@@ -328,6 +328,8 @@ SLIDING = [
         sliding(f"{k} random taps", (1, 3, k + 7), k, "positive", stride=3, layout="sliced")
         for k in (255, 256, 257, 1024)
     ),
+    sliding("aligned windows of odd rows", (1, 2, 20, 70), (20, 16), "integers"),
+    sliding("one clipped window of a plane's size", (2, 4, 3, 3), 3, "integers", stride=5, padding=1),
     sliding("rows of slices apart", (1, 2, 40, 1, 16), (40, 1, 8), "integers"),
     sliding("one window a row", (1, 2, 5, 2), (1, 2), stride=1),
     sliding("folded", (2, 8, 19, 37), (5, 6), "integers", padding=(2, 3)),
@@ -406,6 +408,7 @@ ADAPTIVE = [
     adaptive("adaptive mixed bin sizes channels_last", (1, 17, 47, 31), (3, 2), "positive", layout="channels_last"),
     adaptive("adaptive 256 and 257 taps", (2, 9, 767), 3, "positive"),
     adaptive("adaptive 1024 taps", (1, 2, 64, 64), 2, "integers"),
+    adaptive("adaptive aligned columns 3d", (1, 2, 4, 4, 32), (2, 1, 2), "integers"),
     adaptive("adaptive aligned 3d", (1, 2, 8, 16, 32), 2, "nans"),
     adaptive("adaptive aligned rows of packs", (1, 3, 40, 128), (2, 2), "integers"),
     adaptive("adaptive 5040 taps", (1, 2, 90, 111), (1, 2), "integers"),

@@ -739,6 +739,22 @@ EMULATED = [
     *in_file(
         "csrc/cuda/forward.h",
         (
+            "rows of packs are no runs",
+            "size[1] == axis[1].in && size[2] == axis[2].in",
+            "size[1] == axis[1].in",
+            f"{CUDA} -k 'adaptive or slices'",
+        ),
+        (
+            "slices of packs are no runs",
+            "(size[1] == 1 || size[2] == axis[2].in)",
+            "true",
+            f"{CUDA} -k 'adaptive or slices'",
+        ),
+        ("packs of odd rows", "in_steps(axis[2].in) && ", "", f"{CUDA} -k 'adaptive'"),
+        ("elements before a pack", "if (member < head)", "if (false)", f"{CUDA} -k 'global or taps'"),
+        ("elements after a pack", "if (tail + member < taps)", "if (false)", f"{CUDA} -k 'global or taps'"),
+        ("packs of clipped windows", "|| level.clipped) return false", ") return false", f"{CUDA} -k 'taps'"),
+        (
             "team adds elements behind the window",
             "tap + k * members < taps && uint32_t(d) < uint32_t(axis[0].in)",
             "uint32_t(d) < uint32_t(axis[0].in)",
@@ -787,6 +803,47 @@ EMULATED = [
         ("outputs beside a tile's row", "at >= middle && tile.last", "false", f"{CUDA} -k aligned"),
         ("rows of outputs below a plane", "last_row * stride >= rows", "false", f"{CUDA} -k aligned"),
         ("last row of an odd plane", "stride != rows && h + r", "false && h + r", f"{CUDA} -k aligned"),
+    ),
+    *in_file(
+        "csrc/cuda/whole.h",
+        ("planes of a pack's end", "is_next(i) ? next[0] : slot[0]", "slot[0]", f"{CUDA} -k 'global'"),
+        ("taps of a pack's end", "(is_next(i) ? plane : 0)", "0", f"{CUDA} -k 'global'"),
+        ("packs across samples", "p.channels * plane % items == 0 &&", "", f"{CUDA} -k 'global'"),
+        ("clipped global windows", "|| p.levels[0].clipped", "", f"{CUDA} -k 'clipped or padded'"),
+        (
+            "positions of channels",
+            "here < positions; here += stretch",
+            "here < stretch; here += stretch",
+            f"{CUDA} -k 'global'",
+        ),
+    ),
+    *in_file(
+        "csrc/cuda/planes.h",
+        (
+            "ends of planes in shared memory",
+            "packs * kPack<S> + thread.index",
+            "elements + thread.index",
+            f"{CUDA} -k 'global'",
+        ),
+        (
+            "planes without a barrier",
+            "thread.barrier();\n    for (int32_t i = thread.index; i < count * bins",
+            "for (int32_t i = thread.index; i < count * bins",
+            f"{CUDA} -k 'global'",
+        ),
+        ("the last block's planes", "least(planes, total_planes - first)", "planes", f"{CUDA} -k 'global'"),
+        (
+            "odd windows of small planes",
+            "if (heavy && !state[0].ordinary())",
+            "if (false)",
+            f"{CUDA} -k 'global or adaptive'",
+        ),
+    ),
+    *in_file(
+        "csrc/cuda/nested.h",
+        ("levels that do not divide", "&& fine.grid.axis[a].out % axis.out == 0", "", f"{CUDA} -k pyramids"),
+        ("second part of a nested bin", "parts[most_bins + bin]", "parts[bin]", f"{CUDA} -k pyramids"),
+        ("taps of nested bins", "h - window.h.start) * window.w.size", "h) * window.w.size", f"{CUDA} -k pyramids"),
     ),
     *in_file(
         "csrc/cuda/schedule.h",
