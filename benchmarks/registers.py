@@ -269,7 +269,8 @@ def main() -> int:
             faults += over_budget(found, budgets, not only)
     times = ", ".join(f"{source.stem} {seconds:.0f}" for source, (_, seconds) in zip(sources, logs, strict=True))
     print(f"sm_{architecture}: {len(found)} kernels, {len(faults)} faults; seconds: {times}")
-    print(*faults, sep="\n")
+    for fault in faults:
+        print(fault)
     return 1 if faults else 0
 
 
