@@ -56,6 +56,7 @@ GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
 CUDA = "tests/test_cuda_schedules.py"
+CUDA_MEMORY = "tests/test_cuda_memory.py"
 TORCH = "tests/test_torch_parity.py"
 AUTOGRAD = "tests/test_autograd.py"
 COMPILE = "tests/test_compile.py"
@@ -857,7 +858,17 @@ EMULATED = [
         ("neighbouring channels of no multiple", "p.channels % items == 0", "true", f"{CUDA} -k 'channels_last'"),
     ),
     *in_file(
+        "csrc/cuda/job.h",
+        (
+            "rounds leave neighbouring threads a part of a sector",
+            "smaller(p.channels / 32, 8)",
+            "int64_t(8)",
+            f"{CUDA_MEMORY} -k channels_last",
+        ),
+    ),
+    *in_file(
         "csrc/cuda/team.h",
+        ("lane beyond the warp", "member() ^ step", "member() + step", f"{CUDA} -k global"),
         (
             "block reads slots that are still written",
             "thread.barrier();  // the slots may still be read",
