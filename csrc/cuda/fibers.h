@@ -59,6 +59,7 @@ class Fibers {
     idle_ = 0;
     current_ = 0;
     if (_setjmp(home_) == 0) next(order_.in_block);
+    unguard(static_cast<char*>(__builtin_frame_address(0)) - kStack);
   }
 
   void meet(Meeting& meeting, Call call) {
@@ -88,6 +89,13 @@ class Fibers {
     bool started, ended;
   };
 
+  // Frames that were left by a jump would guard their locals for ever.
+  static void unguard([[maybe_unused]] char* stack) {
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stack, kStack);
+#endif
+  }
+
   [[noreturn]] void next(const std::vector<int>& following) {
     if (running_ == 0) _longjmp(home_, 1);
     do current_ = following[size_t(current_)];
@@ -95,10 +103,7 @@ class Fibers {
     Fiber& fiber = fibers_[size_t(current_)];
     if (fiber.started) _longjmp(fiber.at, 1);
     fiber.started = true;
-#if defined(__SANITIZE_ADDRESS__)
-    // Frames that were left by a jump still guard their locals.
-    __asan_unpoison_memory_region(stacks_.get() + size_t(current_) * kStack, kStack);
-#endif
+    unguard(stacks_.get() + size_t(current_) * kStack);
     ucontext_t context;
     getcontext(&context);
     context.uc_stack.ss_sp = stacks_.get() + size_t(current_) * kStack;
