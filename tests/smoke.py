@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import fastpool.functional as F  # noqa: E402
 
-SHAPES = ((2, 5, 9, 10), (1, 20, 70, 70), (3, 64, 14, 14))
+SHAPES = ((2, 5, 9, 10), (1, 20, 70, 70), (3, 64, 14, 14), (5, 32, 32, 32))
 DTYPES = (torch.float32, torch.float16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 # Whether the bits are promised, and the call.

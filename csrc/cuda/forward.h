@@ -425,7 +425,7 @@ bool in_packs(const Problem& p, const Level& level) {
   constexpr int64_t count = Packs<Reducer, S, void*>::count;
   const auto in_steps = [](int64_t number) { return number % count == 0; };
   const bool rows = in_steps(axis[2].kernel) && in_steps(axis[2].stride) && in_steps(axis[2].in) && in_steps(p.input.channel) &&
-                    !axis[2].adaptive() && axis[2].before == 0 && reinterpret_cast<uintptr_t>(p.x) % (count * sizeof(S)) == 0;
+                    !axis[2].adaptive() && axis[2].before == 0 && aligned(p.x, count * int64_t(sizeof(S)));
   return count == 1 || runs || rows;
 }
 

@@ -115,6 +115,8 @@ struct alignas(sizeof(X) * count) Pack {
   X value[count];
 };
 
+inline bool aligned(const void* pointer, int64_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % uintptr_t(bytes) == 0; }
+
 // The widest access, in elements.
 template <class S>
 constexpr int kPack = 16 / int(sizeof(S));

@@ -24,7 +24,7 @@ struct PlanesForward : Job {
     bool bins = p.input.position == 1 && p.input.channel == p.positions() && p.input.sample == p.channels * p.positions();
     for (int l = 0; l < p.level_count; ++l) bins &= p.levels[l].free_order;
     return bins && p.positions() <= kMostSequentialTaps && p.samples * p.channels * larger(p.bins, p.positions()) < kMostIndex &&
-           reinterpret_cast<uintptr_t>(p.x) % 16 == 0;
+           aligned(p.x, 16);
   }
   // As few planes as give every multiprocessor blocks, as many as shared memory holds.
   void finish(int64_t enough_threads) {

@@ -26,9 +26,8 @@ struct Rows : Job {
 
   Rows(const Problem& problem, int64_t units_of_row) : Job(problem), units_of_row(units_of_row) {}
 
-  // `aligned` tells whether a pointer is a multiple of so many bytes.
-  template <class S, class Aligned>
-  static bool suit(const Problem& p, const Aligned& aligned) {
+  template <class S>
+  static bool suits(const Problem& p) {
     if (p.level_count != 1 || p.lanes_are_channels) return false;
     const Axis* axis = p.levels[0].grid.axis;
     const auto slides = [](const Axis& a) {

@@ -1,4 +1,12 @@
-// Which body computes what, by shape.
+// Which body computes what, by shape; the first that fits is taken.
+//   forward      rows.h     windows of 2 x 2 and 3 x 3 over aligned rows
+//                planes.h   bins of planes of up to 256 elements
+//                nested.h   pyramids whose levels divide each other
+//                forward.h  all others: windows by a thread each, or by a team
+//   backward     rows.h     the same windows
+//                whole.h    one window over the plane
+//                backward.h all others
+// Layouts and sizes that none of these takes go by core/direct.h, in 64-bit indices (lookup.h, DirectBackward).
 #pragma once
 
 #include "core/kernels.h"
@@ -60,11 +68,6 @@ inline bool fits(const Problem& p, int64_t limit) {
   return all;
 }
 
-template <class X>
-bool aligned(const X* pointer, int64_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % uintptr_t(bytes) == 0;
-}
-
 // Whether `items` neighbouring channels can be moved by one access everywhere.
 template <class S, int items>
 bool side_by_side(const Problem& p) {
@@ -88,22 +91,14 @@ void launch_levels(Body body, const Launcher& launcher, Path path) {
 template <class Body, class Launcher>
 void launch_all(Body body, const Launcher& launcher) {
   for (int l = 0; l < body.p.level_count; ++l) body.take(body.p.levels[l]);
-  launcher(body);
-}
-
-template <class Body, class Launcher>
-void launch_tiles(Body body, const Launcher& launcher) {
-  for (int l = 0; l < body.p.level_count; ++l) body.take(body.p.levels[l]);
-  body.finish(launcher.limits.enough_threads);
+  if constexpr (requires { body.finish(launcher.limits.enough_threads); }) body.finish(launcher.limits.enough_threads);
   launcher(body);
 }
 
 // Whether launch(W{}) was called for windows W whose geometry the compiler knows. Few pool float64: of those pairs only.
 template <class S, class Launch>
 bool launch_rows(const Problem& p, const Launch& launch) {
-  const auto suits = [&p](auto windows) {
-    return Rows<decltype(windows)>::template suit<S>(p, [](const void* pointer, int64_t bytes) { return aligned(pointer, bytes); });
-  };
+  const auto suits = [&p](auto windows) { return Rows<decltype(windows)>::template suits<S>(p); };
   if (suits(Pairs{})) return launch(Pairs{}), true;
   if constexpr (sizeof(S) < 8) {
     if (suits(Halving{})) return launch(Halving{}), true;
@@ -118,10 +113,10 @@ void forward(const Problem& p, const Launcher& launcher) {
     using S = decltype(s);
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
-    if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
-    if (PlanesForward<Reducer, S>::suits(p)) return launch_tiles(PlanesForward<Reducer, S>(p), launcher);
+    if (launch_rows<S>(p, [&](auto windows) { launch_all(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
+    if (PlanesForward<Reducer, S>::suits(p)) return launch_all(PlanesForward<Reducer, S>(p), launcher);
     if constexpr (Reducer::parts > 0)
-      if (NestedForward<Reducer, S>::suits(p)) return launch_tiles(NestedForward<Reducer, S>(p), launcher);
+      if (NestedForward<Reducer, S>::suits(p)) return launch_all(NestedForward<Reducer, S>(p), launcher);
     const auto launch = [&](Path path, auto body) { launch_levels<Reducer, S>(body, launcher, path); };
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch(Path::thread, ThreadForward<Reducer, S, true>(p));
@@ -142,12 +137,12 @@ void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
     if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
-    if (launch_rows<S>(p, [&](auto windows) { launch_tiles(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); })) return;
-    if (WholePlanes<Gradient, S>::suits(p)) return launch_tiles(WholePlanes<Gradient, S>(p), launcher);
+    if (launch_rows<S>(p, [&](auto windows) { launch_all(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); })) return;
+    if (WholePlanes<Gradient, S>::suits(p)) return launch_all(WholePlanes<Gradient, S>(p), launcher);
     if (side_by_side<S, WholeColumns<Gradient, S>::items>(p) && WholeColumns<Gradient, S>::suits(p))
-      return launch_tiles(WholeColumns<Gradient, S>(p), launcher);
-    if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_tiles(TileBackward<Gradient, S, true>(p), launcher);
-    launch_tiles(TileBackward<Gradient, S, false>(p), launcher);
+      return launch_all(WholeColumns<Gradient, S>(p), launcher);
+    if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_all(TileBackward<Gradient, S, true>(p), launcher);
+    launch_all(TileBackward<Gradient, S, false>(p), launcher);
   });
 }
 

@@ -73,7 +73,7 @@ struct WholePlanes : Whole<Gradient, S> {
   static bool suits(const Problem& p) {
     const int64_t plane = p.positions();
     return Base::suits(p) && p.input.position == 1 && plane >= items && plane < kMostIndex / items && p.channels * plane % items == 0 &&
-           reinterpret_cast<uintptr_t>(p.gx) % 16 == 0 && reinterpret_cast<uintptr_t>(p.x) % 16 == 0;
+           aligned(p.gx, 16) && aligned(p.x, 16);
   }
   void finish(int64_t) {
     plane = int32_t(p.positions());
