@@ -861,8 +861,8 @@ EMULATED = [
         "csrc/cuda/job.h",
         (
             "rounds leave neighbouring threads a part of a sector",
-            "smaller(p.channels / 32, 8)",
-            "int64_t(8)",
+            "smaller(p.channels / Policy::sector_channels, Policy::most_rounds)",
+            "Policy::most_rounds",
             f"{CUDA_MEMORY} -k channels_last",
         ),
     ),

@@ -35,7 +35,7 @@ struct TileBackward : Job {
     for (int a = 0; a < 3; ++a) extent[a] = int32_t(p.extent[a]);
     tile_rows = Divisor(ceil_div(p.extent[1], rows));
     tile_columns = Divisor(ceil_div(p.extent[2], columns));
-    pairs = p.input.position == 1 && p.extent[2] % columns == 0 && reinterpret_cast<uintptr_t>(p.gx) % (columns * sizeof(S)) == 0;
+    pairs = p.input.position == 1 && p.extent[2] % columns == 0 && aligned(p.gx, columns * int64_t(sizeof(S)));
   }
   void finish(int64_t enough_threads) {
     const int64_t tiles = p.extent[0] * ceil_div(p.extent[1], rows) * ceil_div(p.extent[2], columns);
