@@ -11,7 +11,7 @@
 #                               rows that matter most; sanitizers, counters, more rows. OUT=FOLDER gets logs and rows,
 #                               DRY=1 prints the steps
 #   make gpu-module             build the module for another Python and torch beforehand: GPU_PYTHON=, GPU_TORCH=
-#   make cuda-report            registers and spills of every CUDA kernel; needs nvcc, no card
+#   make cuda-report            registers, limits and instructions of every CUDA kernel; needs nvcc and nvdisasm, no card
 #   make build
 #
 # FASTPOOL_CUDA=auto|0|1, FASTPOOL_EMULATION=0|1 (1 in `make test`), TORCH_CUDA_ARCH_LIST, MAX_JOBS, DEBUG and CXXFLAGS go
@@ -35,7 +35,7 @@ SOURCES := setup.py $(shell find csrc -type f)
 SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test mutants sanitize sanitize-address sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
+.PHONY: demo test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -53,30 +53,36 @@ mutants: $(VENV)/installed
 build/address: FLAGS := -fsanitize=address,undefined -fno-wrapv \
   -fno-sanitize=null,alignment,object-size,vptr -fno-sanitize-address-use-after-scope \
   --param=asan-instrumentation-with-call-threshold=0
+build/undefined: FLAGS := -fsanitize=alignment,bounds,shift,signed-integer-overflow -fno-wrapv
 build/thread: FLAGS := -fsanitize=thread
 # The emulated CUDA threads are fibers of one thread.
-build/address: export FASTPOOL_EMULATION := 1
+build/address build/undefined: export FASTPOOL_EMULATION := 1
 build/thread: export FASTPOOL_EMULATION := 0
-build/address build/thread: export FASTPOOL_CUDA := 0
-build/address build/thread: $(VENV)/installed FORCE
+build/address build/undefined build/thread: export FASTPOOL_CUDA := 0
+build/address build/undefined build/thread: $(VENV)/installed FORCE
 	@echo "building fastpool in $@"
 	@CXXFLAGS="$(FLAGS) -fno-omit-frame-pointer -g1" LDFLAGS="$(filter -fsanitize=%,$(FLAGS))" \
 	  $(RUN) setup.py --quiet build --build-base $@ --build-lib $@ 2>&1 | $(SHORTER)
 
 # Exceptions pass through the runtime, which looks for their library before Python has loaded it.
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so) $(shell $(CXX) -print-file-name=libstdc++.so)
-sanitize: sanitize-address sanitize-thread
-sanitize-address sanitize-thread: export OMP_WAIT_POLICY := passive
-sanitize-address sanitize-thread: export FASTPOOL_TEST_HUGE := 0
+sanitize: sanitize-undefined sanitize-address sanitize-thread
+sanitize-address sanitize-undefined sanitize-thread: export OMP_WAIT_POLICY := passive
+sanitize-address sanitize-undefined sanitize-thread: export FASTPOOL_TEST_HUGE := 0
+sanitize-address sanitize-undefined: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:suppressions=$(CURDIR)/tests/ubsan.supp
 
 # Python and torch give back little of what they hold when they end, so leaks are tests/test_faults.py's to find.
 sanitize-address: export PYTHONPATH := $(CURDIR)/build/address
 sanitize-address: export ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192:suppressions=$(CURDIR)/tests/asan.supp
-sanitize-address: export UBSAN_OPTIONS := halt_on_error=1:print_stacktrace=1:suppressions=$(CURDIR)/tests/ubsan.supp
 sanitize-address: build/address
 	@LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,stdc++)" $(RUN) tests/damaged.py
 	@LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,stdc++)" $(VENV)/bin/pytest --capture=no --ignore=tests/test_compile.py --ignore=tests/test_demo.py \
 	  -k 'not peak_memory and not nothing_leaks'
+
+# The CUDA kernels, emulated: in minutes, and with what a device asks of addresses.
+sanitize-undefined: export PYTHONPATH := $(CURDIR)/build/undefined
+sanitize-undefined: build/undefined
+	@$(VENV)/bin/pytest --capture=no tests/test_cuda_schedules.py tests/test_cuda_memory.py
 
 # What runs in parallel. OpenMP's fork and join, which ThreadSanitizer does not see, are told by tests/tell_tsan.cpp.
 sanitize-thread: export PYTHONPATH := $(CURDIR)/build/thread

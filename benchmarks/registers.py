@@ -2,9 +2,10 @@
 
     python benchmarks/registers.py [--accept] [ARCHITECTURE [SOURCE ...]]      9.0 and every source by default
 
-`stack` is memory of arrays that are indexed at run time. `instructions` are those of a kernel's machine code, each
-counted once however often it runs, without the functions it calls in rare cases; `global` says how many of them access
-global memory, by width: `L4x128 S2x64` are four loads of 16 bytes and two stores of 8.
+`stack` is memory of arrays that are indexed at run time, in the kernel and in what it calls. `instructions` are those
+of a kernel's machine code, each counted once however often it runs, without the functions it calls in rare cases;
+`global` says how many of them access global memory, by width: `L4x128 S2x64` are four loads of 16 bytes and two stores
+of 8.
 
 Fails if the compiler warns, if a kernel spills registers, which costs more than what it saves, if it needs more than
 the architecture gives, or if a kernel that most calls run takes on 9.0 more instructions than budgets.json allows.
@@ -204,7 +205,7 @@ def kernels(log: str, folder: Path, stem: str, nvdisasm: str | None) -> list[Ker
             Kernel(
                 name,
                 int(used.group(1)),
-                frames[0][0],
+                sum(frame for frame, _, _ in frames),
                 sum(stores + loads for _, stores, loads in frames),
                 int(shared.group(1)) if shared else 0,
                 *declared[mangled],
