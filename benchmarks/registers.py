@@ -5,10 +5,11 @@
 `stack` is memory of arrays that are indexed at run time, in the kernel and in what it calls. `instructions` are those
 of a kernel's machine code, each counted once however often it runs, without the functions it calls in rare cases;
 `global` says how many of them access global memory, by width: `L4x128 S2x64` are four loads of 16 bytes and two stores
-of 8.
+of 8. `flight`: bytes that loads have under way on a multiprocessor, of kernels that are known to load so many at once.
 
 Fails if the compiler warns, if a kernel spills registers, which costs more than what it saves, if it needs more than
-the architecture gives, or if a kernel that most calls run takes on 9.0 more instructions than budgets.json allows.
+the architecture gives, has too few bytes in flight, or if a kernel that most calls run takes on 9.0 more instructions
+than budgets.json allows.
 `--accept` writes what they take now there.
 """
 
@@ -54,6 +55,22 @@ REGISTERS, BLOCK_THREADS, BLOCK_SHARED, PARAMETERS = 65536, 1024, 48 << 10, 4096
 STACK = 1024  # what a thread has from the start: for more, a launch would wait until the device is idle
 SHARED_OF_SYSTEM = 1024  # of each block, from 8.0 on
 
+# Bytes that a thread loads before it uses the first of them, and how many a multiprocessor needs under way to fill the
+# memory's bandwidth, as published for an A100 and an H100. An H200 needs 48 KB.
+IN_FLIGHT = {
+    "RowsForward<Max, Half, Windows<2, 2, 0> >": 32,
+    "RowsForward<Max, float, Windows<2, 2, 0> >": 64,
+    "RowsForward<Max, Half, Windows<3, 2, 1> >": 54,
+    "RowsForward<Max, float, Windows<3, 2, 1> >": 108,
+    "ThreadForward<Max, Half, true>": 64,
+    "ThreadForward<Max, float, true>": 64,
+    "TeamForward<Max, Half, Warp, Packs>": 64,
+    "TeamForward<Max, float, Warp, Packs>": 64,
+    "NestedForward<Max, Half>": 64,
+    "NestedForward<Max, float>": 64,
+}
+NEEDED = {"8.0": 16 << 10, "9.0": 32 << 10}
+
 # What most calls run: neither the paths of 64-bit indices nor the rarer types.
 HOT = re.compile(r"(?!EachOutput|Direct|AlphaGradient).*\b(Half|float)\b")
 BUDGETS = ROOT / "benchmarks" / "budgets.json"
@@ -92,6 +109,10 @@ class Kernel:
             most.shared // shared if shared else most.blocks,
         )
 
+    def in_flight(self, architecture: str) -> int:
+        """Bytes under way on a multiprocessor, where it is known what a thread loads at once."""
+        return self.fitting(architecture) * self.threads * IN_FLIGHT.get(self.name, 0)
+
     def faults(self, architecture: str) -> list[str]:
         """What would keep the kernel from running, or from running well."""
         named = {
@@ -103,6 +124,10 @@ class Kernel:
             "blocks on a multiprocessor": (max(self.blocks, 1), self.fitting(architecture)),
         }
         faults = [f"{self.name}: {have} {what}, at most {most}" for what, (have, most) in named.items() if have > most]
+        if self.name in IN_FLIGHT and self.in_flight(architecture) < NEEDED.get(architecture, 0):
+            faults.append(
+                f"{self.name}: {self.in_flight(architecture)} bytes in flight, at least {NEEDED[architecture]}"
+            )
         if self.threads % 32:
             faults.append(f"{self.name}: {self.threads} threads of a block are not whole warps")
         return faults
@@ -238,12 +263,13 @@ def main() -> int:
             for kernel in kernels(log, folder, source.stem, nvdisasm)
         ]
     widest = max(len(kernel.name) for kernel in found)
-    columns = ("registers", "threads", "occupancy", "stack", "spills", "shared", "parameters", "instructions")
+    columns = ("registers", "threads", "occupancy", "flight", "stack", "spills", "shared", "parameters", "instructions")
     print(f"{'kernel':<{widest}}", *columns, "global")
     faults = []
     for kernel in found:
         occupancy = 100 * kernel.fitting(architecture) * kernel.threads // LIMITS[architecture].threads
-        usage = (kernel.registers, kernel.threads, f"{occupancy}%", kernel.stack, kernel.spilled, kernel.shared)
+        flight = f"{kernel.in_flight(architecture) >> 10}K" if kernel.name in IN_FLIGHT else ""
+        usage = (kernel.registers, kernel.threads, f"{occupancy}%", flight, kernel.stack, kernel.spilled, kernel.shared)
         values = (*usage, kernel.parameters, kernel.instructions or "?")
         cells = (f"{value:>{len(column)}}" for value, column in zip(values, columns, strict=True))
         print(f"{kernel.name:<{widest}}", *cells, kernel.accesses)

@@ -34,6 +34,13 @@ def test_limits(architecture):
     assert "blocks on a multiprocessor" in replace(MODEST, registers=136, threads=512).faults(architecture)[0]
 
 
+def test_bytes_in_flight():
+    """Three blocks of 256 threads, 32 bytes each, fill an A100 and not an H100."""
+    tight = replace(MODEST, name="RowsForward<Max, Half, Windows<2, 2, 0> >", registers=80)
+    assert tight.in_flight("9.0") == 3 * 256 * 32 and not tight.faults("8.0")
+    assert "24576 bytes in flight, at least 32768" in tight.faults("9.0")[0]
+
+
 def test_budget():
     hot = replace(MODEST, name="RowsForward<Max, float, Windows<2, 2, 0> >")
     rare = [

@@ -167,7 +167,15 @@ def test_no_scratch():
 # Interrupts.
 
 
-def test_interrupt():
+@pytest.fixture
+def interruptible():
+    """What a shell starts in the background ignores Ctrl-C."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_interrupt(interruptible):
     """Ctrl-C between or in calls of a long loop leaves nothing behind."""
     x = torch.randn(4, 16, 128, 128, requires_grad=True)
     expected = {name: results(pool, x) for name, pool in FUNCTIONS.items()}
