@@ -77,6 +77,7 @@ EXCEPTIONS = {
     ("contiguous", "3x3 stride 2 odd", "TileBackward", "writes"): PAIRS,  # 4.46
     ("contiguous", "3x3 stride 1", "RowsForward", "reads"): EDGES,  # 1.33
     ("contiguous", "3x3 stride 1", "RowsBackward", "reads"): EDGES,  # 1.75
+    ("contiguous", "3x3 stride 1", "TileBackward", "reads"): SPREAD,  # 3.41
     ("contiguous", "3x3 stride 1 odd", "ThreadForward", "reads"): GATHERED,  # 2.3
     ("contiguous", "3x3 stride 1 odd", "ThreadForward", "writes"): ROWS,  # 1.61
     ("contiguous", "3x3 stride 1 odd", "TileBackward", "reads"): SPREAD,  # 6.72
