@@ -738,7 +738,7 @@ CALLS = [
 
 EMULATED = [
     *in_file(
-        "csrc/cuda/forward.h",
+        "csrc/cuda/team_forward.h",
         (
             "rows of packs are no runs",
             "size[1] == axis[1].in && size[2] == axis[2].in",
@@ -780,6 +780,9 @@ EMULATED = [
             "false",
             f"{CUDA} -k 'nan or inf'",
         ),
+    ),
+    *in_file(
+        "csrc/cuda/forward.h",
         ("channel behind the last is read", "i < count ? i : count - 1", "i", f"{GUARD} emulation"),
     ),
     *in_file(

@@ -2,7 +2,7 @@
 // coarser ones, so that the plane is walked once.
 #pragma once
 
-#include "cuda/forward.h"
+#include "cuda/team_forward.h"
 
 namespace fastpool::cuda {
 

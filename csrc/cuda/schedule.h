@@ -1,11 +1,12 @@
 // Which body computes what, by shape; the first that fits is taken.
-//   forward      rows.h     windows of 2 x 2 and 3 x 3 over aligned rows
-//                planes.h   bins of planes of up to 256 elements
-//                nested.h   pyramids whose levels divide each other
-//                forward.h  all others: windows by a thread each, or by a team
-//   backward     rows.h     the same windows
-//                whole.h    one window over the plane
-//                backward.h all others
+//   forward    rows.h          windows of 2 x 2 and 3 x 3 over aligned rows
+//              planes.h        bins of planes of up to 256 elements
+//              nested.h        pyramids whose levels divide each other
+//              team_forward.h  large windows
+//              forward.h       all others
+//   backward   rows.h          the same windows as forward
+//              whole.h         one window over the plane
+//              backward.h      all others
 // Layouts and sizes that none of these takes go by core/direct.h, in 64-bit indices (lookup.h, DirectBackward).
 #pragma once
 
@@ -16,6 +17,7 @@
 #include "cuda/nested.h"
 #include "cuda/planes.h"
 #include "cuda/rows.h"
+#include "cuda/team_forward.h"
 #include "cuda/whole.h"
 
 namespace fastpool::cuda {
