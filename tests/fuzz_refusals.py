@@ -186,7 +186,9 @@ REFUSALS = [
     ),
     Refusal("kernel_size", too_large_kernel, is_form("sliding")),
     value("ceil_mode", 1, 0, None, "yes", 1.0, applies=is_form("sliding")),
-    Refusal("ceil_mode", lambda choose, trial: {"padding": "same", "ceil_mode": True}, is_form("sliding")),
+    Refusal(
+        "ceil_mode", lambda choose, trial: {"padding": "same", "dilation": 1, "ceil_mode": True}, is_form("sliding")
+    ),
     sizes("output_size", "adaptive"),
     value("keepdim", 1, 0, None, "yes", applies=is_form("global")),
     Refusal("levels", wrong_levels, is_form("pyramid")),

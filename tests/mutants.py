@@ -850,7 +850,7 @@ EMULATED = [
     *in_file(
         "csrc/cuda/nested.h",
         ("levels that do not divide", "fine.grid.axis[a].out % axis.out == 0", "true", f"{CUDA} -k pyramids"),
-        ("second part of a nested bin", "parts[most_bins + bin]", "parts[bin]", f"{CUDA} -k pyramids"),
+        ("second part of a nested bin", "T(parts[most_bins + bin])", "T(parts[bin])", f"{CUDA} -k pyramids"),
         ("taps of nested bins", "h - window.h.start) * window.w.size", "h) * window.w.size", f"{CUDA} -k pyramids"),
     ),
     *in_file(

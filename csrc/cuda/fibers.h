@@ -59,7 +59,7 @@ class Fibers {
     idle_ = 0;
     current_ = 0;
     if (_setjmp(home_) == 0) next(order_.in_block);
-    unguard(static_cast<char*>(__builtin_frame_address(0)) - kStack);
+    unguard(static_cast<char*>(__builtin_frame_address(0)) - kLeft, kLeft);
   }
 
   void meet(Meeting& meeting, Call call) {
@@ -78,11 +78,12 @@ class Fibers {
       if (++idle_ > 4 * int(fibers_.size())) fail("wait for one that does not come");
       // A warp runs ahead of the others as far as it can: where a barrier is missing, something breaks.
       if (_setjmp(fibers_[size_t(current_)].at) == 0) next(meeting.warp < 0 ? order_.in_block : order_.in_warp);
+      unguard(static_cast<char*>(__builtin_frame_address(0)) - kLeft, kLeft);
     }
   }
 
  private:
-  static constexpr size_t kStack = 32 << 10;
+  static constexpr size_t kStack = 32 << 10, kLeft = 8 << 10;  // what the frame of `next` takes, and more
 
   struct Fiber {
     jmp_buf at;
@@ -90,9 +91,9 @@ class Fibers {
   };
 
   // Frames that were left by a jump would guard their locals for ever.
-  static void unguard([[maybe_unused]] char* stack) {
+  static void unguard([[maybe_unused]] char* begin, [[maybe_unused]] size_t size) {
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(stack, kStack);
+    __asan_unpoison_memory_region(begin, size);
 #endif
   }
 
@@ -103,7 +104,7 @@ class Fibers {
     Fiber& fiber = fibers_[size_t(current_)];
     if (fiber.started) _longjmp(fiber.at, 1);
     fiber.started = true;
-    unguard(stacks_.get() + size_t(current_) * kStack);
+    unguard(stacks_.get() + size_t(current_) * kStack, kStack);
     ucontext_t context;
     getcontext(&context);
     context.uc_stack.ss_sp = stacks_.get() + size_t(current_) * kStack;
