@@ -851,7 +851,12 @@ EMULATED = [
         "csrc/cuda/nested.h",
         ("levels that do not divide", "fine.grid.axis[a].out % axis.out == 0", "true", f"{CUDA} -k pyramids"),
         ("second part of a nested bin", "T(parts[most_bins + bin])", "T(parts[bin])", f"{CUDA} -k pyramids"),
-        ("taps of nested bins", "h - window.h.start) * window.w.size", "h) * window.w.size", f"{CUDA} -k pyramids"),
+        (
+            "taps of nested bins",
+            "(d - window.d.start) * window.h.size + h - window.h.start",
+            "(d - window.d.start) * window.h.size + h",
+            f"{CUDA} -k pyramids",
+        ),
     ),
     *in_file(
         "csrc/cuda/schedule.h",
