@@ -86,7 +86,7 @@ sanitize-undefined: build/undefined
 
 # What runs in parallel. OpenMP's fork and join, which ThreadSanitizer does not see, are told by tests/tell_tsan.cpp.
 sanitize-thread: export PYTHONPATH := $(CURDIR)/build/thread
-sanitize-thread: export TSAN_OPTIONS := halt_on_error=1
+sanitize-thread: export TSAN_OPTIONS := halt_on_error=1:suppressions=$(CURDIR)/tests/tsan.supp
 sanitize-thread: build/thread
 	@$(CXX) -shared -fPIC -O1 tests/tell_tsan.cpp -o build/thread/tell_tsan.so -ldl
 	@LD_PRELOAD="$(call RUNTIME,tsan) $(CURDIR)/build/thread/tell_tsan.so" setarch --addr-no-randomize \
