@@ -751,7 +751,7 @@ EMULATED = [
             "true",
             f"{CUDA} -k 'adaptive or slices'",
         ),
-        ("packs of odd rows", "in_steps(axis[2].in)", "true", f"{CUDA} -k 'adaptive'"),
+        ("packs of odd rows", "in_steps(axis[2].in)", "true", f"{CUDA} -k aligned"),
         ("elements before a pack", "member < head", "false", f"{CUDA} -k 'global or taps'"),
         ("elements after a pack", "tail + member < taps", "false", f"{CUDA} -k 'global or taps'"),
         (
