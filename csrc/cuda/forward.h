@@ -15,6 +15,13 @@ constexpr int kItems = sizeof(S) == 8 || heavy          ? 2
 template <class S, bool heavy>
 constexpr int kBlocks = 3 - (sizeof(S) == 8) - heavy;
 
+// Where code takes a few registers more.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ <= 800 || __CUDA_ARCH__ >= 1200)
+constexpr bool kTight = true;
+#else
+constexpr bool kTight = false;
+#endif
+
 // Where a window lies: its sample, first channel, level and place in it.
 struct Window {
   int64_t n;
@@ -230,12 +237,8 @@ FASTPOOL_RARE void lone_window(const Job& job, int64_t n, int32_t c, int32_t l, 
 template <class Reducer, class S, bool side_by_side>
 struct ThreadForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ <= 800 || __CUDA_ARCH__ >= 1200)
-  static constexpr bool tight = Reducer::has_second;  // 80 registers are a few too little there
-#else
-  static constexpr bool tight = false;
-#endif
-  static constexpr bool roomy = heavy || tight || (side_by_side && (Reducer::has_second || sizeof(S) == 2));
+  static constexpr bool roomy =
+      heavy || (kTight && (Reducer::has_second || side_by_side)) || (side_by_side && (Reducer::has_second || sizeof(S) == 2));
   static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, blocks = kBlocks<S, roomy>;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;

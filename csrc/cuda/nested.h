@@ -9,7 +9,8 @@ namespace fastpool::cuda {
 template <class Reducer, class S>
 struct NestedForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
-  static constexpr int threads = Policy::block_threads, most_bins = threads, slots = 3 * most_bins, blocks = kBlocks<S, heavy>;
+  static constexpr int threads = Policy::block_threads, most_bins = threads, slots = 3 * most_bins, blocks = kBlocks < S,
+                       heavy || Reducer::has_second > ;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
 

@@ -165,7 +165,7 @@ struct TeamForward : Job {
   static constexpr int threads = Members<int>::members * Members<int>::columns;
   static constexpr bool heavy = Reducer::careful_passes > 0;
   // 64 registers per thread; 128 for much state or float64, 255 for both.
-  static constexpr int blocks = (1024 >> (heavy + (sizeof(S) == 8))) / (threads > 256 ? threads : 256);
+  static constexpr int blocks = (1024 >> (heavy + (sizeof(S) == 8 || (kTight && Reducer::has_second)))) / (threads > 256 ? threads : 256);
   using T = Accumulated<S>;
   using State = typename SharedWindows<Reducer>::type::template State<T>;
 
