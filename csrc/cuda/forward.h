@@ -124,7 +124,7 @@ struct Walk {
         const int32_t row = (d.start + i * axis[0].dilation) * axis[1].in + h.start + j * axis[1].dilation;
         const int32_t tap = ((d.first + i) * h.size + h.first + j) * w.size + w.first, position = row * axis[2].in + w.start;
         // Windows of 2 x 2, or of three columns at most, are most of those there are.
-        if (side_by_side && w.size == 2 && j + 1 < h.count) {
+        if (side_by_side && Reducer::careful_passes == 0 && w.size == 2 && j + 1 < h.count) {
           add<pass, 2, 2>(position, w.count, tap);
           ++j;
         } else if (w.size == width) {
