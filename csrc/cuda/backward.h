@@ -6,19 +6,50 @@
 
 namespace fastpool::cuda {
 
-// Output i of those that were loaded; arrays that the gradient does not use are not read.
-template <class Gradient, class S, class T, int items>
-FASTPOOL_HD OutputFacts<T> facts_of_output(const S (&g)[items], const S (&second)[items], const S (&y)[items], const T (&moment)[2][items],
-                                      int i) {
-  OutputFacts<T> output{widened(g[i]), T(0), T(0), {T(0), T(0)}};
-  if constexpr (Gradient::uses_second) output.g_second = widened(second[i]);
-  if constexpr (Gradient::uses_input) {
-    output.y = widened(y[i]);
-    output.moment[0] = moment[0][i];
-    output.moment[1] = moment[1][i];
+// What a gradient reads of `count` outputs; arrays that it does not use are not read.
+template <class Gradient, class S, int count>
+struct Outputs {
+  using T = Accumulated<S>;
+  S g[count], second[count]{}, y[count];
+  T moment[2][count];
+  Tap<T> taps[count]{};
+
+  // load(to, from) for what lies as the outputs do, load_saved(to, from) for what lies as taps do. `wide`: taps may have
+  // four bytes.
+  template <bool wide = true, class Load, class LoadSaved>
+  FASTPOOL_HD void read(const Problem& p, const Level& level, int64_t out, int64_t saved, const Load& load, const LoadSaved& load_saved) {
+    load(g, static_cast<const S*>(p.g) + level.output_base + out);
+    if (Gradient::uses_second && !p.mixes) load(second, static_cast<const S*>(p.g_second) + level.second_base + out);
+    if constexpr (Gradient::uses_input) {
+      load(y, static_cast<const S*>(p.y) + level.output_base + out);
+      for (int which = 0; which < 2; ++which) load_saved(moment[which], static_cast<const T*>(p.moments) + which * p.moments_size + saved);
+    }
+    if constexpr (Gradient::uses_taps) {
+      if (!wide || p.tap_bytes == 1)
+        read_taps<uint8_t>(p, saved, load_saved);
+      else
+        read_taps<int32_t>(p, saved, load_saved);
+    }
   }
-  return output;
-}
+  template <class Code, class LoadSaved>
+  FASTPOOL_HD void read_taps(const Problem& p, int64_t saved, const LoadSaved& load_saved) {
+    Code codes[count];
+    load_saved(codes, static_cast<const Code*>(p.taps) + saved);
+    FASTPOOL_UNROLL
+    for (int i = 0; i < count; ++i) taps[i] = codes[i];
+  }
+
+  FASTPOOL_HD OutputFacts<T> facts(int i) const {
+    OutputFacts<T> output{widened(g[i]), T(0), T(0), {T(0), T(0)}};
+    if constexpr (Gradient::uses_second) output.g_second = widened(second[i]);
+    if constexpr (Gradient::uses_input) {
+      output.y = widened(y[i]);
+      output.moment[0] = moment[0][i];
+      output.moment[1] = moment[1][i];
+    }
+    return output;
+  }
+};
 
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
@@ -62,27 +93,15 @@ struct TileBackward : Job {
         tile.n * p.saved.sample + times(tile.c, p.saved.channel) + times(int32_t(level.first_bin) + bin, p.saved.position);
     const int32_t step = int32_t(level.output.channel), saved_step = int32_t(p.saved.channel);
     const int32_t divisor = Gradient::uses_divisor ? fast[l].divisor(o, p.include_pad) : 1;
-    S g[items], second[items]{}, y[items];
-    T moment[2][items];
-    load_if(g, static_cast<const S*>(p.g) + level.output_base + out, step, tile.count);
-    if (Gradient::uses_second && !p.mixes) load_if(second, static_cast<const S*>(p.g_second) + level.second_base + out, step, tile.count);
-    if constexpr (Gradient::uses_input) {
-      load_if(y, static_cast<const S*>(p.y) + level.output_base + out, step, tile.count);
-      for (int which = 0; which < 2; ++which)
-        load_if(moment[which], static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, tile.count);
-    }
-    if constexpr (Gradient::uses_taps) {
-      if (p.tap_bytes == 1)
-        load_taps<uint8_t>(taps, saved, saved_step, tile.count);
-      else
-        load_taps<int32_t>(taps, saved, saved_step, tile.count);
-    }
+    Outputs<Gradient, S, items> outputs;
+    outputs.read(
+        p, level, out, saved, [&](auto& to, const auto* from) { load_if(to, from, step, tile.count); },
+        [&](auto& to, const auto* from) { load_if(to, from, saved_step, tile.count); });
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {
-      const OutputFacts<T> output = facts_of_output<Gradient>(g, second, y, moment, i);
       const int32_t c = tile.c + (i < tile.count ? i : 0);
-      slots[i] = Gradient::prepare(output, facts_at<Gradient, T>(*this, l, tile.n, c, bin, divisor), p);
-      if constexpr (!Gradient::uses_taps) taps[i] = 0;
+      slots[i] = Gradient::prepare(outputs.facts(i), facts_at<Gradient, T>(*this, l, tile.n, c, bin, divisor), p);
+      taps[i] = outputs.taps[i];
     }
   }
   // Outputs of a pyramid lie far apart even where the input's channels are neighbours.
@@ -92,13 +111,6 @@ struct TileBackward : Job {
       load<side_by_side>(to, from, step, count);
     else
       load<false>(to, from, step, count);
-  }
-  template <class Code>
-  FASTPOOL_HD void load_taps(Tap<T> (&taps)[items], int64_t saved, int32_t step, int count) const {
-    Code codes[items];
-    load_if(codes, static_cast<const Code*>(p.taps) + saved, step, count);
-    FASTPOOL_UNROLL
-    for (int i = 0; i < items; ++i) taps[i] = codes[i];
   }
 
   FASTPOOL_HD void add_level(Tile& tile, int l) const {

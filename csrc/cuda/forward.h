@@ -240,6 +240,7 @@ struct ThreadForward : Job {
   static constexpr bool roomy =
       heavy || (kTight && (Reducer::has_second || side_by_side)) || (side_by_side && (Reducer::has_second || sizeof(S) == 2));
   static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, blocks = kBlocks<S, roomy>;
+  static constexpr int width = kTight && heavy ? 2 : 3;
   using T = Accumulated<S>;
   using State = typename Reducer::template State<T>;
 
@@ -262,7 +263,7 @@ struct ThreadForward : Job {
       facts[i] = facts_of_window<Reducer, T>(*this, window, window.c + (i < count ? i : 0));
       states[i].start(window.first_tap(), p);
     }
-    Walk<Reducer, State, S, items, side_by_side>(*this, window, count, states).template run<0, Reducer::passes>(facts);
+    Walk<Reducer, State, S, items, side_by_side, width>(*this, window, count, states).template run<0, Reducer::passes>(facts);
     unsigned odd = 0;  // channels whose window the fast arithmetic does not hold for
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {

@@ -203,8 +203,7 @@ struct RowsBackward : Rows<W> {
 
   // `count` outputs from `first` on: those that begin inside the tile's columns by one access.
   template <class X>
-  FASTPOOL_HD void load_outputs(X (&to)[count], const void* from, int64_t at, bool is_first, bool is_last) const {
-    const X* values = static_cast<const X*>(from) + at;
+  FASTPOOL_HD void load_outputs(X (&to)[count], const X* values, bool is_first, bool is_last) const {
     X inner[middle];
     load<true>(inner, values, 1, middle);
     FASTPOOL_UNROLL
@@ -231,16 +230,9 @@ struct RowsBackward : Rows<W> {
     if ((first < 0 || last_row * stride >= rows) && uint32_t(o) >= uint32_t(this->out_height())) return;
     const int32_t bin = o * this->out_width() + tile.column;
     const int64_t out = this->output_at(tile.unit) + bin, saved = this->saved_at(tile.unit) + bin;
-    S g[count], second[count]{}, y[count];
-    T moment[2][count];
-    uint8_t taps[count];
-    load_outputs(g, p.g, levels[0].output_base + out, tile.first, tile.last);
-    if (Gradient::uses_second && !p.mixes) load_outputs(second, p.g_second, levels[0].second_base + out, tile.first, tile.last);
-    if constexpr (Gradient::uses_taps) load_outputs(taps, p.taps, saved, tile.first, tile.last);
-    if constexpr (Gradient::uses_input) {
-      load_outputs(y, p.y, levels[0].output_base + out, tile.first, tile.last);
-      for (int which = 0; which < 2; ++which) load_outputs(moment[which], p.moments, which * p.moments_size + saved, tile.first, tile.last);
-    }
+    const auto neighbours = [&](auto& to, const auto* from) { load_outputs(to, from, tile.first, tile.last); };
+    Outputs<Gradient, S, count> outputs;
+    outputs.template read<false>(p, levels[0], out, saved, neighbours, neighbours);
     const int32_t rows_inside = this->inside(o * stride - before, this->height());
     FASTPOOL_UNROLL
     for (int i = 0; i < count; ++i) {
@@ -249,14 +241,12 @@ struct RowsBackward : Rows<W> {
       int32_t inside = kernel;
       if constexpr (Gradient::uses_divisor && before > 0) inside = this->inside((tile.column + at) * stride - before, this->width());
       const Facts<T> facts = this->template facts_inside<Gradient, T>(tile.unit, bin + at, rows_inside * inside, tile.alpha);
-      const Slot<T> slot = Gradient::prepare(facts_of_output<Gradient>(g, second, y, moment, i), facts, p);
-      Tap<T> tap(0);
-      if constexpr (Gradient::uses_taps) tap = taps[i];
+      const Slot<T> slot = Gradient::prepare(outputs.facts(i), facts, p);
       FASTPOOL_UNROLL
       for (int k = 0; k < kernel * kernel; ++k) {
         const int r = from_top * stride - before + k / kernel, c = at * stride - before + k % kernel;
         if (r < 0 || r >= rows || c < 0 || c >= columns) continue;
-        tile.sum[r][c] += Gradient::term(tile.x[r][c], Tap<T>(k), slot, tap, p);
+        tile.sum[r][c] += Gradient::term(tile.x[r][c], Tap<T>(k), slot, outputs.taps[i], p);
       }
     }
   }

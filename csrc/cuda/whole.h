@@ -24,28 +24,14 @@ struct Whole : Job {
   FASTPOOL_HD void prepare(int64_t n, int32_t c, Slot<T> (&slots)[items], Tap<T> (&taps)[items]) const {
     const Level& level = levels[0];
     const int64_t out = n * level.output.sample + times(c, level.output.channel), saved = n * p.saved.sample + times(c, p.saved.channel);
-    S g[items], second[items]{}, y[items];
-    T moment[2][items];
-    load<(items > 1)>(g, static_cast<const S*>(p.g) + level.output_base + out, 1, items);
-    if (Gradient::uses_second && !p.mixes) load<(items > 1)>(second, static_cast<const S*>(p.g_second) + level.second_base + out, 1, items);
-    if constexpr (Gradient::uses_input) {
-      load<(items > 1)>(y, static_cast<const S*>(p.y) + level.output_base + out, 1, items);
-      for (int which = 0; which < 2; ++which)
-        load<(items > 1)>(moment[which], static_cast<const T*>(p.moments) + which * p.moments_size + saved, 1, items);
-    }
-    uint8_t narrow[items]{};
-    int32_t wide[items]{};
-    if constexpr (Gradient::uses_taps) {
-      if (p.tap_bytes == 1)
-        load<(items > 1)>(narrow, static_cast<const uint8_t*>(p.taps) + saved, 1, items);
-      else
-        load<(items > 1)>(wide, static_cast<const int32_t*>(p.taps) + saved, 1, items);
-    }
+    Outputs<Gradient, S, items> outputs;
+    const auto neighbours = [](auto& to, const auto* from) { load<(items > 1)>(to, from, 1, items); };
+    outputs.read(p, level, out, saved, neighbours, neighbours);
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {
       const Facts<T> facts = facts_at<Gradient, T>(*this, 0, n, c + i, 0, int32_t(p.positions()));
-      slots[i] = Gradient::prepare(facts_of_output<Gradient>(g, second, y, moment, i), facts, p);
-      taps[i] = p.tap_bytes == 1 ? int32_t(narrow[i]) : wide[i];
+      slots[i] = Gradient::prepare(outputs.facts(i), facts, p);
+      taps[i] = outputs.taps[i];
     }
   }
   // Elements whose gradients lie side by side: slot(i), tap of the output and tap of the element.
