@@ -81,28 +81,41 @@ def digest() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
+def reducers() -> list[Path]:
+    """The files that say at their end which kernels and operators there are."""
+    files = sorted((ROOT / "csrc" / "reducers").glob("*.h"))
+    return [file for file in files if "\nFASTPOOL_FORWARD" in file.read_text()]
+
+
+def written(name: str, first: str, defines: str, files: list[Path], last: str = "") -> str:
+    includes = "".join(f'#include "{include}"\n' for include in (first, *(f"reducers/{file.name}" for file in files)))
+    return generated(name, defines + includes + last)
+
+
 def kernels() -> list[str]:
-    """One source for every file in csrc/cpu/kernels and every capability: the same code for another register width."""
+    """For every reducer its kernels for every capability, the same code in another width, and its exact path."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     capabilities = {"baseline": 16, "avx2": 32, "avx512": 64} if x86 else {"baseline": 16}
+    end = "#if defined(FASTPOOL_TARGET) && defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
     files = []
-    for source in sorted((ROOT / "csrc" / "cpu" / "kernels").glob("*.cpp")):
+    for file in reducers():
         for name, width in capabilities.items():
-            text = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
-            text += f'#include "cpu/kernels/{source.name}"\n'
-            text += "#if defined(FASTPOOL_TARGET) && defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
-            files.append(generated(f"{source.stem}_{name}.cpp", text))
-    return files
+            defines = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
+            files.append(written(f"{file.stem}_{name}.cpp", "cpu/kernels/instantiate.h", defines, [file], end))
+    return [*files, written("exact.cpp", "cpu/exact.h", "", reducers())]
+
+
+def cuda_sources(suffix: str = ".cu", defines: str = "") -> list[str]:
+    each = [written(f"{file.stem}{suffix}", "cuda/launch.cuh", defines, [file]) for file in reducers()]
+    return [*each, generated(f"lookup{suffix}", f'{defines}#include "cuda/lookup.cuh"\n')]
 
 
 def emulations() -> list[str]:
     """The CUDA sources once more, to run on the CPU: for tests. Optimisation would take a minute longer."""
     if not flag("FASTPOOL_EMULATION"):
         return []
-    text = '#pragma GCC optimize("O0")\n#define FASTPOOL_EMULATED\n#include "cuda/{}"\n'
-    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    files = [generated(f"{source.stem}_emulated.cpp", text.format(source.name)) for source in sources]
-    return ["csrc/cuda/emulate.cpp", *files]
+    defines = '#pragma GCC optimize("O0")\n#define FASTPOOL_EMULATED\n'
+    return ["csrc/cuda/emulate.cpp", *cuda_sources("_emulated.cpp", defines)]
 
 
 def extension() -> cpp_extension.CppExtension:
@@ -133,13 +146,14 @@ def extension() -> cpp_extension.CppExtension:
     stamp = generated("sources.cpp", stamp)
     # Linked in this order: of what the others share with the emulation, which is compiled without optimisation, the
     # linker keeps the first copy.
-    files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp"), stamp, *emulations()]
+    files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp")]
+    files += [written("operators.cpp", "ops/operators.h", "", reducers()), stamp, *emulations()]
     libraries: list[str] = []
     library_dirs: list[str] = []
     link: list[str] = []
     if wants_cuda(cuda_home) and cuda_home:
         cpp_extension.CUDA_HOME = str(cuda_home)
-        files += sources("cuda", "*.cu")
+        files += cuda_sources()
         macros.append(("USE_CUDA", None))
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "native" if torch.cuda.is_available() else "9.0")
         if os.environ["TORCH_CUDA_ARCH_LIST"] == "native":

@@ -130,7 +130,7 @@ OPERATIONS: dict[str, Operation] = {
     "mixed_per_channel": Operation(
         parameterised(fastpool("mixed"), "alpha"),
         {"torch": torch_ops.mixed_per_channel},
-        ("mixed_pool", "mixed_pool_backward", "mixed_alpha_backward"),
+        ("mixed_pool", "mixed_pool_backward", "parameter_backward"),
         taps=True,
         windowings=MAPS,
         parameters=alpha_per_channel,
@@ -138,21 +138,21 @@ OPERATIONS: dict[str, Operation] = {
     "stochastic": Operation(
         fastpool("stochastic"),
         stochastic("relu"),
-        ("stochastic_pool", "select_backward"),
+        ("stochastic_relu_pool", "select_backward"),
         check="drawn-relu",
         taps=True,
     ),
     "stochastic_softmax": Operation(
         fastpool("stochastic", distribution="softmax"),
         stochastic("softmax"),
-        ("stochastic_pool", "select_backward"),
+        ("stochastic_softmax_pool", "select_backward"),
         check="drawn-softmax",
         taps=True,
     ),
     "stochastic_compiled": Operation(
         compiled(fastpool("stochastic")),
         stochastic("relu"),
-        ("stochastic_pool", "select_backward", "draw_seed"),
+        ("stochastic_relu_pool", "select_backward", "draw_seed"),
         check="drawn-relu",
         taps=True,
         windowings=("sliding",),
@@ -160,12 +160,12 @@ OPERATIONS: dict[str, Operation] = {
     "expectation_relu": Operation(
         expectation("relu"),
         {"torch": torch_ops.expectation_relu},
-        ("expectation_pool", "expectation_pool_backward"),
+        ("expectation_relu_pool", "expectation_relu_pool_backward"),
     ),
     "expectation_softmax": Operation(
         expectation("softmax"),
         {"torch": torch_ops.expectation_softmax},
-        ("expectation_pool", "expectation_pool_backward"),
+        ("expectation_softmax_pool", "expectation_softmax_pool_backward"),
     ),
 }
 

@@ -156,11 +156,21 @@ def find(tool: str) -> str | None:
     return shutil.which(tool) or shutil.which(f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin/{tool}")
 
 
-def compile_one(nvcc: str, source: Path, architecture: str, folder: Path) -> tuple[str, float]:
-    """Leaves STEM.ptx and STEM.cubin in the folder -> what ptxas said, seconds"""
+def sources() -> dict[str, str]:
+    """What setup.py compiles for CUDA: one source for every reducer, and that of taps and parameters."""
+    reducers = sorted((ROOT / "csrc" / "reducers").glob("*.h"))
+    launched = [file for file in reducers if "\nFASTPOOL_FORWARD" in file.read_text()]
+    texts = {file.stem: f'#include "cuda/launch.cuh"\n#include "reducers/{file.name}"\n' for file in launched}
+    return {**texts, "lookup": '#include "cuda/lookup.cuh"\n'}
+
+
+def compile_one(nvcc: str, name: str, text: str, architecture: str, folder: Path) -> tuple[str, float]:
+    """Leaves NAME.ptx and NAME.cubin in the folder -> what ptxas said, seconds"""
+    source = folder / f"{name}.cu"
+    source.write_text(text)
     number = architecture.replace(".", "")
     target = ["-gencode", f"arch=compute_{number},code=sm_{number}", "-Xptxas", "-v", "-DUSE_CUDA"]
-    output = ["-cubin", "-o", str(folder / f"{source.stem}.cubin"), "--keep", "--keep-dir", str(folder)]
+    output = ["-cubin", "-o", str(folder / f"{name}.cubin"), "--keep", "--keep-dir", str(folder)]
     start = time.time()
     ran = subprocess.run(
         [nvcc, *nvcc_flags(), *target, f"-I{ROOT / 'csrc'}", str(source), *output], capture_output=True, text=True
@@ -245,22 +255,22 @@ def main() -> int:
     architecture, *only = [argument for argument in sys.argv[1:] if argument != "--accept"] or ["9.0"]
     if architecture not in LIMITS:
         sys.exit(f"cuda-report: architecture is {architecture}; known: {', '.join(LIMITS)}")
-    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    unknown = set(only) - {source.stem for source in sources}
+    texts = sources()
+    unknown = set(only) - set(texts)
     if unknown:
-        sys.exit(f"cuda-report: no source {', '.join(unknown)}; there are {', '.join(s.stem for s in sources)}")
-    sources = [source for source in sources if not only or source.stem in only]
+        sys.exit(f"cuda-report: no source {', '.join(unknown)}; there are {', '.join(texts)}")
+    names = [name for name in texts if not only or name in only]
     nvcc, nvdisasm = find("nvcc"), find("nvdisasm")
     if nvcc is None:
         sys.exit("cuda-report: no nvcc on PATH or in CUDA_HOME")
     jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
-    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
-        folder = Path(name)
-        logs = list(pool.map(lambda source: compile_one(nvcc, source, architecture, folder), sources))
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(jobs) as pool:
+        folder = Path(temporary)
+        logs = list(pool.map(lambda name: compile_one(nvcc, name, texts[name], architecture, folder), names))
         found = [
             kernel
-            for source, (log, _) in zip(sources, logs, strict=True)
-            for kernel in kernels(log, folder, source.stem, nvdisasm)
+            for name, (log, _) in zip(names, logs, strict=True)
+            for kernel in kernels(log, folder, name, nvdisasm)
         ]
     widest = max(len(kernel.name) for kernel in found)
     columns = ("registers", "threads", "occupancy", "flight", "stack", "spills", "shared", "parameters", "instructions")
@@ -294,7 +304,7 @@ def main() -> int:
             print(f"instructions were not compared: nvcc is {release}, and what is accepted are those of {of_release}")
         else:
             faults += over_budget(found, budgets, not only)
-    times = ", ".join(f"{source.stem} {seconds:.0f}" for source, (_, seconds) in zip(sources, logs, strict=True))
+    times = ", ".join(f"{name} {seconds:.0f}" for name, (_, seconds) in zip(names, logs, strict=True))
     print(f"sm_{architecture}: {len(found)} kernels, {len(faults)} faults; seconds: {times}")
     for fault in faults:
         print(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -56,16 +57,13 @@ def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
 
 
 def _register(name: str, formula: Formula) -> None:
-    arguments = len(OPERATORS[name]._schema.arguments)
-
     def backward(ctx: Any, *grads: Any) -> Any:
         ctx.needed = ctx.needs_input_grad
-        if grads[0] is None and all(grad is None for grad in grads):
-            first = ctx.needed[0]
-            found: Grads = ([None] * len(first) if isinstance(first, list) else None,)
-        else:
-            found = formula.backward(ctx, *grads)
-        return (*found, *[None] * (arguments - len(found)))
+        nothing = grads[0] is None and all(grad is None for grad in grads)
+        found: Grads = () if nothing else formula.backward(ctx, *grads)
+        # Where an argument was a list of tensors, or an empty one, so is its gradient.
+        none = [[None] * len(each) if isinstance(each, list) else None for each in ctx.needed]
+        return tuple([given if gradient is None else gradient for gradient, given in zip_longest(found, none)])
 
     torch.library.register_autograd(f"fastpool::{name}", backward, setup_context=formula.save)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -62,7 +62,15 @@ def choice(name: str, value: Any, choices: Mapping[Any, T]) -> T:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}") from None
 
 
-def number(name: str, value: Any, *, positive: bool = False) -> float:
+ALLOWED: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "any": (lambda value: True, ""),
+    "positive": (lambda value: value > 0, " and greater than 0"),
+    "not negative": (lambda value: value >= 0, " and at least 0"),
+    "nonzero": (lambda value: value != 0, " and not 0"),
+}
+
+
+def number(name: str, value: Any, allowed: str = "any") -> float:
     if type(value) is not float and (isinstance(value, (bool, str, Tensor)) or not hasattr(value, "__float__")):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -71,8 +79,9 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}") from None
     except OverflowError:
         found = math.inf
-    if not abs(found) < math.inf or (positive and found <= 0):
-        raise ValueError(f"{name} must be finite{' and greater than 0' if positive else ''}, got {value}")
+    holds, words = ALLOWED[allowed]
+    if not abs(found) < math.inf or not holds(found):
+        raise ValueError(f"{name} must be finite{words}, got {value}")
     return found
 
 

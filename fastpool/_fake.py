@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ._layouts import CONTIGUOUS, layout_of, memory_format
+from ._operators import OPERATORS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._windows import MAP, bins_of_levels
 
 TAP_DTYPES = {1: torch.uint8, 4: torch.int32}
@@ -43,10 +44,6 @@ def _result(inputs: Sequence[Tensor], window: Sequence[int], order: int, maps: i
     return _empty(inputs[0], (_rows(inputs), maps * inputs[0].shape[1] * _bins(inputs, window)), CONTIGUOUS)
 
 
-def _taps(inputs: Sequence[Tensor], window: Sequence[int], order: int, tap_bytes: int) -> Tensor:
-    return _per_bin(inputs, window, order, TAP_DTYPES[tap_bytes]) if tap_bytes else _none(inputs[0], torch.uint8)
-
-
 def _rows(inputs: Sequence[Tensor]) -> int:
     return inputs[0].shape[0] if len(inputs) == 1 else len(inputs)
 
@@ -55,40 +52,25 @@ def _bins(inputs: Sequence[Tensor], window: Sequence[int]) -> int:
     return sum(bins_of_levels(window, inputs[0].dim() - 2, len(inputs)))
 
 
-def _max_pool(inputs: Any, window: Any, order: int, tap_bytes: int) -> tuple[Tensor, ...]:
-    return _result(inputs, window, order), _taps(inputs, window, order, tap_bytes)
+def _pool(
+    results: Sequence[str], inputs: Any, own: Any, numbers: Any, integers: Any, window: Any, order: int, saves: int
+) -> Any:
+    wide = _accumulation_dtype(inputs[0])
+    output = _result(inputs, window, order, maps=2 if "second" in results and order != MAP else 1)
 
+    def other(name: str) -> Tensor:
+        if name == "second":
+            return _result(inputs, window, order) if order == MAP else _none(output)
+        if name == "taps":
+            return _per_bin(inputs, window, order, TAP_DTYPES[saves & 7]) if saves & 7 else _none(output, torch.uint8)
+        if name == "moments":
+            size = _per_bin(inputs, window, order).numel()
+            return _empty(output, (2, size), CONTIGUOUS, wide) if saves & SAVE_MOMENTS else _none(output, wide)
+        assert name == "slope"
+        return _per_bin(inputs, window, order, wide) if saves & SAVE_SLOPE else _none(output, wide)
 
-def _avg_pool(inputs: Any, window: Any, order: int, *_: Any) -> Tensor:
-    return _result(inputs, window, order)
-
-
-def _max_avg_pool(inputs: Any, window: Any, order: int, tap_bytes: int) -> tuple[Tensor, ...]:
-    taps = _taps(inputs, window, order, tap_bytes)
-    if order == MAP:
-        return _result(inputs, window, order), _result(inputs, window, order), taps
-    return _result(inputs, window, order, maps=2), _none(inputs[0]), taps
-
-
-def _mixed_pool(
-    inputs: Any, alpha: Any, alpha_value: float, window: Any, order: int, tap_bytes: int, save_difference: bool
-) -> tuple[Tensor, ...]:
-    dtype = _accumulation_dtype(inputs[0])
-    difference = _per_bin(inputs, window, order, dtype) if save_difference else _none(inputs[0], dtype)
-    return _result(inputs, window, order), _taps(inputs, window, order, tap_bytes), difference
-
-
-def _stochastic_pool(inputs: Any, *arguments: Any) -> tuple[Tensor, ...]:
-    *_, window, order, tap_bytes = arguments
-    return _result(inputs, window, order), _taps(inputs, window, order, tap_bytes)
-
-
-def _expectation_pool(
-    inputs: Any, distribution: int, temperature: float, window: Any, order: int, save_moments: bool
-) -> tuple[Tensor, ...]:
-    result = _result(inputs, window, order)
-    dtype = _accumulation_dtype(result)
-    return result, _empty(result, (2, result.numel()), CONTIGUOUS, dtype) if save_moments else _none(result, dtype)
+    others = tuple([other(name) for name in results[1:]])
+    return (output, *others) if others else output
 
 
 def _select(inputs: Any, taps: Tensor, window: Any, order: int) -> Tensor:
@@ -108,52 +90,28 @@ def _select_backward(grad: Tensor, taps: Tensor, sizes: Any, rank: int, layouts:
     return _gradients(grad, sizes, rank, layouts)
 
 
-def _avg_pool_backward(grad: Tensor, sizes: Any, rank: int, layouts: Any, *_: Any) -> list[Tensor]:
-    return _gradients(grad, sizes, rank, layouts)
-
-
-def _max_avg_pool_backward(
-    grad: Tensor, grad_average: Any, taps: Tensor, sizes: Any, rank: int, layouts: Any, *_: Any
+def _pool_backward(
+    grad: Tensor, second: Any, saved: Any, own: Any, numbers: Any, integers: Any, sizes: Any, rank: int, *others: Any
 ) -> list[Tensor]:
-    return _gradients(grad, sizes, rank, layouts)
+    return _gradients(grad, sizes, rank, others[0])
 
 
-def _mixed_pool_backward(
-    grad: Tensor, taps: Tensor, alpha: Any, alpha_value: float, sizes: Any, rank: int, layouts: Any, *_: Any
-) -> list[Tensor]:
-    return _gradients(grad, sizes, rank, layouts)
+def _parameter_backward(grad: Tensor, slope: Tensor, parameter: Tensor, *_: Any) -> Tensor:
+    return _empty(parameter, parameter.shape, CONTIGUOUS)
 
 
-def _mixed_alpha_backward(grad: Tensor, difference: Tensor, alpha: Tensor, *_: Any) -> Tensor:
-    return _empty(alpha, alpha.shape, CONTIGUOUS)
-
-
-def _expectation_pool_backward(grad: Tensor, inputs: Any, *_: Any) -> list[Tensor]:
-    return [_empty(x, x.shape, layout_of(x)) for x in inputs]
-
-
-KERNELS: tuple[Callable[..., Any], ...] = (
-    _max_pool,
-    _avg_pool,
-    _max_avg_pool,
-    _mixed_pool,
-    _stochastic_pool,
-    _expectation_pool,
-    _select,
-    _tap_indices,
-    _select_backward,
-    _avg_pool_backward,
-    _max_avg_pool_backward,
-    _mixed_pool_backward,
-    _mixed_alpha_backward,
-    _expectation_pool_backward,
-)
+KERNELS: dict[str, Callable[..., Any]] = {
+    "select": _select,
+    "select_backward": _select_backward,
+    "tap_indices": _tap_indices,
+    "parameter_backward": _parameter_backward,
+    **{name: functools.partial(_pool, results) for name, results in RESULTS.items()},
+}
 
 
 def _on_one_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """One meta tensor among others brings the call here, whose results would never be written."""
 
-    @functools.wraps(kernel)
     def checked(*arguments: Any) -> Any:
         devices = {x.device for x in tree_leaves(arguments) if isinstance(x, Tensor)}
         if len(devices) > 1:
@@ -163,5 +121,5 @@ def _on_one_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-for _kernel in KERNELS:
-    torch.library.register_fake(f"fastpool::{_kernel.__name__[1:]}", _on_one_device(_kernel))
+for _name in OPERATORS:
+    torch.library.register_fake(f"fastpool::{_name}", _on_one_device(KERNELS.get(_name, _pool_backward)))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ._layouts import layout_of, memory_format
-from ._operators import DISTRIBUTIONS, call
+from ._operators import OPERATORS, POOLS, RESULTS, SAVE_SLOPE, call
+from ._window_formulas import WINDOW_FORMULAS
 from ._windows import BY_CHANNEL, BY_LEVEL, MAP, bins_of_levels, elements
 
 Grads = tuple[Any, ...]
+vjp: Any = torch.func.vjp  # of more than one argument, too
 
 
 class Formula(NamedTuple):
@@ -44,18 +46,129 @@ def _present(saved: Tensor, what: str) -> Tensor:
     return saved
 
 
-# Selections: max and the stochastic draw. select and select_backward are each other's adjoint.
+# Poolings: what an operator returns tells what its gradient reads. Taps, or the output, the moments and the inputs; and
+# of a parameter the slope, which is a result so that the parameter's gradient has a gradient, too.
 
 
-def _save_selection(ctx: Any, inputs: Any, output: Any) -> None:
-    tensors, *_, window, order, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1])
-    ctx.saved = _saved(tensors, window, order)
+def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
+    results = RESULTS[name]
+    draws = name.startswith("stochastic_")
+
+    def save(ctx: Any, inputs: Any, output: Any) -> None:
+        tensors, own, numbers, integers, window, order, saves = inputs
+        ctx.saved, ctx.own = _saved(tensors, window, order), (numbers, integers)
+        if len(results) == 1:
+            return
+        ctx.set_materialize_grads(False)
+        named = dict(zip(results, output))
+        constant = [named[result] for result in ("moments",) if result in named]
+        if "slope" in named and not saves & SAVE_SLOPE:
+            constant.append(named["slope"])
+        if "second" in named and order != MAP:
+            constant.append(named["second"])  # empty: a pyramid holds both results in one
+        if constant:
+            ctx.mark_non_differentiable(*constant)
+        ctx.dtype = output[0].dtype
+        kept = [named["taps"]] if "taps" in named else [output[0], named["moments"], *tensors]
+        ctx.save_for_backward(None if draws else own, named.get("slope"), *kept)
+
+    return save
+
+
+def _backward(name: str) -> Callable[..., Grads]:
+    results = RESULTS[name]
+    input_gradients: Callable[..., list[Any]] = INPUT_GRADIENTS.get(name, _input_gradients)
+    slope_gradients: Callable[..., tuple[list[Any], Any]] = SLOPE_GRADIENTS.get(name, _slope_gradients)
+    if name == "avg_pool":
+        return _avg_backward
+    if f"{name}_backward" not in OPERATORS:
+        return _selection_backward
+
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
+        own, slope, *kept = ctx.saved_tensors
+        grad, *others = grads
+        named = dict(zip(results[1:], others))
+        of_slope = named.get("slope")
+        of_inputs: list[Any] = [None] * len(ctx.saved.layouts)
+        of_own = None
+        if any(ctx.needed[0]):
+            of_inputs = input_gradients(name, ctx, own, kept, grad, named.get("second"))
+        if own is not None and ctx.needed[1] and grad is not None:
+            of_own = _parameter_gradient(grad, _present(slope, "slope of the parameter"), own, ctx.saved)
+        if of_slope is not None:
+            more_inputs, more_own = slope_gradients(name, ctx, own, kept, of_slope)
+            of_inputs = [_sum(a, b) for a, b in zip(of_inputs, more_inputs)]
+            of_own = _sum(of_own, more_own)
+        return (of_inputs, of_own)
+
+    return backward
+
+
+def _avg_backward(ctx: Any, grad: Tensor) -> Grads:
+    return (call("avg_pool_backward", grad, None, [], None, *ctx.own, *ctx.saved),)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else (a + b).to(a.dtype)
+
+
+def _input_gradients(
+    name: str, ctx: Any, own: Any, kept: list[Tensor], grad: Tensor | None, second: Tensor | None
+) -> list[Any]:
+    if grad is None and second is None:
+        return [None] * len(ctx.saved.layouts)
+    _present(kept[1] if len(kept) > 1 else kept[0], "moments" if len(kept) > 1 else "taps")
+    if "second" in RESULTS[name] and ctx.saved.order == MAP:
+        grad = torch.zeros_like(second) if grad is None and second is not None else grad
+        second = torch.zeros_like(grad) if second is None and grad is not None else second
+    gradients: list[Any] = call(f"{name}_backward", grad, second, kept, own, *ctx.own, *ctx.saved)
+    return gradients
+
+
+def _max_avg_gradients(
+    name: str, ctx: Any, own: None, kept: list[Tensor], grad: Tensor | None, second: Tensor | None
+) -> list[Any]:
+    gradients: list[Any]
+    if grad is None and second is not None:
+        gradients = call("avg_pool_backward", second, None, [], None, [], [0, 0], *ctx.saved)
+    elif second is None and ctx.saved.order == MAP:
+        gradients = call("select_backward", grad, _present(kept[0], "taps"), *ctx.saved)
+    else:
+        gradients = _input_gradients(name, ctx, own, kept, grad, second)
+    return gradients
+
+
+def _parameter_gradient(grad: Tensor, slope: Tensor, parameter: Tensor, saved: Saved) -> Tensor:
+    sizes, rank, _, window, order = saved
+    gradient: Tensor = call("parameter_backward", grad, slope, parameter, window, sizes, rank, order)
+    return gradient
+
+
+def _save_parameter(ctx: Any, inputs: Any, output: Tensor) -> None:
+    grad, slope, _, window, sizes, rank, order = inputs
+    count = len(sizes) // (rank + 2)
+    ctx.save_for_backward(grad, slope)
+    ctx.saved = Saved(sizes, rank, [0] * count, window, order)
+
+
+def _parameter_backward(ctx: Any, vector: Tensor) -> Grads:
+    grad, slope = ctx.saved_tensors
+    v = _per_output(_accumulated(vector), slope)
+    grad_grad = _to_result((v * slope).to(grad.dtype), ctx.saved)
+    return (grad_grad, (v * _from_result(grad, ctx.saved)).to(slope.dtype))
+
+
+def _save_pool_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+    grad, second, kept, own, numbers, integers, *saved = inputs
+    ctx.saved, ctx.own = Saved(*saved), (numbers, integers)
+    ctx.save_for_backward(grad, second, own, *kept)
+
+
+# Selections: max, min and the stochastic draw. select and select_backward are each other's adjoint.
 
 
 def _selection_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
-    (taps,) = ctx.saved_tensors
+    _, _, taps = ctx.saved_tensors
     return (call("select_backward", grad, _present(taps, "taps"), *ctx.saved),)
 
 
@@ -81,217 +194,135 @@ def _select_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
     return (call("select", _laid_out(vectors, ctx.saved), taps, ctx.saved.window, ctx.saved.order),)
 
 
-# Averages: avg_pool and avg_pool_backward are each other's adjoint.
-
-
-def _save_avg(ctx: Any, inputs: Any, output: Tensor) -> None:
-    tensors, window, order, *divisor = inputs
-    ctx.saved, ctx.divisor = _saved(tensors, window, order), divisor
-
-
-def _avg_backward(ctx: Any, grad: Tensor) -> Grads:
-    return (call("avg_pool_backward", grad, *ctx.saved, *ctx.divisor),)
-
-
-def _save_avg_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
-    _, sizes, rank, layouts, window, order, *divisor = inputs
-    ctx.saved, ctx.divisor = Saved(sizes, rank, layouts, window, order), divisor
+# Poolings that are linear in the input, given the taps: their second derivatives are poolings of the vectors.
 
 
 def _avg_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
-    return (call("avg_pool", _laid_out(vectors, ctx.saved), ctx.saved.window, ctx.saved.order, *ctx.divisor),)
-
-
-# Maximum and average from one read.
-
-
-def _save_max_avg(ctx: Any, inputs: Any, output: Any) -> None:
-    tensors, window, order, _ = inputs
-    ctx.set_materialize_grads(False)
-    if order != MAP:
-        ctx.mark_non_differentiable(output[1])  # empty: a pyramid holds both results in one
-    ctx.save_for_backward(output[2])
-    ctx.saved = _saved(tensors, window, order)
-
-
-def _max_avg_backward(ctx: Any, grad: Tensor | None, grad_average: Tensor | None, _: None) -> Grads:
-    (taps,) = ctx.saved_tensors
-    if grad is None:
-        return (call("avg_pool_backward", grad_average, *ctx.saved, False, 0),)
-    _present(taps, "taps")
-    if grad_average is None and ctx.saved.order == MAP:
-        return (call("select_backward", grad, taps, *ctx.saved),)
-    return (call("max_avg_pool_backward", grad, grad_average, taps, *ctx.saved),)
-
-
-def _save_max_avg_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
-    _, _, taps, *saved = inputs
-    ctx.save_for_backward(taps)
-    ctx.saved = Saved(*saved)
+    return (_average(_laid_out(vectors, ctx.saved), ctx.saved.window, ctx.saved.order, ctx.own[1]),)
 
 
 def _max_avg_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
-    (taps,) = ctx.saved_tensors
+    _, _, _, taps = ctx.saved_tensors
     chosen, mean = _max_and_mean(vectors, taps, ctx.saved)
     if ctx.saved.order == MAP:
         return (chosen, mean)
     return (_to_result(torch.cat([chosen, mean], 1), ctx.saved), None)
 
 
-# Mixed: alpha*max + (1 - alpha)*avg. `difference` = max - avg is an output, so that the gradient of alpha has one too.
-
-
-def _save_mixed(ctx: Any, inputs: Any, output: Any) -> None:
-    tensors, alpha, alpha_value, window, order, _, save_difference = inputs
-    result, taps, difference = output
-    ctx.set_materialize_grads(False)
-    if not save_difference:
-        ctx.mark_non_differentiable(difference)
-    ctx.save_for_backward(taps, difference, alpha)
-    ctx.saved, ctx.alpha_value, ctx.dtype = _saved(tensors, window, order), alpha_value, result.dtype
-
-
-def _mixed_backward(ctx: Any, grad: Tensor | None, _: None, grad_difference: Tensor | None) -> Grads:
-    taps, difference, alpha = ctx.saved_tensors
-    saved: Saved = ctx.saved
-    grad_inputs: list[Any] = [None] * len(saved.layouts)
-    grad_alpha = None
-    if any(ctx.needed[0]):
-        _present(taps, "taps")
-        if grad is not None:
-            grad_inputs = call("mixed_pool_backward", grad, taps, alpha, ctx.alpha_value, *saved)
-        if grad_difference is not None:
-            g = _to_result(grad_difference, saved)
-            of_max = call("select_backward", g, taps, *saved)
-            of_mean = call("avg_pool_backward", g, *saved, False, 0)
-            of_difference = [a - b for a, b in zip(of_max, of_mean)]
-            grad_inputs = [b if grad is None else a + b for a, b in zip(grad_inputs, of_difference)]
-            grad_inputs = [gradient.to(ctx.dtype) for gradient in grad_inputs]
-    if alpha is not None and ctx.needed[1] and grad is not None:
-        _present(difference, "difference of max and average")
-        grad_alpha = _alpha_backward(grad, difference, alpha, saved)
-    return (grad_inputs, grad_alpha)
-
-
-def _alpha_backward(grad: Tensor, difference: Tensor, alpha: Tensor, saved: Saved) -> Tensor:
-    sizes, rank, _, window, order = saved
-    gradient: Tensor = call("mixed_alpha_backward", grad, difference, alpha, window, sizes, rank, order)
-    return gradient
-
-
-def _save_mixed_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
-    grad, taps, alpha, alpha_value, *saved = inputs
-    ctx.save_for_backward(grad, taps, alpha)
-    ctx.saved, ctx.alpha_value = Saved(*saved), alpha_value
+def _mixed_slope_gradients(
+    name: str, ctx: Any, own: Tensor | None, kept: list[Tensor], of_slope: Tensor
+) -> tuple[list[Any], None]:
+    if not any(ctx.needed[0]):
+        return [None] * len(ctx.saved.layouts), None
+    g = _to_result(of_slope, ctx.saved)
+    of_max = call("select_backward", g, _present(kept[0], "taps"), *ctx.saved)
+    of_mean = call("avg_pool_backward", g, None, [], None, [], [0, 0], *ctx.saved)
+    return [(a - b).to(ctx.dtype) for a, b in zip(of_max, of_mean)], None
 
 
 def _mixed_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
-    grad, taps, alpha = ctx.saved_tensors
+    grad, _, alpha, taps = ctx.saved_tensors
     saved: Saved = ctx.saved
     chosen, mean = map(_accumulated, _max_and_mean(vectors, taps, saved))
     grad_grad = grad_alpha = None
     if ctx.needed[0]:
-        a = ctx.alpha_value if alpha is None else _per_output(alpha, chosen)
+        a = ctx.own[0][0] if alpha is None else _per_output(alpha, chosen)
         grad_grad = _to_result((a * chosen + (1 - a) * mean).to(grad.dtype), saved)
-    if alpha is not None and ctx.needed[2]:
-        grad_alpha = _alpha_backward(grad, chosen - mean, alpha, saved)
-    return (grad_grad, None, grad_alpha)
+    if alpha is not None and ctx.needed[3]:
+        grad_alpha = _parameter_gradient(grad, chosen - mean, alpha, saved)
+    return (grad_grad, None, [None], grad_alpha)
 
 
-def _save_mixed_alpha_backward(ctx: Any, inputs: Any, output: Tensor) -> None:
-    grad, difference, _, window, sizes, rank, order = inputs
-    count = len(sizes) // (rank + 2)
-    ctx.save_for_backward(grad, difference)
-    ctx.saved = Saved(sizes, rank, [0] * count, window, order)
+# All others: their windows once more by operations of torch in float64, differentiated as often as is asked. No kernel.
 
 
-def _mixed_alpha_backward_backward(ctx: Any, vector: Tensor) -> Grads:
-    grad, difference = ctx.saved_tensors
-    v = _per_output(_accumulated(vector), difference)
-    grad_grad = _to_result((v * difference).to(grad.dtype), ctx.saved)
-    return (grad_grad, (v * _from_result(grad, ctx.saved)).to(difference.dtype))
+def _pool_windows(
+    name: str, tensors: Sequence[Tensor], parameter: Tensor | float, numbers: Sequence[float], saved: Saved
+) -> list[Tensor]:
+    """The results (N, C, bins) of `tensors` in float64; `parameter`: a number, or a tensor that broadcasts to them."""
+    bins = _bins_of_levels(saved)
+    levels = iter(saved.window)
+    rows = []
+    first = 0
+    for x in tensors:
+        parts = []
+        begin = 0
+        for count in bins:
+            index, exist = elements(list(islice(levels, 6 * saved.rank)), x.shape[2:], x.device)
+            here = parameter
+            if isinstance(parameter, Tensor) and parameter.dim() == 3 and parameter.shape[2] > 1:
+                here = parameter[first : first + len(x), :, begin : begin + count]
+            parts.append(WINDOW_FORMULAS[name](x.flatten(2)[:, :, index], exist, here, numbers))
+            begin += count
+        rows.append([torch.cat(level, 2) for level in zip(*parts)])
+        first += len(x)
+    return [torch.cat(result) for result in zip(*rows)]
 
 
-# The stochastic expectation: not linear in the input, so its second derivative is another formula, and no kernel.
+def _parameter_of(name: str, own: Tensor | None, numbers: Sequence[float]) -> tuple[Any, Sequence[float]]:
+    """The parameter as (1, C or 1, 1) in float64 or a number, and the other numbers."""
+    if "slope" not in RESULTS[name]:
+        return 0.0, numbers
+    *others, value = numbers
+    return (value, others) if own is None else (own.double().reshape(1, -1, 1), others)
 
 
-def _save_expectation(ctx: Any, inputs: Any, output: Any) -> None:
-    tensors, distribution, temperature, window, order, saves_moments = inputs
-    result, moments = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(moments)
-    # Without moments the result is found again, too.
-    ctx.save_for_backward(result if saves_moments else moments, moments, *tensors)
-    ctx.kind, ctx.windows = (distribution, temperature), (window, order)
+def _slope_gradients(
+    name: str, ctx: Any, own: Tensor, kept: list[Tensor], of_slope: Tensor
+) -> tuple[list[Any], Tensor]:
+    _, _, *tensors = kept
+    parameter, numbers = _parameter_of(name, own, ctx.own[0])
+    u = of_slope.flatten(2).double()
+
+    def slope(xs: list[Tensor], own: Tensor) -> Tensor:
+        each = own.expand(u.shape)
+        (y,), pull = vjp(lambda each: _pool_windows(name, xs, each, numbers, ctx.saved), each)
+        gradient: Tensor = pull([torch.ones_like(y)])[0]
+        return gradient
+
+    _, pull = vjp(slope, [x.double() for x in tensors], parameter)
+    of_inputs, of_own = pull(u)
+    return [g.to(ctx.dtype) for g in of_inputs], of_own.reshape(own.shape).to(own.dtype)
 
 
-def _expectation_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
-    result, moments, *tensors = ctx.saved_tensors
-    return (call("expectation_pool_backward", grad, tensors, result, moments, *ctx.kind, *ctx.windows),)
+def _any_backward_backward(name: str) -> Callable[..., Grads]:
+    def backward(ctx: Any, vectors: list[Tensor]) -> Grads:
+        grad, second, own, _, _, *tensors = ctx.saved_tensors
+        saved: Saved = ctx.saved
+        parameter, numbers = _parameter_of(name, own, ctx.own[0])
+        wide = [v.double() for v in vectors]
+        grads = [_from_result(g, saved).flatten(2).double() for g in _results_of(grad, second, saved, RESULTS[name])]
+
+        def product(gs: list[Tensor], xs: list[Tensor], parameter: Any = parameter) -> Tensor:
+            _, pull = vjp(lambda xs: _pool_windows(name, xs, parameter, numbers, saved), xs)
+            total: Tensor = sum((v * g).sum() for v, g in zip(wide, pull(gs)[0]))
+            return total
+
+        learned = isinstance(parameter, Tensor)
+        arguments = [grads, [x.double() for x in tensors], *([parameter] if learned else [])]
+        value, pull = vjp(product, *arguments)
+        of_grads, of_inputs, *of_own = pull(torch.ones_like(value))
+        if second is None and len(of_grads) > 1:
+            of_grads = [torch.cat(of_grads, 1)]
+        first, *more = [
+            _to_result(g, saved).reshape(grad.shape).to(grad.dtype) if i == 0 or saved.order == MAP else g
+            for i, g in enumerate(of_grads)
+        ]
+        of_parameter = of_own[0].reshape(own.shape).to(own.dtype) if own is not None else None
+        kept = [None, None, *[g.to(x.dtype) for g, x in zip(of_inputs, tensors)]]
+        return (first.reshape(grad.shape), more[0].reshape(grad.shape) if more else None, kept, of_parameter)
+
+    return backward
 
 
-def _save_expectation_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
-    grad, tensors, _, _, distribution, temperature, window, order = inputs
-    ctx.save_for_backward(grad, *tensors)
-    ctx.saved, ctx.kind = _saved(tensors, window, order), (distribution, temperature)
-
-
-def _expectation_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
-    """By operations of torch, on copies of all windows in float64."""
-    grad, *tensors = ctx.saved_tensors
-    saved: Saved = ctx.saved
-    g = _from_result(grad, saved).flatten(2).double()
-    bins = [g.shape[2]] if saved.order == MAP else _bins_of_levels(saved)
-    numbers = iter(saved.window)
-    grad_grad, grad_tensors = [], []
-    for x, v, rows in zip(tensors, vectors, g.split_with_sizes([len(x) for x in tensors])):
-        total, products = torch.zeros_like(x, dtype=torch.float64).flatten(2).permute(2, 0, 1), []
-        for row in rows.split_with_sizes(bins, 2):
-            window = list(islice(numbers, 6 * saved.rank))
-            index, exist = elements(window, x.shape[2:], x.device)
-            windows_of_x, windows_of_v = (t.double().flatten(2)[:, :, index] for t in (x, v))
-            product, gradient = _expectation_second(windows_of_x, windows_of_v, exist, *ctx.kind)
-            gradient = (row[..., None] * gradient).where(exist, 0)
-            # Unlike index_add, no atomics on CUDA.
-            total = total.index_put((index,), gradient.permute(2, 3, 0, 1), accumulate=True)
-            products.append(product)
-        grad_grad.append(torch.cat(products, 2))
-        grad_tensors.append(total.permute(1, 2, 0).reshape(x.shape).to(x.dtype))
-    return (_to_result(torch.cat(grad_grad), saved).reshape(grad.shape).to(grad.dtype), grad_tensors)
-
-
-def _expectation_second(
-    x: Tensor, v: Tensor, exist: Tensor, distribution: int, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Of windows (N, C, windows, taps) and a direction v: the product of the expectation's gradient with v, and the
-    gradient of that product.
-
-    relu:    product = 2 E[v] - y sum v / sum w, over the positive elements
-    softmax: product = E[v] + Cov(x, v) / temperature
-
-    where E and Cov are those of the draw. Both are computed from w and x beside the largest of the window.
-    """
-    if distribution == DISTRIBUTIONS["relu"]:
-        drawn = exist & ~(x <= 0)  # NaN counts
-        w, v = x.where(drawn, 0), v.where(drawn, 0)
-        largest = w.detach().amax(-1, keepdim=True)
-        largest = largest.where(largest != 0, 1)
-        w = w / largest
-        total = w.sum(-1, keepdim=True)
-        total = total.where(total != 0, 1)
-        p, sum_v = w / total, v.sum(-1, keepdim=True) / total
-        y = (p * w).sum(-1, keepdim=True)
-        product = 2 * (p * v).sum(-1, keepdim=True) - y * sum_v
-        gradient = (2 * v - (2 * w - y) * sum_v - product) / total / largest
-        return product.squeeze(-1), gradient.where(drawn, 0)
-    x = x.masked_fill(~exist, -torch.inf)
-    p = ((x - x.detach().amax(-1, keepdim=True)) / temperature).softmax(-1)
-    x, v = x.where(p > 0, 0), v.where(p > 0, 0)  # what has no weight contributes nothing, be it infinite
-    x = (x - (p * x).sum(-1, keepdim=True)) / temperature
-    mean_v = (p * v).sum(-1, keepdim=True)
-    covariance = (p * x * (v - mean_v)).sum(-1, keepdim=True)
-    gradient = p / temperature * (2 * (v - mean_v) + x * (v - mean_v) - covariance)
-    return (mean_v + covariance).squeeze(-1), gradient
+def _results_of(grad: Tensor, second: Tensor | None, saved: Saved, results: Sequence[str]) -> list[Tensor]:
+    """The gradients of each result: a pyramid has both in one."""
+    if "second" not in results:
+        return [grad]
+    if second is not None:
+        return [grad, second]
+    both = _from_result(grad, saved, 2)
+    return [_to_result(half, saved) for half in both.chunk(2, 1)]
 
 
 # Pieces of second derivatives. Results of pyramids are handled as (N, C, bins of all levels).
@@ -306,11 +337,16 @@ def _max_and_mean(tensors: Sequence[Tensor], taps: Tensor, saved: Saved) -> tupl
     xs = _laid_out(tensors, saved)
     order = MAP if saved.order == MAP else BY_CHANNEL
     chosen = call("select", xs, taps, saved.window, order)
-    mean = call("avg_pool", xs, saved.window, order, False, 0)
+    mean = _average(xs, saved.window, order, (0, 0))
     if saved.order == MAP:
         return chosen, mean
     planes = (chosen.shape[0], saved.sizes[1], sum(_bins_of_levels(saved)))
     return chosen.reshape(planes), mean.reshape(planes)
+
+
+def _average(tensors: Sequence[Tensor], window: Sequence[int], order: int, integers: Sequence[int]) -> Tensor:
+    mean: Tensor = call("avg_pool", tensors, None, [], integers, window, order, 0)
+    return mean
 
 
 def _bins_of_levels(saved: Saved) -> list[int]:
@@ -325,10 +361,10 @@ def _to_result(y: Tensor, saved: Saved) -> Tensor:
     return y.flatten(1)
 
 
-def _from_result(y: Tensor, saved: Saved) -> Tensor:
+def _from_result(y: Tensor, saved: Saved, maps: int = 1) -> Tensor:
     if saved.order == MAP:
         return y
-    n, c, bins = y.shape[0], saved.sizes[1], _bins_of_levels(saved)
+    n, c, bins = y.shape[0], maps * saved.sizes[1], _bins_of_levels(saved)
     if saved.order == BY_LEVEL:
         levels = y.split_with_sizes([c * b for b in bins], 1)
         return torch.cat([level.reshape(n, c, b) for level, b in zip(levels, bins)], 2)
@@ -343,18 +379,22 @@ def _accumulated(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-FORMULAS = {
-    "max_pool": Formula(_save_selection, _selection_backward),
-    "stochastic_pool": Formula(_save_selection, _selection_backward),
-    "avg_pool": Formula(_save_avg, _avg_backward),
-    "max_avg_pool": Formula(_save_max_avg, _max_avg_backward),
-    "mixed_pool": Formula(_save_mixed, _mixed_backward),
-    "expectation_pool": Formula(_save_expectation, _expectation_backward),
+INPUT_GRADIENTS: dict[str, Callable[..., list[Any]]] = {"max_avg_pool": _max_avg_gradients}
+SLOPE_GRADIENTS: dict[str, Callable[..., tuple[list[Any], Any]]] = {"mixed_pool": _mixed_slope_gradients}
+SECOND = {
+    "avg_pool_backward": _avg_backward_backward,
+    "max_avg_pool_backward": _max_avg_backward_backward,
+    "mixed_pool_backward": _mixed_backward_backward,
+}
+FORMULAS = {name: Formula(_saver(name), _backward(name)) for name in POOLS}
+FORMULAS |= {
+    name: Formula(_save_pool_backward, SECOND[name] if name in SECOND else _any_backward_backward(pool))
+    for pool in POOLS
+    for name in [f"{pool}_backward"]
+    if name in OPERATORS
+}
+FORMULAS |= {
     "select": Formula(_save_select, _select_backward),
     "select_backward": Formula(_save_select_backward, _select_backward_backward),
-    "avg_pool_backward": Formula(_save_avg_backward, _avg_backward_backward),
-    "max_avg_pool_backward": Formula(_save_max_avg_backward, _max_avg_backward_backward),
-    "mixed_pool_backward": Formula(_save_mixed_backward, _mixed_backward_backward),
-    "mixed_alpha_backward": Formula(_save_mixed_alpha_backward, _mixed_alpha_backward_backward),
-    "expectation_pool_backward": Formula(_save_expectation_backward, _expectation_backward_backward),
+    "parameter_backward": Formula(_save_parameter, _parameter_backward),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,20 +13,50 @@ from ._arguments import INT64_END
 from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
-from ._operators import DISTRIBUTIONS, OPERATORS
+from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._windows import MAP, Geometry, Levels, pyramid
 
+DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
 # What a call returns: a tensor; with return_indices=True (result, indices).
 Pooled = Any
 
 
-def max_kind(input: Any, geometry: Geometry, return_indices: bool = False) -> Pooled:
+def pooled(name: str, input: Any, geometry: Geometry, *own: Any) -> Tensor:
+    """The first result of a pooling of the table; of pyramids, which hold both in one, the only one."""
+    return _leaving(_pool(name, input, geometry, own)[0], geometry)
+
+
+def pooled_twice(name: str, input: Any, geometry: Geometry, *own: Any) -> tuple[Tensor, Tensor]:
+    first, second, *_ = _pool(name, input, geometry, own)
+    return _leaving(first, geometry), _leaving(second, geometry)
+
+
+def selected(name: str, input: Any, geometry: Geometry, return_indices: bool = False) -> Pooled:
     check_flag("return_indices", return_indices)
-    inputs = _entering(input, geometry)
-    recorded = _recorded(inputs)
-    tap_bytes = geometry.tap_bytes if recorded or return_indices else 0
-    output, taps = run("max_pool", recorded, inputs, geometry.window, geometry.order, tap_bytes)
+    output, taps = _pool(name, input, geometry, (), return_indices)
     return _with_indices(output, taps, geometry) if return_indices else _leaving(output, geometry)
+
+
+def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: bool = False) -> Any:
+    pooling = POOLINGS[name]
+    inputs = _entering(input, geometry)
+    parameter, learned = None, False
+    numbers: list[float] = []
+    for argument, value in zip(pooling.arguments, own):
+        if pooling.parameter and not numbers and isinstance(value, Tensor):
+            parameter = _parameter(argument.name, value, inputs[0], geometry, pooling.regions)
+            learned = _recorded([parameter])
+            value = 0.0
+        numbers.append(number(argument.name, value, argument.allowed if parameter is None else "any"))
+    if pooling.parameter:
+        numbers.append(numbers.pop(0))  # where the operator has it
+    recorded = _recorded(inputs)
+    saves = SAVE_SLOPE if learned else 0
+    if recorded or taps:
+        saves |= SAVE_MOMENTS if "moments" in RESULTS[f"{name}_pool"] else geometry.tap_bytes
+    window, order = geometry.window, geometry.order
+    outputs = run(f"{name}_pool", recorded or learned, inputs, parameter, numbers, (), window, order, saves)
+    return outputs
 
 
 def avg_kind(
@@ -42,34 +72,8 @@ def avg_kind(
     else:
         divisor = divisor_override
     inputs = _entering(input, geometry)
-    output = run("avg_pool", _recorded(inputs), inputs, geometry.window, geometry.order, count_include_pad, divisor)
-    return _leaving(output, geometry)
-
-
-def max_avg_kind(input: Any, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    inputs = _entering(input, geometry)
-    recorded = _recorded(inputs)
-    tap_bytes = geometry.tap_bytes if recorded else 0
-    output, average, _ = run("max_avg_pool", recorded, inputs, geometry.window, geometry.order, tap_bytes)
-    return _leaving(output, geometry), _leaving(average, geometry) if geometry.order == MAP else average
-
-
-def joint_max_avg_kind(input: Any, geometry: Geometry) -> Tensor:
-    """For pyramids, whose output holds both."""
-    return max_avg_kind(input, geometry)[0]
-
-
-def mixed_kind(input: Any, geometry: Geometry, alpha: float | Tensor = 0.5) -> Tensor:
-    inputs = _entering(input, geometry)
-    recorded = _recorded(inputs)
-    if isinstance(alpha, Tensor):
-        weight, value = _alpha_argument(alpha, inputs[0], geometry), 0.0
-        learned = _recorded([weight])
-    else:
-        weight, value, learned = None, number("alpha", alpha), False
-    tap_bytes = geometry.tap_bytes if recorded else 0
-    window, order = geometry.window, geometry.order
-    output, _, _ = run("mixed_pool", recorded or learned, inputs, weight, value, window, order, tap_bytes, learned)
+    integers = (int(count_include_pad), divisor)
+    output = run("avg_pool", _recorded(inputs), inputs, None, (), integers, geometry.window, geometry.order, 0)
     return _leaving(output, geometry)
 
 
@@ -86,50 +90,42 @@ def stochastic_kind(
 ) -> Pooled:
     check_flag("training", training)
     check_flag("return_indices", return_indices)
-    code = choice("distribution", distribution, DISTRIBUTIONS)
-    temperature = number("temperature", temperature, positive=True)
+    draws_nothing = choice("distribution", distribution, DISTRIBUTIONS)
+    temperature = number("temperature", temperature, "positive")
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs)
     window, order = geometry.window, geometry.order
+    numbers = () if distribution == "relu" else (temperature,)
     if not training:
         if return_indices:
             raise ValueError("return_indices must be False with training=False, which draws nothing; got True")
-        # On a CPU, backward finds the results of small windows again sooner than it reads them.
-        saves = recorded and not (geometry.squares and inputs[0].device.type == "cpu")
-        output, _ = run("expectation_pool", recorded, inputs, code, temperature, window, order, saves)
+        name = f"expectation_{distribution}_pool"
+        saves = SAVE_MOMENTS if recorded else 0
+        output, _ = run(name, recorded, inputs, None, numbers, (), window, order, saves)
         return _leaving(output, geometry)
     offset = offset_argument(offset)
     tensor, value = seed_argument(inputs[0], seed, generator)
-    tap_bytes = geometry.draw_bytes if code == DISTRIBUTIONS["relu"] else geometry.tap_bytes
+    tap_bytes = geometry.draw_bytes if draws_nothing else geometry.tap_bytes
     tap_bytes = tap_bytes if recorded or return_indices else 0
-    output, taps = run(
-        "stochastic_pool", recorded, inputs, tensor, value, offset, code, temperature, window, order, tap_bytes
-    )
+    name, integers = f"stochastic_{distribution}_pool", (value, *offset)
+    output, taps = run(name, recorded, inputs, tensor, numbers, integers, window, order, tap_bytes)
     return _with_indices(output, taps, geometry) if return_indices else _leaving(output, geometry)
 
 
-KINDS: Mapping[str, Callable[..., Any]] = {
-    "max": max_kind,
-    "avg": avg_kind,
-    "max_avg": joint_max_avg_kind,
-    "mixed": mixed_kind,
-    "stochastic": stochastic_kind,
-}
+# What each mode of a pyramid takes.
 OPTIONS: Mapping[str, Sequence[str]] = {
-    "mixed": ("alpha",),
-    "stochastic": ("training", "distribution", "temperature", "generator", "seed", "offset"),
+    name: [argument.name for argument in pooling.arguments if argument.name != "return_indices"]
+    for name, pooling in POOLINGS.items()
+    if "adaptive" in pooling.forms
 }
 
 
-def check_mode(
-    mode: str, options: Mapping[str, Any], known: Mapping[str, Sequence[str]] = OPTIONS
-) -> Callable[..., Any]:
-    kind = choice("mode", mode, KINDS)
+def check_mode(mode: str, options: Mapping[str, Any], known: Mapping[str, Sequence[str]] = OPTIONS) -> None:
+    choice("mode", mode, OPTIONS)
     for name in options:
         if name not in known.get(mode, ()):
             takers = " or ".join(f"mode={other!r}" for other, names in known.items() if name in names)
             raise TypeError(f"{name} is an argument of {takers or 'no mode'}, but mode is {mode!r}")
-    return kind
 
 
 def pyramid_kind(
@@ -141,9 +137,16 @@ def pyramid_kind(
     flatten: str | None,
     options: Mapping[str, Any],
 ) -> Tensor:
-    kind = check_mode(mode, options)
-    result: Tensor = kind(input, pyramid(rank, input, levels, bins, flatten, 2 if mode == "max_avg" else 1), **options)
-    return result
+    check_mode(mode, options)
+    pooling = POOLINGS[mode]
+    geometry = pyramid(rank, input, levels, bins, flatten, pooling.results)
+    if mode == "avg":
+        return avg_kind(input, geometry)
+    if mode == "stochastic":
+        drawn: Tensor = stochastic_kind(input, geometry, **options)
+        return drawn
+    defaults = {argument.name: argument.value for argument in pooling.arguments if argument.name in OPTIONS[mode]}
+    return pooled(mode, input, geometry, *{**defaults, **options}.values())
 
 
 def _entering(input: Any, geometry: Geometry) -> list[Tensor]:
@@ -173,18 +176,19 @@ def _recorded(inputs: list[Tensor]) -> bool:
     return is_exporting() or torch._C._are_functorch_transforms_active()
 
 
-def _alpha_argument(alpha: Tensor, input: Tensor, geometry: Geometry) -> Tensor:
-    check_parameter("alpha", alpha, input)
-    axes = alpha.dim()
-    if axes == 0 or (axes == 1 and alpha.shape[0] == geometry.channels):
-        return alpha
+def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regions: bool) -> Tensor:
+    check_parameter(name, value, input)
+    axes = value.dim()
+    if axes == 0 or (axes == 1 and value.shape[0] == geometry.channels):
+        return value
     result, lead, rank = geometry.result, geometry.lead, len(geometry.spatial)
-    if geometry.order == MAP and axes == len(result) and all(a in (1, n) for a, n in zip(alpha.shape, result)):
+    regions = regions and geometry.order == MAP
+    if regions and axes == len(result) and all(a in (1, n) for a, n in zip(value.shape, result)):
         # The operator's axes: a batch axis where there was none, and as many ones as a global window has axes.
-        spatial = (*alpha.shape[lead:], *[1] * rank)[:rank]
-        return alpha.reshape((*[1] * (2 - lead), *alpha.shape[:lead], *spatial))
-    regions = f" or of {len(result)} axes, each 1 or as in {tuple(result)}" if geometry.order == MAP else ""
+        spatial = (*value.shape[lead:], *[1] * rank)[:rank]
+        return value.reshape((*[1] * (2 - lead), *value.shape[:lead], *spatial))
+    or_regions = f" or of {len(result)} axes, each 1 or as in {tuple(result)}" if regions else ""
     raise ValueError(
-        f"alpha must be a number, a 0-d tensor, ({geometry.channels},) for one per channel{regions}, "
-        f"got shape {tuple(alpha.shape)}"
+        f"{name} must be a number, a 0-d tensor, ({geometry.channels},) for one per channel{or_regions}, "
+        f"got shape {tuple(value.shape)}"
     )

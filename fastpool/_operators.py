@@ -6,20 +6,31 @@ from typing import Any
 
 import torch
 
-POOLS = ("max_pool", "avg_pool", "max_avg_pool", "mixed_pool", "stochastic_pool", "expectation_pool")
-DERIVATIVES = (
-    "select",
-    "select_backward",
-    "avg_pool_backward",
-    "max_avg_pool_backward",
-    "mixed_pool_backward",
-    "mixed_alpha_backward",
-    "expectation_pool_backward",
+from . import _table
+
+POOLINGS = {pooling.name: pooling for pooling in _table.POOLINGS}
+# The draw and its expectation have an operator for each distribution.
+POOLS = (
+    *(f"{name}_pool" for name in POOLINGS if name != "stochastic"),
+    "stochastic_relu_pool",
+    "stochastic_softmax_pool",
+    "expectation_relu_pool",
+    "expectation_softmax_pool",
 )
 OPERATORS: dict[str, Any] = {
-    name: getattr(torch.ops.fastpool, name).default for name in (*POOLS, *DERIVATIVES, "tap_indices")
+    name: getattr(torch.ops.fastpool, name).default
+    for pool in POOLS
+    for name in (pool, f"{pool}_backward")
+    if hasattr(torch.ops.fastpool, name)  # selections share one gradient
 }
-DISTRIBUTIONS = {"relu": 0, "softmax": 1}  # as operators take them
+OPERATORS |= {
+    name: getattr(torch.ops.fastpool, name).default
+    for name in ("select", "select_backward", "tap_indices", "parameter_backward")
+}
+# What each pooling returns: "output", and of "second", "taps", "moments" and "slope" what it has.
+RESULTS = {name: tuple([result.name for result in OPERATORS[name]._schema.returns]) for name in POOLS}
+# What a call saves besides bytes of a tap, as operators take it.
+SAVE_MOMENTS, SAVE_SLOPE = 8, 16
 
 
 def call(name: str, *arguments: Any) -> Any:

@@ -39,7 +39,6 @@ class Geometry(NamedTuple):
     entry: tuple[int, ...] | None  # the shape that the operator is given, None for the input's own
     result: tuple[int, ...]
     reshape: bool  # whether the operator's result must be brought to `result`
-    squares: bool = False  # whether these are 2x2 windows side by side, none of which reaches beside the input
 
 
 class Axis(NamedTuple):
@@ -180,8 +179,7 @@ def _sliding(
                 f"dilation={dilation} with padding={padding!r} leaves a window without any element of the input, "
                 f"whose size is {tuple(spatial)}; every window must hold at least one"
             )
-    squares = rank == 2 and not ceil_mode and all(axis[1:] == (2, 2, 0, 0, 1) for axis in axes)
-    return _map_geometry(rank, shape, axes, math.prod(kernels))._replace(squares=squares)
+    return _map_geometry(rank, shape, axes, math.prod(kernels))
 
 
 @_remembered

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._checks import refuse_scripting
 from ._docs import F, documented
-from ._kinds import Pooled, avg_kind, max_avg_kind, max_kind, mixed_kind, pyramid_kind, stochastic_kind
+from ._kinds import Pooled, avg_kind, pooled, pooled_twice, pyramid_kind, selected, stochastic_kind
 from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
@@ -60,6 +60,9 @@ def _public(function: F) -> F:
     return documented(function)
 
 
+# Written by _write.py from the table:
+
+
 @_public
 def max_pool1d(
     input: Tensor,
@@ -71,8 +74,7 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of 1-D windows."""
-    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return max_kind(input, windows, return_indices)
+    return selected("max", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
 @_public
@@ -86,8 +88,7 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of 2-D windows."""
-    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return max_kind(input, windows, return_indices)
+    return selected("max", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
 @_public
@@ -101,8 +102,408 @@ def max_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of 3-D windows."""
-    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return max_kind(input, windows, return_indices)
+    return selected("max", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
+
+
+@_public
+def adaptive_max_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of each of a given number of 1-D bins."""
+    return selected("max", input, adaptive(1, input, output_size), return_indices)
+
+
+@_public
+def adaptive_max_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of each of a given number of 2-D bins."""
+    return selected("max", input, adaptive(2, input, output_size), return_indices)
+
+
+@_public
+def adaptive_max_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of each of a given number of 3-D bins."""
+    return selected("max", input, adaptive(3, input, output_size), return_indices)
+
+
+@_public
+def global_max_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    return_indices: bool = False,
+) -> Pooled:
+    """The largest element of every channel."""
+    return selected("max", input, whole(input, keepdim), return_indices)
+
+
+@_public
+def max_avg_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of 1-D windows."""
+    return pooled_twice("max_avg", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode))
+
+
+@_public
+def max_avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of 2-D windows."""
+    return pooled_twice("max_avg", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode))
+
+
+@_public
+def max_avg_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of 3-D windows."""
+    return pooled_twice("max_avg", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode))
+
+
+@_public
+def adaptive_max_avg_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of each of a given number of 1-D bins."""
+    return pooled_twice("max_avg", input, adaptive(1, input, output_size))
+
+
+@_public
+def adaptive_max_avg_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of each of a given number of 2-D bins."""
+    return pooled_twice("max_avg", input, adaptive(2, input, output_size))
+
+
+@_public
+def adaptive_max_avg_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of each of a given number of 3-D bins."""
+    return pooled_twice("max_avg", input, adaptive(3, input, output_size))
+
+
+@_public
+def global_max_avg_pool(
+    input: Tensor,
+    keepdim: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The largest element and the mean of every channel."""
+    return pooled_twice("max_avg", input, whole(input, keepdim))
+
+
+@_public
+def mixed_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of 1-D windows."""
+    return pooled("mixed", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), alpha)
+
+
+@_public
+def mixed_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of 2-D windows."""
+    return pooled("mixed", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), alpha)
+
+
+@_public
+def mixed_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of 3-D windows."""
+    return pooled("mixed", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), alpha)
+
+
+@_public
+def adaptive_mixed_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of each of a given number of 1-D bins."""
+    return pooled("mixed", input, adaptive(1, input, output_size), alpha)
+
+
+@_public
+def adaptive_mixed_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of each of a given number of 2-D bins."""
+    return pooled("mixed", input, adaptive(2, input, output_size), alpha)
+
+
+@_public
+def adaptive_mixed_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of each of a given number of 3-D bins."""
+    return pooled("mixed", input, adaptive(3, input, output_size), alpha)
+
+
+@_public
+def global_mixed_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """A blend of maximum and mean of every channel."""
+    return pooled("mixed", input, whole(input, keepdim), alpha)
+
+
+@_public
+def stochastic_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from 1-D windows, or its expectation."""
+    return stochastic_kind(
+        input,
+        sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode),
+        training,
+        distribution,
+        temperature,
+        generator,
+        seed,
+        offset,
+        return_indices,
+    )
+
+
+@_public
+def stochastic_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from 2-D windows, or its expectation."""
+    return stochastic_kind(
+        input,
+        sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode),
+        training,
+        distribution,
+        temperature,
+        generator,
+        seed,
+        offset,
+        return_indices,
+    )
+
+
+@_public
+def stochastic_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from 3-D windows, or its expectation."""
+    return stochastic_kind(
+        input,
+        sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode),
+        training,
+        distribution,
+        temperature,
+        generator,
+        seed,
+        offset,
+        return_indices,
+    )
+
+
+@_public
+def adaptive_stochastic_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each of a given number of 1-D bins, or its expectation."""
+    return stochastic_kind(
+        input,
+        adaptive(1, input, output_size),
+        training,
+        distribution,
+        temperature,
+        generator,
+        seed,
+        offset,
+        return_indices,
+    )
+
+
+@_public
+def adaptive_stochastic_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each of a given number of 2-D bins, or its expectation."""
+    return stochastic_kind(
+        input,
+        adaptive(2, input, output_size),
+        training,
+        distribution,
+        temperature,
+        generator,
+        seed,
+        offset,
+        return_indices,
+    )
+
+
+@_public
+def adaptive_stochastic_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from each of a given number of 3-D bins, or its expectation."""
+    return stochastic_kind(
+        input,
+        adaptive(3, input, output_size),
+        training,
+        distribution,
+        temperature,
+        generator,
+        seed,
+        offset,
+        return_indices,
+    )
+
+
+@_public
+def global_stochastic_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    training: bool = True,
+    distribution: str = "relu",
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    seed: int | Tensor | None = None,
+    offset: Sequence[int] = (0, 0),
+    return_indices: bool = False,
+) -> Pooled:
+    """An element drawn from every channel, or its expectation."""
+    return stochastic_kind(
+        input, whole(input, keepdim), training, distribution, temperature, generator, seed, offset, return_indices
+    )
+
+
+# End of what is written.
 
 
 @_public
@@ -157,180 +558,6 @@ def avg_pool3d(
 
 
 @_public
-def max_avg_pool1d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of 1-D windows."""
-    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return max_avg_kind(input, windows)
-
-
-@_public
-def max_avg_pool2d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of 2-D windows."""
-    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return max_avg_kind(input, windows)
-
-
-@_public
-def max_avg_pool3d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of 3-D windows."""
-    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return max_avg_kind(input, windows)
-
-
-@_public
-def mixed_pool1d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    *,
-    alpha: float | Tensor = 0.5,
-) -> Tensor:
-    """A blend of maximum and mean of 1-D windows."""
-    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return mixed_kind(input, windows, alpha)
-
-
-@_public
-def mixed_pool2d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    *,
-    alpha: float | Tensor = 0.5,
-) -> Tensor:
-    """A blend of maximum and mean of 2-D windows."""
-    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return mixed_kind(input, windows, alpha)
-
-
-@_public
-def mixed_pool3d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    *,
-    alpha: float | Tensor = 0.5,
-) -> Tensor:
-    """A blend of maximum and mean of 3-D windows."""
-    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return mixed_kind(input, windows, alpha)
-
-
-@_public
-def stochastic_pool1d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from each 1-D window, or its expectation."""
-    windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
-
-
-@_public
-def stochastic_pool2d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from each 2-D window, or its expectation."""
-    windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
-
-
-@_public
-def stochastic_pool3d(
-    input: Tensor,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Padding = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from each 3-D window, or its expectation."""
-    windows = sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
-
-
-@_public
-def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Pooled:
-    """The largest element of each of a given number of 1-D bins."""
-    return max_kind(input, adaptive(1, input, output_size), return_indices)
-
-
-@_public
-def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Pooled:
-    """The largest element of each of a given number of 2-D bins."""
-    return max_kind(input, adaptive(2, input, output_size), return_indices)
-
-
-@_public
-def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = False) -> Pooled:
-    """The largest element of each of a given number of 3-D bins."""
-    return max_kind(input, adaptive(3, input, output_size), return_indices)
-
-
-@_public
 def adaptive_avg_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
     """The mean of each of a given number of 1-D bins."""
     return avg_kind(input, adaptive(1, input, output_size))
@@ -349,135 +576,9 @@ def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
 
 
 @_public
-def adaptive_max_avg_pool1d(input: Tensor, output_size: OutputSize) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of each of a given number of 1-D bins."""
-    return max_avg_kind(input, adaptive(1, input, output_size))
-
-
-@_public
-def adaptive_max_avg_pool2d(input: Tensor, output_size: OutputSize) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of each of a given number of 2-D bins."""
-    return max_avg_kind(input, adaptive(2, input, output_size))
-
-
-@_public
-def adaptive_max_avg_pool3d(input: Tensor, output_size: OutputSize) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of each of a given number of 3-D bins."""
-    return max_avg_kind(input, adaptive(3, input, output_size))
-
-
-@_public
-def adaptive_mixed_pool1d(input: Tensor, output_size: OutputSize, *, alpha: float | Tensor = 0.5) -> Tensor:
-    """A blend of maximum and mean of each of a given number of 1-D bins."""
-    return mixed_kind(input, adaptive(1, input, output_size), alpha)
-
-
-@_public
-def adaptive_mixed_pool2d(input: Tensor, output_size: OutputSize, *, alpha: float | Tensor = 0.5) -> Tensor:
-    """A blend of maximum and mean of each of a given number of 2-D bins."""
-    return mixed_kind(input, adaptive(2, input, output_size), alpha)
-
-
-@_public
-def adaptive_mixed_pool3d(input: Tensor, output_size: OutputSize, *, alpha: float | Tensor = 0.5) -> Tensor:
-    """A blend of maximum and mean of each of a given number of 3-D bins."""
-    return mixed_kind(input, adaptive(3, input, output_size), alpha)
-
-
-@_public
-def adaptive_stochastic_pool1d(
-    input: Tensor,
-    output_size: OutputSize,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from each of a given number of 1-D bins, or its expectation."""
-    windows = adaptive(1, input, output_size)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
-
-
-@_public
-def adaptive_stochastic_pool2d(
-    input: Tensor,
-    output_size: OutputSize,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from each of a given number of 2-D bins, or its expectation."""
-    windows = adaptive(2, input, output_size)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
-
-
-@_public
-def adaptive_stochastic_pool3d(
-    input: Tensor,
-    output_size: OutputSize,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from each of a given number of 3-D bins, or its expectation."""
-    windows = adaptive(3, input, output_size)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
-
-
-@_public
-def global_max_pool(input: Tensor, keepdim: bool = True, *, return_indices: bool = False) -> Pooled:
-    """The largest element of every channel."""
-    return max_kind(input, whole(input, keepdim), return_indices)
-
-
-@_public
 def global_avg_pool(input: Tensor, keepdim: bool = True) -> Tensor:
     """The mean of every channel."""
     return avg_kind(input, whole(input, keepdim))
-
-
-@_public
-def global_max_avg_pool(input: Tensor, keepdim: bool = True) -> tuple[Tensor, Tensor]:
-    """The largest element and the mean of every channel."""
-    return max_avg_kind(input, whole(input, keepdim))
-
-
-@_public
-def global_mixed_pool(input: Tensor, keepdim: bool = True, *, alpha: float | Tensor = 0.5) -> Tensor:
-    """A blend of maximum and mean of every channel."""
-    return mixed_kind(input, whole(input, keepdim), alpha)
-
-
-@_public
-def global_stochastic_pool(
-    input: Tensor,
-    keepdim: bool = True,
-    *,
-    training: bool = True,
-    distribution: str = "relu",
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    seed: int | Tensor | None = None,
-    offset: Sequence[int] = (0, 0),
-    return_indices: bool = False,
-) -> Pooled:
-    """An element drawn from every channel, or its expectation."""
-    windows = whole(input, keepdim)
-    return stochastic_kind(input, windows, training, distribution, temperature, generator, seed, offset, return_indices)
 
 
 @_public

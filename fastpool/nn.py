@@ -147,6 +147,48 @@ class _Global(_Pool):
         return self.function(input, self.keepdim, **options)
 
 
+class _Own(_Pool):
+    """Own arguments; the first may be a parameter, which is a number, a buffer, or learned."""
+
+    notes = """
+
+    Args:
+        learnable: train the parameter, which starts at the given value.
+        num_channels: one learned value for each of so many channels instead of one for all.
+    """
+    own: tuple[str, ...]
+
+    def _store(self, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
+        self.own = tuple(values)
+        check_flag("learnable", learnable)
+        _check_channels(learnable, num_channels)
+        for name, value in values.items():
+            if learnable and name == self.own[0]:
+                start = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(number(name, value))
+                if num_channels is not None:
+                    start = start.expand(num_channels).clone()
+                self.register_parameter(name, torch.nn.Parameter(start))
+            else:
+                self.keep(name, value, persistent=True)
+
+    def forward(self, input: Tensor) -> Any:
+        return self.pool(input, **{name: getattr(self, name) for name in self.own})
+
+    def extra_repr(self) -> str:
+        values = {name: getattr(self, name) for name in self.own}
+        shown = [
+            f"{k}=tensor of shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"{k}={v}" for k, v in values.items()
+        ]
+        return ", ".join((super().extra_repr(), *shown))
+
+
+def _check_channels(learnable: bool, num_channels: int | None) -> None:
+    if num_channels is not None and not learnable:
+        raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
+    if num_channels is not None and exact("num_channels", num_channels) < 1:
+        raise ValueError(f"num_channels must be at least 1, got {num_channels}")
+
+
 class _Max(_Pool):
     return_indices: bool
 
@@ -168,10 +210,7 @@ class _Mixed(_Pool):
     fixed_alpha: float | Tensor
 
     def _store_alpha(self, alpha: float | Tensor, learnable: bool, num_channels: int | None) -> None:
-        if num_channels is not None and not learnable:
-            raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
-        if num_channels is not None and exact("num_channels", num_channels) < 1:
-            raise ValueError(f"num_channels must be at least 1, got {num_channels}")
+        _check_channels(learnable, num_channels)
         check_flag("learnable", learnable)
         if not learnable:
             self.logit = None
@@ -356,6 +395,41 @@ class _AdaptiveStochastic(_Stochastic, _Adaptive):
         self._store_draw(distribution, temperature, generator, seed, offset, return_indices)
 
 
+class _GlobalMax(_Max, _Global):
+    def __init__(self, keepdim: bool = True, *, return_indices: bool = False) -> None:
+        super().__init__(keepdim)
+        self.return_indices = return_indices
+
+
+class _GlobalMixed(_Mixed, _Global):
+    def __init__(
+        self,
+        keepdim: bool = True,
+        *,
+        alpha: float | Tensor = 0.5,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(keepdim)
+        self._store_alpha(alpha, learnable, num_channels)
+
+
+class _GlobalStochastic(_Stochastic, _Global):
+    def __init__(
+        self,
+        keepdim: bool = True,
+        *,
+        distribution: str = "relu",
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        seed: int | Tensor | None = None,
+        offset: Sequence[int] = (0, 0),
+        return_indices: bool = False,
+    ) -> None:
+        super().__init__(keepdim)
+        self._store_draw(distribution, temperature, generator, seed, offset, return_indices)
+
+
 class _SpatialPyramid(_Mixed):
     notes = """
 
@@ -399,6 +473,9 @@ class _SpatialPyramid(_Mixed):
         return _Mixed.extra_repr(self) if self.mode == "mixed" else _Pool.extra_repr(self)
 
 
+# Written by _write.py from the table:
+
+
 class MaxPool1d(_SlidingMax):
     function = staticmethod(functional.max_pool1d)
 
@@ -409,6 +486,109 @@ class MaxPool2d(_SlidingMax):
 
 class MaxPool3d(_SlidingMax):
     function = staticmethod(functional.max_pool3d)
+
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
+    function = staticmethod(functional.adaptive_max_pool1d)
+
+
+class AdaptiveMaxPool2d(_AdaptiveMax):
+    function = staticmethod(functional.adaptive_max_pool2d)
+
+
+class AdaptiveMaxPool3d(_AdaptiveMax):
+    function = staticmethod(functional.adaptive_max_pool3d)
+
+
+class GlobalMaxPool(_GlobalMax):
+    function = staticmethod(functional.global_max_pool)
+
+
+class MaxAvgPool1d(_Sliding):
+    function = staticmethod(functional.max_avg_pool1d)
+
+
+class MaxAvgPool2d(_Sliding):
+    function = staticmethod(functional.max_avg_pool2d)
+
+
+class MaxAvgPool3d(_Sliding):
+    function = staticmethod(functional.max_avg_pool3d)
+
+
+class AdaptiveMaxAvgPool1d(_Adaptive):
+    function = staticmethod(functional.adaptive_max_avg_pool1d)
+
+
+class AdaptiveMaxAvgPool2d(_Adaptive):
+    function = staticmethod(functional.adaptive_max_avg_pool2d)
+
+
+class AdaptiveMaxAvgPool3d(_Adaptive):
+    function = staticmethod(functional.adaptive_max_avg_pool3d)
+
+
+class GlobalMaxAvgPool(_Global):
+    function = staticmethod(functional.global_max_avg_pool)
+
+
+class MixedPool1d(_SlidingMixed):
+    function = staticmethod(functional.mixed_pool1d)
+
+
+class MixedPool2d(_SlidingMixed):
+    function = staticmethod(functional.mixed_pool2d)
+
+
+class MixedPool3d(_SlidingMixed):
+    function = staticmethod(functional.mixed_pool3d)
+
+
+class AdaptiveMixedPool1d(_AdaptiveMixed):
+    function = staticmethod(functional.adaptive_mixed_pool1d)
+
+
+class AdaptiveMixedPool2d(_AdaptiveMixed):
+    function = staticmethod(functional.adaptive_mixed_pool2d)
+
+
+class AdaptiveMixedPool3d(_AdaptiveMixed):
+    function = staticmethod(functional.adaptive_mixed_pool3d)
+
+
+class GlobalMixedPool(_GlobalMixed):
+    function = staticmethod(functional.global_mixed_pool)
+
+
+class StochasticPool1d(_SlidingStochastic):
+    function = staticmethod(functional.stochastic_pool1d)
+
+
+class StochasticPool2d(_SlidingStochastic):
+    function = staticmethod(functional.stochastic_pool2d)
+
+
+class StochasticPool3d(_SlidingStochastic):
+    function = staticmethod(functional.stochastic_pool3d)
+
+
+class AdaptiveStochasticPool1d(_AdaptiveStochastic):
+    function = staticmethod(functional.adaptive_stochastic_pool1d)
+
+
+class AdaptiveStochasticPool2d(_AdaptiveStochastic):
+    function = staticmethod(functional.adaptive_stochastic_pool2d)
+
+
+class AdaptiveStochasticPool3d(_AdaptiveStochastic):
+    function = staticmethod(functional.adaptive_stochastic_pool3d)
+
+
+class GlobalStochasticPool(_GlobalStochastic):
+    function = staticmethod(functional.global_stochastic_pool)
+
+
+# End of what is written.
 
 
 class AvgPool1d(_SlidingAvg):
@@ -428,54 +608,6 @@ class AvgPool3d(_SlidingAvg):
     function = staticmethod(functional.avg_pool3d)
 
 
-class MaxAvgPool1d(_Sliding):
-    function = staticmethod(functional.max_avg_pool1d)
-
-
-class MaxAvgPool2d(_Sliding):
-    function = staticmethod(functional.max_avg_pool2d)
-
-
-class MaxAvgPool3d(_Sliding):
-    function = staticmethod(functional.max_avg_pool3d)
-
-
-class MixedPool1d(_SlidingMixed):
-    function = staticmethod(functional.mixed_pool1d)
-
-
-class MixedPool2d(_SlidingMixed):
-    function = staticmethod(functional.mixed_pool2d)
-
-
-class MixedPool3d(_SlidingMixed):
-    function = staticmethod(functional.mixed_pool3d)
-
-
-class StochasticPool1d(_SlidingStochastic):
-    function = staticmethod(functional.stochastic_pool1d)
-
-
-class StochasticPool2d(_SlidingStochastic):
-    function = staticmethod(functional.stochastic_pool2d)
-
-
-class StochasticPool3d(_SlidingStochastic):
-    function = staticmethod(functional.stochastic_pool3d)
-
-
-class AdaptiveMaxPool1d(_AdaptiveMax):
-    function = staticmethod(functional.adaptive_max_pool1d)
-
-
-class AdaptiveMaxPool2d(_AdaptiveMax):
-    function = staticmethod(functional.adaptive_max_pool2d)
-
-
-class AdaptiveMaxPool3d(_AdaptiveMax):
-    function = staticmethod(functional.adaptive_max_pool3d)
-
-
 class AdaptiveAvgPool1d(_Adaptive):
     function = staticmethod(functional.adaptive_avg_pool1d)
 
@@ -488,89 +620,8 @@ class AdaptiveAvgPool3d(_Adaptive):
     function = staticmethod(functional.adaptive_avg_pool3d)
 
 
-class AdaptiveMaxAvgPool1d(_Adaptive):
-    function = staticmethod(functional.adaptive_max_avg_pool1d)
-
-
-class AdaptiveMaxAvgPool2d(_Adaptive):
-    function = staticmethod(functional.adaptive_max_avg_pool2d)
-
-
-class AdaptiveMaxAvgPool3d(_Adaptive):
-    function = staticmethod(functional.adaptive_max_avg_pool3d)
-
-
-class AdaptiveMixedPool1d(_AdaptiveMixed):
-    function = staticmethod(functional.adaptive_mixed_pool1d)
-
-
-class AdaptiveMixedPool2d(_AdaptiveMixed):
-    function = staticmethod(functional.adaptive_mixed_pool2d)
-
-
-class AdaptiveMixedPool3d(_AdaptiveMixed):
-    function = staticmethod(functional.adaptive_mixed_pool3d)
-
-
-class AdaptiveStochasticPool1d(_AdaptiveStochastic):
-    function = staticmethod(functional.adaptive_stochastic_pool1d)
-
-
-class AdaptiveStochasticPool2d(_AdaptiveStochastic):
-    function = staticmethod(functional.adaptive_stochastic_pool2d)
-
-
-class AdaptiveStochasticPool3d(_AdaptiveStochastic):
-    function = staticmethod(functional.adaptive_stochastic_pool3d)
-
-
-class GlobalMaxPool(_Max, _Global):
-    function = staticmethod(functional.global_max_pool)
-
-    def __init__(self, keepdim: bool = True, *, return_indices: bool = False) -> None:
-        super().__init__(keepdim)
-        self.return_indices = return_indices
-
-
 class GlobalAvgPool(_Global):
     function = staticmethod(functional.global_avg_pool)
-
-
-class GlobalMaxAvgPool(_Global):
-    function = staticmethod(functional.global_max_avg_pool)
-
-
-class GlobalMixedPool(_Mixed, _Global):
-    function = staticmethod(functional.global_mixed_pool)
-
-    def __init__(
-        self,
-        keepdim: bool = True,
-        *,
-        alpha: float | Tensor = 0.5,
-        learnable: bool = False,
-        num_channels: int | None = None,
-    ) -> None:
-        super().__init__(keepdim)
-        self._store_alpha(alpha, learnable, num_channels)
-
-
-class GlobalStochasticPool(_Stochastic, _Global):
-    function = staticmethod(functional.global_stochastic_pool)
-
-    def __init__(
-        self,
-        keepdim: bool = True,
-        *,
-        distribution: str = "relu",
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        seed: int | Tensor | None = None,
-        offset: Sequence[int] = (0, 0),
-        return_indices: bool = False,
-    ) -> None:
-        super().__init__(keepdim)
-        self._store_draw(distribution, temperature, generator, seed, offset, return_indices)
 
 
 class SpatialPyramidPool1d(_SpatialPyramid):

@@ -366,7 +366,7 @@ def weight_of(function):
 
 FUNCTIONS = list(F.__all__)
 WEIGHTS = [weight_of(function) for function in FUNCTIONS]
-MODES = list(kinds.KINDS)
+MODES = list(kinds.OPTIONS)
 # Of each size: its share, the fewest and most elements of the input, the most elements of all windows together. What is
 # far larger than caches is read and written in other ways: more than 8 and 30 MB.
 SIZES = {

@@ -297,8 +297,8 @@ REDUCERS = [
         ),
         (
             "share of the average in a mixed gradient",
-            "(V(Scalar<V>(1)) - facts.alpha) * out.g",
-            "facts.alpha * out.g",
+            "(V(Scalar<V>(1)) - facts.parameter) * out.g",
+            "facts.parameter * out.g",
             f"{BACKWARD} -k mixed",
         ),
     ),
@@ -665,22 +665,6 @@ GRADIENTS = [
             f"{BACKWARD} -k 'channels_last'",
         ),
     ),
-    *in_file(
-        "csrc/cpu/kernels/again_backward.h",
-        (
-            "pooling again reads behind the gradients",
-            "inputs <= elements && inputs <= room && outputs <= results",
-            "inputs <= elements && inputs <= room",
-            f"{GUARD} contiguous",
-        ),
-        (
-            "pooling again writes behind the rows",
-            "inputs <= elements && inputs <= room && outputs <= results",
-            "inputs <= elements && outputs <= results",
-            f"{BITS} -k 'threads and narrow'",
-        ),
-        ("pooling again does not round", "rounded(state.y())", "state.y()", f"{BITS} -k kept_nothing"),
-    ),
 ]
 
 CALLS = [
@@ -701,12 +685,12 @@ CALLS = [
     ),
     *in_file(
         "csrc/ops/call.cpp",
-        ("alpha of one value moves with the channels", "alpha->size(1) == 1 ? 0 : bins", "bins", MIXED),
-        ("alpha per channel does not move", "alpha->dim() == 1", "false", MIXED),
+        ("parameter of one value moves with the channels", "parameter->size(1) == 1 ? 0 : bins", "bins", MIXED),
+        ("parameter per channel does not move", "parameter->dim() == 1", "false", MIXED),
         (
             "alpha of one sample moves with the samples",
-            "alpha->size(0) == 1 ? 0 : alpha->size(1) * bins",
-            "alpha->size(1) * bins",
+            "parameter->size(0) == 1 ? 0 : parameter->size(1) * bins",
+            "parameter->size(1) * bins",
             MIXED,
         ),
     ),
@@ -714,20 +698,20 @@ CALLS = [
         "csrc/ops/call.h",
         (
             "results of a list with two results",
-            "row * geometry.result_channels * geometry.bins * int64_t(output.element_size())",
-            "row * geometry.channels * geometry.bins * int64_t(output.element_size())",
+            "place_in(output, row * geometry.result_channels * geometry.bins)",
+            "place_in(output, row * geometry.channels * geometry.bins)",
             f"{PYRAMID} -k list",
         ),
         (
             "gradients of a list with two results",
-            "row * geometry.result_channels * geometry.bins * int64_t(grad.element_size())",
-            "row * geometry.channels * geometry.bins * int64_t(grad.element_size())",
+            "place_in(grad, row * geometry.result_channels * geometry.bins)",
+            "place_in(grad, row * geometry.channels * geometry.bins)",
             f"{PYRAMID} -k list",
         ),
     ),
     *in_file(
-        "csrc/ops/stochastic.cpp",
-        ("sample of a list item", "offset[0] + row", "offset[0]", f"{PYRAMID} -k list"),
+        "csrc/ops/operators.h",
+        ("sample of a list item", "integers[1] + row", "integers[1]", f"{PYRAMID} -k list"),
     ),
     *in_file(
         "csrc/cpu/lookup.cpp",
@@ -951,13 +935,6 @@ PYTHON = [
         ("width of taps of uneven bins", "1 if bins % (length % bins) == 0 else 2", "1", f"{MEMORY} -k width"),
         ("257 taps in a byte", "n <= 256", "n <= 257", f"{MEMORY} -k width"),
         ("256 taps and none in a byte", "n <= 255", "n <= 256", f"{MEMORY} -k width"),
-        (
-            "squares in ceil_mode",
-            "not ceil_mode",
-            "True",
-            f"{BACKWARD} {MEMORY} -k 'expectation and ceil_mode'",
-            "the kernel pools again only where it can, and computes what was not kept elsewhere",
-        ),
         ("kernel as large as the input", "k > n", "k >= n", f"{TORCH} {FORWARD}"),
         ("floor bins of the whole step", "n // bins", "-(-n // bins)", f"{PYRAMID} -k floor"),
         (
@@ -997,16 +974,25 @@ PYTHON = [
         "fastpool/_formulas.py",
         (
             "maximum alone of a pyramid of two results",
-            "grad_average is None and ctx.saved.order == MAP",
-            "grad_average is None",
+            "second is None and ctx.saved.order == MAP",
+            "second is None",
             f"{PYRAMID} -k 'gradient and max_avg'",
         ),
         (
             "sign of the mean in a second derivative",
-            "[a - b for a, b in zip(of_max, of_mean)]",
-            "[a + b for a, b in zip(of_max, of_mean)]",
+            "[(a - b).to(ctx.dtype) for a, b in zip(of_max, of_mean)]",
+            "[(a + b).to(ctx.dtype) for a, b in zip(of_max, of_mean)]",
             f"{AUTOGRAD} -k test_alpha",
         ),
+        (
+            "pyramid ordered by level in a second derivative",
+            "[c * b for b in bins]",
+            "[c * b for b in reversed(bins)]",
+            f"{AUTOGRAD} -k 'list_of_sizes or (gradgradcheck and pyramid)'",
+        ),
+    ),
+    *in_file(
+        "fastpool/_window_formulas.py",
         (
             "second derivative of an empty expectation",
             "largest.where(largest != 0, 1)",
@@ -1014,16 +1000,10 @@ PYTHON = [
             f"{AUTOGRAD} -k without_weight",
         ),
         (
-            "sign of a second derivative of the expectation",
-            "2 * (p * v).sum(-1, keepdim=True) - y * sum_v",
-            "2 * (p * v).sum(-1, keepdim=True) + y * sum_v",
+            "second derivative of another expectation",
+            "w * w / total.where(total != 0, 1)",
+            "w / total.where(total != 0, 1)",
             f"{AUTOGRAD} -k 'gradgradcheck and expectation'",
-        ),
-        (
-            "pyramid ordered by level in a second derivative",
-            "[c * b for b in bins]",
-            "[c * b for b in reversed(bins)]",
-            f"{AUTOGRAD} -k 'list_of_sizes or (gradgradcheck and pyramid)'",
         ),
     ),
     *in_file(
@@ -1042,7 +1022,7 @@ PYTHON = [
         ),
         (
             "relu draw of 256 taps in a byte",
-            'geometry.draw_bytes if code == DISTRIBUTIONS["relu"] else geometry.tap_bytes',
+            "geometry.draw_bytes if draws_nothing else geometry.tap_bytes",
             "geometry.tap_bytes",
             f"{MEMORY} -k width",
         ),
@@ -1079,8 +1059,8 @@ PYTHON = [
         "fastpool/functional.py",
         (
             "keepdim of global maxima",
-            "max_kind(input, whole(input, keepdim), return_indices)",
-            "max_kind(input, whole(input, True), return_indices)",
+            'selected("max", input, whole(input, keepdim), return_indices)',
+            'selected("max", input, whole(input, True), return_indices)',
             f"{FORWARD} -k global",
         ),
     ),

@@ -119,51 +119,6 @@ def test_schedules_and_capabilities(name, dtype, layout):
     assert ran >= 2
 
 
-# Rows of more outputs than lanes, of so few that two share the lanes, and in between; with and without a rest.
-SQUARES = [(2, 3, 7, 150), (1, 35, 28, 28), (2, 33, 9, 15), (3, 70, 5, 37), (1, 2, 2, 2), (1, 40, 33, 4), (1, 1, 4, 9)]
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("kernel_size", [(2, 2), (2, 3)], ids=str)
-@pytest.mark.parametrize("distribution", [0, 1], ids=["relu", "softmax"])
-@pytest.mark.usefixtures("restored_hooks")
-def test_gradients_of_expectations_that_kept_nothing(distribution, kernel_size, layout):
-    """2x2 windows are pooled again where their elements are held, others before: the same bits."""
-    operators = torch.ops.fastpool
-    for shape in SQUARES:
-        window = [n for size, k in zip(shape[2:], kernel_size) for n in (size // k, k, k, 0, 0, 1)]
-        if 0 in window[::6]:
-            continue
-        kind = (distribution, 0.7, window, -1)
-        for pattern in ("random", "nan and inf", "far apart", "subnormal"):
-            case = cases.sliding(f"again {pattern} {shape}", shape, kernel_size, pattern, layout=layout)
-            for dtype in (torch.float32, *OTHERS):
-                extension.set_schedule("tiled")
-                x = case.values(dtype)
-                output, moments = operators.expectation_pool([x], *kind, True)
-                g = torch.linspace(-3, 3, output.numel()).view(output.shape).to(dtype)
-                (expected,) = operators.expectation_pool_backward(g, [x], output, moments, *kind)
-                for capability, schedule in PATHS:
-                    if supported(capability):
-                        extension.set_schedule(schedule)
-                        (actual,) = operators.expectation_pool_backward(g, [x], moments[:0], moments[:0], *kind)
-                        assert_bitwise(actual, expected, f"{case} {dtype} {capability} {schedule}")
-
-
-def test_gradients_of_flat_expectations_that_kept_nothing():
-    """Their results lie in the order of the pyramid, whatever the layout of the input."""
-    window = [2, 0, 1, 0, 0, 1] * 2
-    first, second = torch.rand(1, 32, 4, 4), torch.rand(1, 32, 6, 5)
-    for inputs in ([first], [cases.channels_last(first)], [first, second], [cases.channels_last(second), first]):
-        kind = (1, 1.0, window * len(inputs), 0)
-        output, moments = torch.ops.fastpool.expectation_pool(inputs, *kind, True)
-        g = torch.linspace(-3, 3, output.numel()).view(output.shape)
-        expected = torch.ops.fastpool.expectation_pool_backward(g, inputs, output, moments, *kind)
-        actual = torch.ops.fastpool.expectation_pool_backward(g, inputs, moments[:0], moments[:0], *kind)
-        for one, other in zip(actual, expected, strict=True):
-            assert_bitwise(one, other)
-
-
 ODD_LAYOUTS = [name for name in cases.LAYOUTS if name not in {"contiguous", "channels_last", *cases.SHARING}]
 
 

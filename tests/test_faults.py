@@ -257,7 +257,6 @@ def expectation(**options):
 KEPT = {
     "expectation": (expectation(), "xy", ""),
     "expectation by softmax": (expectation(distribution="softmax"), "xy", ""),
-    "expectation 2x2": (lambda x, alpha: F.stochastic_pool2d(x, 2, training=False), "x", "y"),
     "expectation without a batch": (lambda x, alpha: F.stochastic_pool2d(x[0], 3, training=False), "xy", ""),
     "adaptive expectation": (lambda x, alpha: F.adaptive_stochastic_pool2d(x, 4, training=False), "xy", ""),
     "global expectation": (lambda x, alpha: F.global_stochastic_pool(x, keepdim=False, training=False), "xy", ""),
@@ -334,7 +333,10 @@ def open_files_and_threads():
 
 
 def refused(x):
-    for call in (lambda: F.max_pool2d(x, 0), lambda: torch.ops.fastpool.max_pool([x], [9, 2, 2, 0, 0, 1] * 2, -1, 1)):
+    for call in (
+        lambda: F.max_pool2d(x, 0),
+        lambda: torch.ops.fastpool.max_pool([x], None, [], [], [9, 2, 2, 0, 0, 1] * 2, -1, 1),
+    ):
         try:
             call()
         except (ValueError, RuntimeError):

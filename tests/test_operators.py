@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastpool.functional as F
+from fastpool._operators import SAVE_MOMENTS, SAVE_SLOPE
 
 OPS = torch.ops.fastpool
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "operations.py"
@@ -42,62 +43,43 @@ def wanting(tensor):
     return tensor.detach().clone(memory_format=torch.preserve_format).requires_grad_()
 
 
-def forward_samples(*extra, tap_bytes=(0, 1, 4)):
-    """(inputs, window, order, *extra, tap_bytes): maps in every layout, a pyramid, a list; with and without gradient"""
-    widest = tap_bytes[-1]
-    samples = [([x], MAP, -1, taps) for x in layouts_of_maps() for taps in tap_bytes]
-    samples.append(([random(2, 3, 7)], MAP1D, -1, widest))
-    samples.append(([random(2, 3, 6, 8)], LEVELS, 0, widest))
-    samples.append(([random(1, 3, 6, 8), random(1, 3, 5, 4)], LEVELS * 2, 1, widest))
-    for inputs, window, order, taps in samples:
-        more = extra if taps is None else (*extra, taps)
-        yield (inputs, window, order, *more), {}
-        if taps != 0:  # a gradient needs taps
-            yield ([wanting(x) for x in inputs], window, order, *more), {}
-
-
-def place(args, *before):
-    """(inputs, window, order, ...) -> (inputs, *before, window, order, ...)"""
-    return (args[0], *before, *args[1:])
-
-
-def max_samples():
-    return forward_samples()
+def forward_samples(numbers=(), integers=(), own=None, saves=(0, 1, 4)):
+    """Maps in every layout, a pyramid, a list; with and without gradient; `saves`: from nothing on"""
+    samples = [([x], MAP, -1, save) for x in layouts_of_maps() for save in saves]
+    samples.append(([random(2, 3, 7)], MAP1D, -1, saves[-1]))
+    samples.append(([random(2, 3, 6, 8)], LEVELS, 0, saves[-1]))
+    samples.append(([random(1, 3, 6, 8), random(1, 3, 5, 4)], LEVELS * 2, 1, saves[-1]))
+    for inputs, window, order, save in samples:
+        arguments = own, list(numbers), list(integers), window, order, save
+        yield (inputs, *arguments), {}
+        if save or len(saves) == 1:  # what a gradient needs
+            yield ([wanting(x) for x in inputs], *arguments), {}
 
 
 def avg_samples():
-    yield from forward_samples(True, 0, tap_bytes=(None,))
-    yield from forward_samples(False, 3, tap_bytes=(None,))
+    yield from forward_samples(integers=(1, 0), saves=(0,))
+    yield from forward_samples(integers=(0, 3), saves=(0,))
 
 
 def mixed_samples():
-    for args, more in forward_samples():
-        for save in (False, True):
-            yield (*place(args, None, 0.3), save), more
-            for alpha in (torch.tensor(0.5), torch.rand(args[0][0].shape[1])):
-                alpha = alpha.to(args[0][0].dtype).requires_grad_(save and args[-1] != 0)
-                yield (*place(args, alpha, 0.0), save), more
+    for (inputs, _, _, _, *windows, taps), more in forward_samples():
+        for save in (0, SAVE_SLOPE):
+            yield (inputs, None, [0.3], [], *windows, taps | save), more
+            for alpha in (torch.tensor(0.5), torch.rand(inputs[0].shape[1])):
+                alpha = alpha.to(inputs[0].dtype).requires_grad_(bool(save and taps))
+                yield (inputs, alpha, [0.0], [], *windows, taps | save), more
 
 
-def stochastic_samples():
-    for args, more in forward_samples():
-        for distribution, seed, value in ((0, None, 7), (1, torch.tensor([7]), 0)):
-            yield place(args, seed, value, [1, 2], distribution, 0.5), more
-
-
-def expectation_samples():
-    for args, more in forward_samples(tap_bytes=(None,)):
-        for distribution in (0, 1):
-            for save in (True,) if args[0][0].requires_grad else (False, True):
-                inputs, window, order = args
-                yield (inputs, distribution, 0.5, window, order, save), more
+def draw_samples(*numbers):
+    yield from forward_samples(numbers, (7, 1, 2))
+    yield from forward_samples(numbers, (0, 1, 2), torch.tensor([7]))
 
 
 def saved_samples(function):
     """Backward operations are fed what the forward operation saved."""
-    for (inputs, window, order, _), _ in forward_samples(tap_bytes=(1,)):
+    for (inputs, _, _, _, window, order, _), _ in forward_samples(saves=(1,)):
         if not inputs[0].requires_grad:
-            output, taps = OPS.max_pool(inputs, window, order, 1)
+            output, taps = OPS.max_pool(inputs, None, [], [], window, order, 1)
             yield from function(inputs, output, taps, *geometry_of(inputs), window, order)
 
 
@@ -132,70 +114,74 @@ def select_backward_samples():
 
 
 def avg_pool_backward_samples():
-    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+    def samples(inputs, output, taps, *geometry):
         for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
-            yield (g, sizes, rank, layouts, window, order, True, 0), {}
-            yield (g, sizes, rank, layouts, window, order, False, 3), {}
+            yield (g, None, [], None, [], [1, 0], *geometry), {}
+            yield (g, None, [], None, [], [0, 3], *geometry), {}
 
     return saved_samples(samples)
 
 
 def max_avg_pool_backward_samples():
     def samples(inputs, output, taps, sizes, rank, layouts, window, order):
-        output, average, taps = OPS.max_avg_pool(inputs, window, order, 1)
+        output, average, taps = OPS.max_avg_pool(inputs, None, [], [], window, order, 1)
         for prepare in (torch.ones_like, lambda y: wanting(torch.ones_like(y))):
             other = prepare(average) if order == -1 else None
-            yield (prepare(output), other, taps, sizes, rank, layouts, window, order), {}
+            yield (prepare(output), other, [taps], None, [], [], sizes, rank, layouts, window, order), {}
 
     return saved_samples(samples)
 
 
 def mixed_pool_backward_samples():
-    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
+    def samples(inputs, output, taps, *geometry):
         for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
-            yield (g, taps, None, 0.3, sizes, rank, layouts, window, order), {}
+            yield (g, None, [taps], None, [0.3], [], *geometry), {}
             alpha = torch.rand(inputs[0].shape[1]).to(g.dtype).requires_grad_(g.requires_grad)
-            yield (g, taps, alpha, 0.0, sizes, rank, layouts, window, order), {}
+            yield (g, None, [taps], alpha, [0.0], [], *geometry), {}
 
     return saved_samples(samples)
 
 
-def mixed_alpha_backward_samples():
+def parameter_backward_samples():
     def samples(inputs, output, taps, sizes, rank, layouts, window, order):
         for alpha in (torch.tensor(0.5), torch.rand(inputs[0].shape[1])):
             alpha = alpha.to(inputs[0].dtype)
-            output, _, difference = OPS.mixed_pool(inputs, alpha, 0.0, window, order, 1, True)
+            output, _, slope = OPS.mixed_pool(inputs, alpha, [0.0], [], window, order, 1 | SAVE_SLOPE)
             for g in (torch.ones_like(output), wanting(torch.ones_like(output))):
-                yield (g, difference, alpha, window, sizes, rank, order), {}
+                yield (g, slope, alpha, window, sizes, rank, order), {}
 
     return saved_samples(samples)
 
 
-def expectation_pool_backward_samples():
+def backward_samples(name, *numbers):
+    """Of a pooling whose gradient reads its input."""
+
     def samples(inputs, output, taps, sizes, rank, layouts, window, order):
-        for distribution in (0, 1):
-            output, moments = OPS.expectation_pool(inputs, distribution, 0.5, window, order, True)
-            for kept in ((output, moments), (moments[:0], moments[:0])):
-                yield (torch.ones_like(output), inputs, *kept, distribution, 0.5, window, order), {}
+        output, moments = getattr(OPS, name)(inputs, None, numbers, [], window, order, SAVE_MOMENTS)
+        kept = [output, moments, *inputs]
+        yield (torch.ones_like(output), None, kept, None, numbers, [], sizes, rank, layouts, window, order), {}
 
     return saved_samples(samples)
 
 
 SAMPLES = {
-    "max_pool": max_samples,
+    "max_pool": forward_samples,
     "avg_pool": avg_samples,
-    "max_avg_pool": max_samples,
+    "max_avg_pool": forward_samples,
     "mixed_pool": mixed_samples,
-    "stochastic_pool": stochastic_samples,
-    "expectation_pool": expectation_samples,
+    "stochastic_relu_pool": draw_samples,
+    "stochastic_softmax_pool": lambda: draw_samples(0.5),
+    "expectation_relu_pool": lambda: forward_samples(saves=(0, SAVE_MOMENTS)),
+    "expectation_softmax_pool": lambda: forward_samples([0.5], saves=(0, SAVE_MOMENTS)),
     "select": select_samples,
     "tap_indices": tap_indices_samples,
     "select_backward": select_backward_samples,
     "avg_pool_backward": avg_pool_backward_samples,
     "max_avg_pool_backward": max_avg_pool_backward_samples,
     "mixed_pool_backward": mixed_pool_backward_samples,
-    "mixed_alpha_backward": mixed_alpha_backward_samples,
-    "expectation_pool_backward": expectation_pool_backward_samples,
+    "parameter_backward": parameter_backward_samples,
+    "expectation_relu_pool_backward": lambda: backward_samples("expectation_relu_pool"),
+    "expectation_softmax_pool_backward": lambda: backward_samples("expectation_softmax_pool", 0.5),
     "draw_seed": lambda: iter([((random(2, 3), torch.empty(0)), {})]),
 }
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -288,31 +274,32 @@ TWO = [2, 2, 2, 0, 0, 1] * 2
 def malformed_calls():
     """Calls past the Python checks, each of which would read or write elsewhere."""
     x = random(1, 1, 4, 4)
-    y, taps = OPS.max_pool([x], TWO, -1, 1)
+    y, taps = OPS.max_pool([x], None, [], [], TWO, -1, 1)
     geometry = [1, 1, 4, 4], 2, [0], TWO, -1
-    yield "window of seven numbers", lambda: OPS.max_pool([x], TWO[:7], -1, 1)
-    yield "no input", lambda: OPS.max_pool([], TWO, -1, 1)
-    yield "no output", lambda: OPS.max_pool([x], [0, 2, 2, 0, 0, 1] * 2, -1, 1)
-    yield "stride 0", lambda: OPS.max_pool([x], [2, 2, 0, 0, 0, 1] * 2, -1, 1)
-    yield "dilation 0", lambda: OPS.max_pool([x], [2, 2, 2, 0, 0, 0] * 2, -1, 1)
-    yield "padding -1", lambda: OPS.max_pool([x], [2, 2, 2, -1, 0, 1] * 2, -1, 1)
-    yield "a window behind the input", lambda: OPS.max_pool([x], [4, 2, 2, 0, 0, 1] * 2, -1, 1)
-    yield "a window before the input", lambda: OPS.max_pool([x], [2, 2, 2, 2, 0, 1] * 2, -1, 1)
-    yield "a window around the input", lambda: OPS.max_pool([x], [1, 2, 1, 4, 4, 9] * 2, -1, 1)
-    yield "a window too large to count", lambda: OPS.max_pool([x], [1, 3, 1, 0, 0, 2**62] * 2, -1, 1)
-    yield "huge output", lambda: OPS.max_pool([x], [2**40, 2, 2, 0, 0, 1] * 2, -1, 1)
-    yield "unknown order", lambda: OPS.max_pool([x], TWO, 7, 1)
-    yield "three bytes", lambda: OPS.max_pool([x], TWO, -1, 3)
-    yield "integers", lambda: OPS.max_pool([x.int()], TWO, -1, 1)
-    yield "two channels and one", lambda: OPS.max_pool([x, random(1, 2, 4, 4)], TWO * 2, 0, 1)
+    average = None, [], None, [], [0, 0]
+    yield "window of seven numbers", lambda: OPS.max_pool([x], None, [], [], TWO[:7], -1, 1)
+    yield "no input", lambda: OPS.max_pool([], None, [], [], TWO, -1, 1)
+    yield "no output", lambda: OPS.max_pool([x], None, [], [], [0, 2, 2, 0, 0, 1] * 2, -1, 1)
+    yield "stride 0", lambda: OPS.max_pool([x], None, [], [], [2, 2, 0, 0, 0, 1] * 2, -1, 1)
+    yield "dilation 0", lambda: OPS.max_pool([x], None, [], [], [2, 2, 2, 0, 0, 0] * 2, -1, 1)
+    yield "padding -1", lambda: OPS.max_pool([x], None, [], [], [2, 2, 2, -1, 0, 1] * 2, -1, 1)
+    yield "a window behind the input", lambda: OPS.max_pool([x], None, [], [], [4, 2, 2, 0, 0, 1] * 2, -1, 1)
+    yield "a window before the input", lambda: OPS.max_pool([x], None, [], [], [2, 2, 2, 2, 0, 1] * 2, -1, 1)
+    yield "a window around the input", lambda: OPS.max_pool([x], None, [], [], [1, 2, 1, 4, 4, 9] * 2, -1, 1)
+    yield "a window too large to count", lambda: OPS.max_pool([x], None, [], [], [1, 3, 1, 0, 0, 2**62] * 2, -1, 1)
+    yield "huge output", lambda: OPS.max_pool([x], None, [], [], [2**40, 2, 2, 0, 0, 1] * 2, -1, 1)
+    yield "unknown order", lambda: OPS.max_pool([x], None, [], [], TWO, 7, 1)
+    yield "three bytes", lambda: OPS.max_pool([x], None, [], [], TWO, -1, 3)
+    yield "integers", lambda: OPS.max_pool([x.int()], None, [], [], TWO, -1, 1)
+    yield "two channels and one", lambda: OPS.max_pool([x, random(1, 2, 4, 4)], None, [], [], TWO * 2, 0, 1)
     yield (
         "seed of no element",
-        lambda: OPS.stochastic_pool([x], torch.empty(0, dtype=torch.int64), 0, [0, 0], 0, 1.0, TWO, -1, 1),
+        lambda: OPS.stochastic_relu_pool([x], torch.empty(0, dtype=torch.int64), [], [0, 0, 0], TWO, -1, 1),
     )
-    yield "offset of one", lambda: OPS.stochastic_pool([x], None, 0, [0], 0, 1.0, TWO, -1, 1)
-    yield "alpha of two channels", lambda: OPS.mixed_pool([x], torch.ones(2), 0.0, TWO, -1, 1, False)
-    yield "alpha of another region", lambda: OPS.mixed_pool([x], torch.ones(1, 1, 3, 3), 0.0, TWO, -1, 1, False)
-    yield "alpha of two samples", lambda: OPS.mixed_pool([x], torch.ones(2, 1, 1, 1), 0.0, TWO, -1, 1, False)
+    yield "offset of one", lambda: OPS.stochastic_relu_pool([x], None, [], [0, 0], TWO, -1, 1)
+    yield "alpha of two channels", lambda: OPS.mixed_pool([x], torch.ones(2), [0.0], [], TWO, -1, 1)
+    yield "alpha of another region", lambda: OPS.mixed_pool([x], torch.ones(1, 1, 3, 3), [0.0], [], TWO, -1, 1)
+    yield "alpha of two samples", lambda: OPS.mixed_pool([x], torch.ones(2, 1, 1, 1), [0.0], [], TWO, -1, 1)
     yield "short taps", lambda: OPS.select([x], taps[:, :, :1], TWO, -1)
     yield "short gradient", lambda: OPS.select_backward(y[:, :, :1], taps, *geometry)
     yield "sizes of one axis", lambda: OPS.select_backward(y, taps, [1, 1, 4], 2, [0], TWO, -1)
@@ -320,32 +307,39 @@ def malformed_calls():
     yield "no sizes", lambda: OPS.select_backward(y, taps, [], 2, [0], TWO, -1)
     no_taps = torch.zeros(0, 2, 3, 3, dtype=torch.uint8)
     yield "taps of no sample in another shape", lambda: OPS.tap_indices(no_taps, [6, 8], MAP)
-    yield "alpha elsewhere", lambda: OPS.mixed_pool([x], torch.ones(1, device="meta"), 0.0, TWO, -1, 1, False)
-    yield "rank 2**63 - 1", lambda: OPS.mixed_alpha_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], 2**63 - 1, -1)
-    yield "rank -2", lambda: OPS.mixed_alpha_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], -2, -1)
+    yield "alpha elsewhere", lambda: OPS.mixed_pool([x], torch.ones(1, device="meta"), [0.0], [], TWO, -1, 1)
+    yield "rank 2**63 - 1", lambda: OPS.parameter_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], 2**63 - 1, -1)
+    yield "rank -2", lambda: OPS.parameter_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], -2, -1)
     bins = [1, 0, 1, 0, 0, 1]
     of_list = [1, 1, 4, 1, 64, 4], 1, [0, 0], bins * 2, 0
-    yield "sizes of other channels", lambda: OPS.avg_pool_backward(random(2, 1), *of_list, False, 0)
-    yield "an empty axis", lambda: OPS.avg_pool_backward(y, [1, 4, 0], 1, [0], bins, -1, False, 0)
-    yield "no channel", lambda: OPS.avg_pool_backward(random(1, 0, 1), [1, 0, 4], 1, [0], bins, -1, False, 0)
+    yield "sizes of other channels", lambda: OPS.avg_pool_backward(random(2, 1), *average, *of_list)
+    yield "an empty axis", lambda: OPS.avg_pool_backward(y, *average, [1, 4, 0], 1, [0], bins, -1)
+    yield "no channel", lambda: OPS.avg_pool_backward(random(1, 0, 1), *average, [1, 0, 4], 1, [0], bins, -1)
     for number, name in ((2, "stride"), (3, "padding"), (4, "padding behind"), (5, "dilation")):
         damaged = [1, 0, 1, 0, 0, 1]
         damaged[number] += 2
-        yield f"bins with {name}", lambda damaged=damaged: OPS.max_pool([x], damaged * 2, -1, 1)
-        yield f"even bins with {name}", lambda damaged=[2, *damaged[1:]]: OPS.avg_pool([x], damaged * 2, -1, False, 0)
+        yield f"bins with {name}", lambda damaged=damaged: OPS.max_pool([x], None, [], [], damaged * 2, -1, 1)
+        yield (
+            f"even bins with {name}",
+            lambda damaged=[2, *damaged[1:]]: OPS.avg_pool([x], None, [], [0, 0], damaged * 2, -1, 0),
+        )
         yield (
             f"gradient of bins with {name}",
             lambda damaged=[1, *damaged[1:]]: OPS.max_avg_pool_backward(
-                y[:, :, :1, :1], y[:, :, :1, :1], taps[:, :, :1, :1], [1, 1, 4, 4], 2, [0], damaged * 2, -1
+                *[y[:, :, :1, :1]] * 2, [taps[:, :, :1, :1]], None, [], [], [1, 1, 4, 4], 2, [0], damaged * 2, -1
             ),
         )
-    yield "window of 2**31 elements", lambda: OPS.avg_pool([x], [1, 2**31, 1, 2**30, 2**30, 1] * 2, -1, False, 0)
-    yield "2**64 bins", lambda: OPS.max_pool([x], [2**32, 0, 1, 0, 0, 1] * 2, -1, 0)
-    yield "2**63 bins of two levels", lambda: OPS.max_pool([x], [2**31, 0, 1, 0, 0, 1, 2**31, 0, 1, 0, 0, 1] * 2, 0, 0)
-    yield "2**64 bins of no sample", lambda: OPS.avg_pool([x[:0]], [2**32, 0, 1, 0, 0, 1] * 2, -1, False, 0)
+    yield (
+        "window of 2**31 elements",
+        lambda: OPS.avg_pool([x], None, [], [0, 0], [1, 2**31, 1, 2**30, 2**30, 1] * 2, -1, 0),
+    )
+    yield "2**64 bins", lambda: OPS.max_pool([x], None, [], [], [2**32, 0, 1, 0, 0, 1] * 2, -1, 0)
+    many = [2**31, 0, 1, 0, 0, 1]
+    yield "2**63 bins of two levels", lambda: OPS.max_pool([x], None, [], [], many * 4, 0, 0)
+    yield "2**64 bins of no sample", lambda: OPS.avg_pool([x[:0]], None, [], [0, 0], [2**32, 0, 1, 0, 0, 1] * 2, -1, 0)
     empty = random(0, 1, 1, 1)
-    yield "2**66 elements", lambda: OPS.avg_pool_backward(empty, [0, 1, 2**33, 2**33], 2, [0], ONE, -1, False, 0)
-    yield "another channel", lambda: OPS.avg_pool_backward(y, [1, 5, 4, 4], 2, [0], TWO, -1, True, 0)
+    yield "2**66 elements", lambda: OPS.avg_pool_backward(empty, *average, [0, 1, 2**33, 2**33], 2, [0], ONE, -1)
+    yield "another channel", lambda: OPS.avg_pool_backward(y, *average, [1, 5, 4, 4], 2, [0], TWO, -1)
 
 
 def test_malformed_calls_are_refused():

@@ -41,8 +41,8 @@ FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& a
 template <class Reducer, class State>
 FASTPOOL_HD void store_saved(const Problem& p, int64_t saved, const State& state) {
   using T = decltype(state.y());
-  if constexpr (Reducer::has_second)
-    if (p.difference) static_cast<T*>(p.difference)[saved] = state.difference();
+  if constexpr (Reducer::saves_slope)
+    if (p.slope) static_cast<T*>(p.slope)[saved] = state.slope();
   if (Reducer::saves_taps && p.tap_bytes == 1) static_cast<uint8_t*>(p.taps)[saved] = uint8_t(state.tap());
   if (Reducer::saves_taps && p.tap_bytes == 4) static_cast<int32_t*>(p.taps)[saved] = int32_t(state.tap());
   if (Reducer::saves_moments && p.moments)

@@ -12,18 +12,18 @@ template <class Gradient>
 void backward(const Problem& p);
 void select(const Problem& p);
 void tap_indices(const Problem& p);
-void alpha_gradient(const Problem& p, double* partial);
+void parameter_gradient(const Problem& p, double* partial);
 }  // namespace cpu
 
-#define FASTPOOL_ON_STREAM(backend, linkage)                                                    \
-  namespace backend {                                                                           \
-  template <class Reducer>                                                                      \
-  linkage void forward(const Problem& p, void* stream);                                         \
-  template <class Gradient>                                                                     \
-  linkage void backward(const Problem& p, void* stream);                                        \
-  linkage void select(const Problem& p, void* stream);                                          \
-  linkage void tap_indices(const Problem& p, void* stream);                                     \
-  linkage void alpha_gradient(const Problem& p, int64_t splits, double* partial, void* stream); \
+#define FASTPOOL_ON_STREAM(backend, linkage)                                                        \
+  namespace backend {                                                                               \
+  template <class Reducer>                                                                          \
+  linkage void forward(const Problem& p, void* stream);                                             \
+  template <class Gradient>                                                                         \
+  linkage void backward(const Problem& p, void* stream);                                            \
+  linkage void select(const Problem& p, void* stream);                                              \
+  linkage void tap_indices(const Problem& p, void* stream);                                         \
+  linkage void parameter_gradient(const Problem& p, int64_t splits, double* partial, void* stream); \
   }
 #ifdef USE_CUDA
 FASTPOOL_ON_STREAM(cuda, )

@@ -26,9 +26,9 @@ FASTPOOL_HD void index_one(const Problem& p, const Level& level, const Place& at
   static_cast<int64_t*>(p.y)[out] = position < 0 ? level.grid.first_position(at.o) : position;
 }
 
-// d alpha = sum g * (max - avg) over the outputs of sample n that share element k of alpha.
+// The sum of g * slope over the outputs of sample n that share element k of the parameter.
 template <class S>
-FASTPOOL_HD double alpha_gradient_one(const Problem& p, int64_t n, int64_t k, int64_t channel_axis, int64_t bin_axis) {
+FASTPOOL_HD double parameter_gradient_one(const Problem& p, int64_t n, int64_t k, int64_t channel_axis, int64_t bin_axis) {
   using T = Accumulated<S>;
   constexpr int lanes = 8;  // independent sums: one would wait for itself
   double sum[lanes] = {};
@@ -38,9 +38,9 @@ FASTPOOL_HD double alpha_gradient_one(const Problem& p, int64_t n, int64_t k, in
       const Level& level = p.levels[l];
       const int64_t begin = bin_axis > 1 ? k % bin_axis : 0, end = bin_axis > 1 ? begin + 1 : level.grid.bins();
       const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(n, c, 0);
-      const T* difference = static_cast<const T*>(p.difference) + p.saved.at(n, c, level.first_bin);
+      const T* slope = static_cast<const T*>(p.slope) + p.saved.at(n, c, level.first_bin);
       for (int64_t b = begin; b < end; ++b)
-        sum[b % lanes] += double(widen(g[b * level.output.position])) * double(difference[b * p.saved.position]);
+        sum[b % lanes] += double(widen(g[b * level.output.position])) * double(slope[b * p.saved.position]);
     }
   return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }

@@ -47,7 +47,7 @@ struct Problem {
   int64_t samples = 0, channels = 0;
   int64_t extent[3] = {1, 1, 1};
   View input{};
-  View saved{};  // taps, differences and moments
+  View saved{};  // taps, slopes and moments
   const Level* levels = nullptr;
   int32_t level_count = 0;
   int64_t bins = 0, bin_rows = 0;
@@ -59,7 +59,7 @@ struct Problem {
   void* second = nullptr;
   void* taps = nullptr;
   int32_t tap_bytes = 0;
-  void* difference = nullptr;
+  void* slope = nullptr;    // the derivative of the output by the parameter
   void* moments = nullptr;  // two planes of moments_size values
   int64_t moments_size = 0;
   const void* g = nullptr;
@@ -68,11 +68,11 @@ struct Problem {
 
   bool include_pad = false;
   int64_t divisor_override = 0;
-  bool mixes = false;           // two results into one, and their difference is saved
-  const void* alpha = nullptr;  // in the accumulation type, or null for alpha_value
-  View alpha_view{};
-  double alpha_value = 0;
-  double inverse_temperature = 1;
+  bool mixes = false;               // two results into one
+  double numbers[2] = {};           // a pooling's own
+  const void* parameter = nullptr;  // what may be learned; in the accumulation type, or null for parameter_value
+  View parameter_view{};
+  double parameter_value = 0;
   const int64_t* seed = nullptr;
   int64_t seed_value = 0;
   int64_t offset_sample = 0, offset_channel = 0;
@@ -84,7 +84,7 @@ struct Problem {
 // What a reducer may need to know of one output besides its window.
 template <class T>
 struct Facts {
-  T divisor, alpha, uniform;
+  T divisor, parameter, uniform;
   bool inverse = false;  // `divisor` is one over a power of two: a product has the bits of the quotient, sooner
 };
 
@@ -96,8 +96,8 @@ FASTPOOL_HD_SCALAR T divisor_of(const Problem& p, const Grid& grid, const int64_
 }
 
 template <class T>
-FASTPOOL_HD_SCALAR T alpha_of(const Problem& p, int64_t n, int64_t c, int64_t bin) {
-  return p.alpha ? static_cast<const T*>(p.alpha)[p.alpha_view.at(n, c, bin)] : T(p.alpha_value);
+FASTPOOL_HD_SCALAR T parameter_of(const Problem& p, int64_t n, int64_t c, int64_t bin) {
+  return p.parameter ? static_cast<const T*>(p.parameter)[p.parameter_view.at(n, c, bin)] : T(p.parameter_value);
 }
 
 // The four uniforms of a block of outputs.
@@ -115,7 +115,7 @@ FASTPOOL_HD_SCALAR Facts<T> facts_of(const Problem& p, const Level& level, int64
   Facts<T> facts{T(1), T(0), T(0)};
   const int64_t bin = level.first_bin + level.bin(o);
   if (Reducer::uses_divisor) facts.divisor = divisor_of<T>(p, level.grid, o);
-  if (Reducer::uses_alpha) facts.alpha = alpha_of<T>(p, n, c, bin);
+  if (Reducer::uses_parameter) facts.parameter = parameter_of<T>(p, n, c, bin);
   if (Reducer::uses_uniform) facts.uniform = uniform_of<T>(p, n, c, bin);
   return facts;
 }

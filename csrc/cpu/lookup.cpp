@@ -174,17 +174,17 @@ void select(const Problem& p) {
 void tap_indices(const Problem& p) { look_up<Indices>(p); }
 
 template <class S>
-static void alpha_chunk(const Problem& p, int64_t begin, int64_t end) {
-  const int64_t channels = p.alpha_view.channel ? p.channels : 1, bins = p.alpha_view.position ? p.bins : 1;
+static void parameter_chunk(const Problem& p, int64_t begin, int64_t end) {
+  const int64_t channels = p.parameter_view.channel ? p.channels : 1, bins = p.parameter_view.position ? p.bins : 1;
   for (int64_t unit = begin; unit < end; ++unit)
-    static_cast<double*>(p.y)[unit] = alpha_gradient_one<S>(p, unit / (channels * bins), unit % (channels * bins), channels, bins);
+    static_cast<double*>(p.y)[unit] = parameter_gradient_one<S>(p, unit / (channels * bins), unit % (channels * bins), channels, bins);
 }
 
-void alpha_gradient(const Problem& p, double* partial) {
+void parameter_gradient(const Problem& p, double* partial) {
   Problem with_result = p;
   with_result.y = partial;
-  const int64_t elements = (p.alpha_view.channel ? p.channels : 1) * (p.alpha_view.position ? p.bins : 1);
-  with_storage(p.dtype, [&](auto s) { divide(with_result, p.samples * elements, alpha_chunk<decltype(s)>); });
+  const int64_t elements = (p.parameter_view.channel ? p.channels : 1) * (p.parameter_view.position ? p.bins : 1);
+  with_storage(p.dtype, [&](auto s) { divide(with_result, p.samples * elements, parameter_chunk<decltype(s)>); });
 }
 
 }  // namespace fastpool::cpu

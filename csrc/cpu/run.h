@@ -46,16 +46,6 @@ void forward(const Problem& p) {
   divide(p, forward_units(p).count(), chunk);
 }
 
-// Whether a kernel finds again what was not kept of the results: of 2x2 windows side by side.
-inline bool pools_again(const Problem& p) {
-#if defined(__x86_64__)
-  if (capability() == Capability::baseline) return false;
-#endif
-  const Axis* axis = p.levels[0].grid.axis;
-  const auto is = [](const Axis& a, int64_t size) { return a.kernel == size && a.stride == size && a.dilation == 1 && !a.clips(); };
-  return p.level_count == 1 && is(axis[0], 1) && is(axis[1], 2) && is(axis[2], 2);
-}
-
 template <class Gradient>
 void backward(const Problem& p) {
   Chunk chunk = baseline::backward<Gradient>;

@@ -14,13 +14,9 @@ int64_t scratch_size();
 
 // The exact path, for what the schedules leave out.
 template <class Reducer>
-void forward_exact(const Problem& p, const Level& level, const Place& at);
+void exact_forward(const Problem& p, const Level& level, const Place& at);
 template <class Gradient>
 double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], double sum);
-// The gradients of the elements of a 2x2 window, of many side by side, whose results were not kept.
-template <class Gradient>
-void backward_again_exact(const Problem& p, const Level& level, const Place& at);
-
 // One call's units of work: every sample is cut into blocks of channels, and each block's rows into parts.
 struct Units {
   int64_t samples, channels, rows, block, blocks, parts;

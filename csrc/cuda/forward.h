@@ -44,7 +44,7 @@ FASTPOOL_HD Facts<T> facts_at(const Job& job, int l, int64_t n, int32_t c, int32
   Facts<T> facts{T(1), T(0), T(0)};
   const int64_t position = job.levels[l].first_bin + bin;
   if constexpr (Pooling::uses_divisor) facts.divisor = job.p.divisor_override ? T(job.p.divisor_override) : T(divisor);
-  if constexpr (Pooling::uses_alpha) facts.alpha = alpha_of<T>(job.p, n, c, position);
+  if constexpr (Pooling::uses_parameter) facts.parameter = parameter_of<T>(job.p, n, c, position);
   if constexpr (Pooling::uses_uniform) {
     // As uniform_of, without an array that is indexed at run time.
     const Words words = draws_of(job.p, job.p.seed_now(), n, c, position / 4);
@@ -176,9 +176,12 @@ FASTPOOL_HD void store_results(const Job& job, const Level& level, int64_t out, 
     if (!p.mixes) {
       gather(y, states, [](const State& state) { return narrowed<S>(state.second()); });
       store<side_by_side>(static_cast<S*>(p.second) + level.second_base + out, y, step, count);
-    } else if (p.difference) {
-      gather(values, states, [](const State& state) { return state.difference(); });
-      store<side_by_side>(static_cast<T*>(p.difference) + saved, values, saved_step, count);
+    }
+  }
+  if constexpr (Reducer::saves_slope) {
+    if (p.slope) {
+      gather(values, states, [](const State& state) { return state.slope(); });
+      store<side_by_side>(static_cast<T*>(p.slope) + saved, values, saved_step, count);
     }
   }
   if constexpr (Reducer::saves_moments) {

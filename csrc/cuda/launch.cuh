@@ -70,6 +70,8 @@ void backward(const Problem& p, void* stream) {
 
 }  // namespace fastpool::FASTPOOL_BACKEND
 
+#undef FASTPOOL_FORWARD
+#undef FASTPOOL_BACKWARD
 #define FASTPOOL_FORWARD(...)                                         \
   namespace fastpool::FASTPOOL_BACKEND {                              \
   template void forward<__VA_ARGS__>(const Problem& p, void* stream); \

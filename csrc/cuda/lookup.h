@@ -1,4 +1,4 @@
-// Bodies that read what taps point at, and the gradient of alpha.
+// Bodies that read what taps point at, and the gradient of a parameter.
 #pragma once
 
 #include "core/lookup.h"
@@ -43,29 +43,29 @@ struct Indices {
   static FASTPOOL_HD void one(const Problem& p, const Level& level, const Place& at) { index_one(p, level, at); }
 };
 
-// d alpha = sum g * (max - avg): a team sums a part of what one sample adds to one element of alpha, in an order that
-// only shapes decide. partial: (samples, splits, elements of alpha).
+// The sum of g * slope: a team sums a part of what one sample adds to one element of the parameter, in an order that only
+// shapes decide. partial: (samples, splits, elements of the parameter).
 template <class S, template <class> class Members>
-struct AlphaGradient : Job {
+struct ParameterGradient : Job {
   static constexpr int threads = Members<int>::members, blocks = 4;
   using T = Accumulated<S>;
-  int64_t channels, bins_of_part, splits;  // what one element of alpha is shared by
+  int64_t channels, bins_of_part, splits;  // what one element of the parameter is shared by
   double* partial;
 
-  AlphaGradient(const Problem& problem, int64_t splits, double* partial)
+  ParameterGradient(const Problem& problem, int64_t splits, double* partial)
       : Job(problem),
-        channels(p.alpha_view.channel ? 1 : p.channels),
-        bins_of_part(p.alpha_view.position ? 1 : p.bins),
+        channels(p.parameter_view.channel ? 1 : p.channels),
+        bins_of_part(p.parameter_view.position ? 1 : p.bins),
         splits(splits),
         partial(partial) {
     for (int l = 0; l < p.level_count; ++l) take(p.levels[l]);
-    units = Units(p.samples, splits, (p.alpha_view.channel ? p.channels : 1) * (p.alpha_view.position ? p.bins : 1), false);
+    units = Units(p.samples, splits, (p.parameter_view.channel ? p.channels : 1) * (p.parameter_view.position ? p.bins : 1), false);
   }
 
   FASTPOOL_HD double term(int64_t n, int64_t c, int64_t bin) const {
     const Level& level = levels[level_of(int32_t(bin))];
     const S g = static_cast<const S*>(p.g)[level.output_base + level.output.at(n, c, bin - level.first_bin)];
-    return double(widened(g)) * double(static_cast<const T*>(p.difference)[p.saved.at(n, c, bin)]);
+    return double(widened(g)) * double(static_cast<const T*>(p.slope)[p.saved.at(n, c, bin)]);
   }
 
   template <class Thread>
@@ -73,8 +73,8 @@ struct AlphaGradient : Job {
     const Units::Unit unit = units.find(index);
     const Members<Thread> members{thread};
     const int64_t count = channels * bins_of_part, part = ceil_div(count, splits);
-    const int64_t first_bin = p.alpha_view.position ? (p.alpha_view.channel ? unit.inside % p.bins : unit.inside) : 0;
-    const int64_t first_channel = !p.alpha_view.channel ? 0 : p.alpha_view.position ? unit.inside / p.bins : unit.inside;
+    const int64_t first_bin = p.parameter_view.position ? (p.parameter_view.channel ? unit.inside % p.bins : unit.inside) : 0;
+    const int64_t first_channel = !p.parameter_view.channel ? 0 : p.parameter_view.position ? unit.inside / p.bins : unit.inside;
     const int64_t begin = unit.group * part, end = smaller(begin + part, count);
     const int64_t step_channel = threads / bins_of_part, step_bin = threads % bins_of_part;
     int64_t c = (begin + members.member()) / bins_of_part, bin = (begin + members.member()) % bins_of_part;

@@ -33,13 +33,13 @@ struct Policy {
   // instructions, each of the others 60.
   static constexpr int whole_planes_rounds = 4, whole_columns_rounds = 8;
 
-  // Alpha's gradient: from how many terms on merging pays for a warp, or a block (count).
+  // A parameter's gradient: from how many terms on merging pays for a warp, or a block (count).
   static constexpr int64_t warp_terms = 8, block_terms = 1024;
 };
 
-// How the sum of one gradient of alpha is divided over blocks: `sums` of `terms` terms each. Enough parts to give every
+// How the sum of one gradient of a parameter is divided over blocks: `sums` of `terms` terms each. Enough parts to give every
 // multiprocessor sixteen blocks, if each of a block's threads then still has sixteen terms.
-inline int64_t alpha_splits(int64_t sums, int64_t terms) {
+inline int64_t parameter_splits(int64_t sums, int64_t terms) {
   constexpr int64_t blocks = Policy::multiprocessors * 16, terms_per_part = Policy::block_threads * 16;
   return larger(smaller(ceil_div(terms, terms_per_part), ceil_div(blocks, larger(sums, 1))), 1);
 }

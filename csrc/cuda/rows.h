@@ -41,7 +41,7 @@ struct Rows : Job {
            axis[2].out % outputs == 0 && axis[2].out % most == 0 && p.tap_bytes <= 1 && p.levels[0].output.position == 1 &&
            p.saved.position == 1 && p.moments_size % most == 0 && aligned(p.x, 16) && aligned(p.gx, 16) && aligned(p.y, narrow) &&
            aligned(p.second, narrow) && aligned(p.g, narrow) && aligned(p.g_second, narrow) && aligned(p.taps, most) &&
-           aligned(p.difference, wide) && aligned(p.moments, wide);
+           aligned(p.slope, wide) && aligned(p.moments, wide);
   }
 
   FASTPOOL_HD int32_t height() const { return fast[0].axis[1].in; }
@@ -58,19 +58,20 @@ struct Rows : Job {
   // Taps of a window that lie inside, on one axis.
   static FASTPOOL_HD int32_t inside(int32_t origin, int32_t in) { return least(origin + W::kernel, in) - most(origin, 0); }
   template <class Pooling, class T>
-  FASTPOOL_HD T alpha_of_plane(const Units::Unit& unit) const {
-    return Pooling::uses_alpha ? alpha_of<T>(p, unit.n, unit.group, 0) : T(0);
+  FASTPOOL_HD T parameter_of_plane(const Units::Unit& unit) const {
+    return Pooling::uses_parameter ? parameter_of<T>(p, unit.n, unit.group, 0) : T(0);
   }
-  // `taps`: how many of the window lie inside; `alpha`: that of the plane, which few calls have by region.
+  // `taps`: how many of the window lie inside; `parameter`: that of the plane, which few calls have by region.
   template <class Pooling, class T>
-  FASTPOOL_HD Facts<T> facts_inside(const Units::Unit& unit, int32_t bin, int32_t taps, T alpha) const {
+  FASTPOOL_HD Facts<T> facts_inside(const Units::Unit& unit, int32_t bin, int32_t taps, T parameter) const {
     Facts<T> facts{T(0), T(0), T(0)};
     constexpr int all = W::kernel * W::kernel;
     if constexpr (Pooling::uses_divisor) {
       facts.inverse = (all & (all - 1)) == 0 && p.divisor_override == 0 && W::before == 0;
       facts.divisor = p.divisor_override ? T(p.divisor_override) : facts.inverse ? T(1) / T(all) : T(p.include_pad ? all : taps);
     }
-    if constexpr (Pooling::uses_alpha) facts.alpha = p.alpha_view.position ? alpha_of<T>(p, unit.n, unit.group, bin) : alpha;
+    if constexpr (Pooling::uses_parameter)
+      facts.parameter = p.parameter_view.position ? parameter_of<T>(p, unit.n, unit.group, bin) : parameter;
     return facts;
   }
 };
@@ -136,7 +137,7 @@ struct RowsForward : Rows<W> {
     Words words{};
     if constexpr (Reducer::uses_uniform) words = draws_of(p, p.seed_now(), unit.n, unit.group, bin / outputs);
     const int32_t rows_inside = this->inside(row * stride - W::before, this->height());
-    const T alpha = this->template alpha_of_plane<Reducer, T>(unit);
+    const T parameter = this->template parameter_of_plane<Reducer, T>(unit);
     Facts<T> facts[outputs];
     State states[outputs];
     FASTPOOL_UNROLL
@@ -144,7 +145,7 @@ struct RowsForward : Rows<W> {
       int32_t inside = kernel;
       if (i == 0 && e.first) inside -= W::before;
       if (i == outputs - 1 && e.last) inside -= larger(W::after, 0);
-      facts[i] = this->template facts_inside<Reducer, T>(unit, bin + i, rows_inside * inside, alpha);
+      facts[i] = this->template facts_inside<Reducer, T>(unit, bin + i, rows_inside * inside, parameter);
       if constexpr (Reducer::uses_uniform) facts[i].uniform = T(uniform(words.word[i]));
       const int32_t skipped_rows = row == 0 ? W::before : 0, skipped_columns = i == 0 && e.first ? W::before : 0;
       states[i].start(Tap<T>(skipped_rows * kernel + skipped_columns), p);
@@ -220,7 +221,7 @@ struct RowsBackward : Rows<W> {
     Units::Unit unit;
     int32_t row, column;  // first output
     bool first, last;
-    T alpha, x[rows][columns], sum[rows][columns];
+    T parameter, x[rows][columns], sum[rows][columns];
   };
 
   // What the outputs of one row, `from_top` rows below the tile's first, send to the tile.
@@ -240,7 +241,7 @@ struct RowsBackward : Rows<W> {
       if (at < 0 ? tile.first : at >= middle && tile.last) continue;
       int32_t inside = kernel;
       if constexpr (Gradient::uses_divisor && before > 0) inside = this->inside((tile.column + at) * stride - before, this->width());
-      const Facts<T> facts = this->template facts_inside<Gradient, T>(tile.unit, bin + at, rows_inside * inside, tile.alpha);
+      const Facts<T> facts = this->template facts_inside<Gradient, T>(tile.unit, bin + at, rows_inside * inside, tile.parameter);
       const Slot<T> slot = Gradient::prepare(outputs.facts(i), facts, p);
       FASTPOOL_UNROLL
       for (int k = 0; k < kernel * kernel; ++k) {
@@ -262,7 +263,7 @@ struct RowsBackward : Rows<W> {
   FASTPOOL_HD void operator()(const Thread&, uint32_t index) const {
     Tile tile;
     tile.unit = this->units.find(index);
-    tile.alpha = this->template alpha_of_plane<Gradient, T>(tile.unit);
+    tile.parameter = this->template parameter_of_plane<Gradient, T>(tile.unit);
     const int32_t tile_row = this->units_of_row.divide(tile.unit.inside), tiles = this->width() / columns;
     const int32_t at = tile.unit.inside - tile_row * tiles, h = tile_row * rows;
     tile.row = h / stride;

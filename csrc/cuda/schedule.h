@@ -77,7 +77,7 @@ bool side_by_side(const Problem& p) {
   const int64_t bytes = items * int64_t(sizeof(S));
   return p.lanes_are_channels && p.channels % items == 0 && p.moments_size % items == 0 && aligned(p.x, bytes) && aligned(p.y, bytes) &&
          aligned(p.second, bytes) && aligned(p.g, bytes) && aligned(p.g_second, bytes) && aligned(p.gx, bytes) &&
-         aligned(p.taps, items * p.tap_bytes + !p.tap_bytes) && aligned(p.difference, items * wide) && aligned(p.moments, items * wide);
+         aligned(p.taps, items * p.tap_bytes + !p.tap_bytes) && aligned(p.slope, items * wide) && aligned(p.moments, items * wide);
 }
 
 template <class Reducer, class S, class Body, class Launcher>
@@ -163,15 +163,15 @@ void tap_indices(const Problem& p, const Launcher& launcher) {
 }
 
 template <class Launcher>
-void alpha_gradient(const Problem& p, int64_t splits, double* partial, const Launcher& launcher) {
-  const int64_t terms = (p.alpha_view.channel ? 1 : p.channels) * (p.alpha_view.position ? 1 : p.bins);
+void parameter_gradient(const Problem& p, int64_t splits, double* partial, const Launcher& launcher) {
+  const int64_t terms = (p.parameter_view.channel ? 1 : p.channels) * (p.parameter_view.position ? 1 : p.bins);
   if (!fits(p, kMostIndex) || p.channels * p.bins / terms >= kMostIndex)
-    throw std::runtime_error("fastpool: on CUDA the gradient of alpha needs planes, and an alpha, of fewer than 2^30 elements");
+    throw std::runtime_error("fastpool: on CUDA the gradient of a parameter needs planes, and a parameter, of fewer than 2^30 elements");
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
-    if (terms < Policy::warp_terms) return launcher(AlphaGradient<S, Alone>(p, splits, partial));
-    if (terms < Policy::block_terms) return launcher(AlphaGradient<S, Warp>(p, splits, partial));
-    launcher(AlphaGradient<S, Block>(p, splits, partial));
+    if (terms < Policy::warp_terms) return launcher(ParameterGradient<S, Alone>(p, splits, partial));
+    if (terms < Policy::block_terms) return launcher(ParameterGradient<S, Warp>(p, splits, partial));
+    launcher(ParameterGradient<S, Block>(p, splits, partial));
   });
 }
 

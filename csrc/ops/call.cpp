@@ -36,6 +36,11 @@ Tensor checked_taps(const Tensor& taps, const Geometry& geometry) {
   return in_layout(taps, geometry.channels_last);
 }
 
+Tensor checked(const Tensor& tensor, int64_t elements, ScalarType dtype, bool channels_last) {
+  STD_TORCH_CHECK(tensor.numel() == elements && tensor.scalar_type() == dtype, "fastpool: what was saved must be the forward call's");
+  return in_layout(tensor, channels_last);
+}
+
 static int64_t checked_rank(const Tensors& inputs) {
   STD_TORCH_CHECK(!inputs.empty(), "fastpool: inputs is empty");
   for (const Tensor& x : inputs) {
@@ -96,36 +101,38 @@ BackwardCall::BackwardCall(const Tensor& given, Ints all_sizes, int64_t rank, In
   }
 }
 
-Alpha::Alpha(const std::optional<Tensor>& alpha, double value, const Tensor& like, const Geometry& geometry) : value(value) {
-  if (!alpha) return;
+Parameter::Parameter(const std::optional<Tensor>& parameter, double value, const Tensor& like, const Geometry& geometry) : value(value) {
+  if (!parameter) return;
   const int64_t rank = int64_t(geometry.map.size());
-  values = torch::stable::to(*alpha, accumulation_type(like));
-  if (alpha->dim() <= 1) {
+  values = torch::stable::to(*parameter, accumulation_type(like));
+  if (parameter->dim() <= 1) {
     values = in_layout(*values, false);
-    view.channel = alpha->dim() == 1;
-    STD_TORCH_CHECK(alpha->dim() == 0 || alpha->size(0) == geometry.channels, "fastpool: alpha must have one value per channel");
+    view.channel = parameter->dim() == 1;
+    STD_TORCH_CHECK(parameter->dim() == 0 || parameter->size(0) == geometry.channels,
+                    "fastpool: a parameter must have one value per channel");
     return;
   }
-  STD_TORCH_CHECK(geometry.is_map() && alpha->dim() == rank, "fastpool: alpha must have the output's axes");
+  STD_TORCH_CHECK(geometry.is_map() && parameter->dim() == rank, "fastpool: a parameter must have the output's axes");
   // Spatial axes are spread out unless all are 1: a bin then finds its value by one stride.
-  Ints sizes{alpha->size(0), alpha->size(1)};
+  Ints sizes{parameter->size(0), parameter->size(1)};
   int64_t regions = 1;
   for (int64_t a = 0; a < rank; ++a)
-    STD_TORCH_CHECK(alpha->size(a) == 1 || alpha->size(a) == geometry.map[size_t(a)], "fastpool: alpha must broadcast to the output");
-  for (int64_t a = 2; a < rank; ++a) regions *= alpha->size(a);
+    STD_TORCH_CHECK(parameter->size(a) == 1 || parameter->size(a) == geometry.map[size_t(a)],
+                    "fastpool: a parameter must broadcast to the output");
+  for (int64_t a = 2; a < rank; ++a) regions *= parameter->size(a);
   for (int64_t a = 2; a < rank; ++a) sizes.push_back(regions == 1 ? 1 : geometry.map[size_t(a)]);
   Tensor spread = torch::stable::new_empty(*values, {sizes.data(), sizes.size()});
   // copy_ broadcasts.
   torch::stable::copy_(spread, *values);
   values = spread;
   const int64_t bins = regions == 1 ? 1 : geometry.bins;
-  view = {alpha->size(0) == 1 ? 0 : alpha->size(1) * bins, alpha->size(1) == 1 ? 0 : bins, regions == 1 ? 0 : 1};
+  view = {parameter->size(0) == 1 ? 0 : parameter->size(1) * bins, parameter->size(1) == 1 ? 0 : bins, regions == 1 ? 0 : 1};
 }
 
-void Alpha::give(Problem& p, int64_t row) const {
-  p.alpha_value = value;
-  p.alpha_view = view;
-  if (values) p.alpha = static_cast<const char*>(values->data_ptr()) + row * view.sample * int64_t(values->element_size());
+void Parameter::give(Problem& p, int64_t row) const {
+  p.parameter_value = value;
+  p.parameter_view = view;
+  if (values) p.parameter = static_cast<const char*>(values->data_ptr()) + row * view.sample * int64_t(values->element_size());
 }
 
 }  // namespace fastpool

@@ -66,9 +66,9 @@ void on_device(const Tensor& tensor, const OnCpu& on_cpu, const OnEmulated& on_e
   on_device(tensor, [&] { call_cpu; }, [&] { call_emulated; }, [&](void*) {})
 #endif
 
-template <class Reducer, class OnCpu = Reducer>
+template <class Reducer>
 void run_forward(const Problem& p, const Tensor& x) {
-  FASTPOOL_ON_DEVICE(x, cpu::forward<OnCpu>(p), emulated::forward<Reducer>(p, nullptr), cuda::forward<Reducer>(p, stream));
+  FASTPOOL_ON_DEVICE(x, cpu::forward<Reducer>(p), emulated::forward<Reducer>(p, nullptr), cuda::forward<Reducer>(p, stream));
 }
 
 template <class Gradient>
@@ -85,21 +85,34 @@ struct Geometry {
   Geometry(const Windows& windows, int64_t rows, int64_t channels, bool channels_last, bool two_results);
   bool is_map() const { return !map.empty(); }
   Tensor output(const Tensor& like) const;
-  Tensor saved(const Tensor& like, torch::headeronly::ScalarType dtype) const;  // taps and differences
+  Tensor saved(const Tensor& like, torch::headeronly::ScalarType dtype) const;  // taps and slopes
   Tensor taps(const Tensor& like, int64_t tap_bytes) const;
 };
 
 // Taps in the layout that kernels read; wrong ones would send a kernel outside its input.
 Tensor checked_taps(const Tensor& taps, const Geometry& geometry);
 
+// A tensor of so many elements as kernels read it.
+Tensor checked(const Tensor& tensor, int64_t elements, torch::headeronly::ScalarType dtype, bool channels_last);
+
+inline char* place_in(const Tensor& tensor, int64_t element) { return data<char>(tensor) + element * int64_t(tensor.element_size()); }
+inline void give_taps(Problem& p, const Tensor& taps, int64_t first, int64_t bytes) {
+  p.tap_bytes = int32_t(bytes);
+  if (bytes) p.taps = place_in(taps, first);
+}
+inline void give_moments(Problem& p, const Tensor& moments, int64_t first) {
+  p.moments_size = moments.numel() / 2;
+  p.moments = place_in(moments, first);
+}
+
 Tensor nothing(const Tensor& like, std::optional<torch::headeronly::ScalarType> dtype = std::nullopt);
 
-template <class Reducer>
+template <class Reducer, bool two_results>
 constexpr ReducerTraits forward_traits = {.draws = Reducer::uses_uniform,
                                           .parts = Reducer::parts,
                                           .several_passes = Reducer::passes > 1,
                                           .any_order = Reducer::any_order,
-                                          .two_results = Reducer::has_second};
+                                          .two_results = two_results};
 
 // A forward call: its inputs in a layout that kernels read, and a plan for each.
 struct ForwardCall {
@@ -110,18 +123,16 @@ struct ForwardCall {
 
   ForwardCall(const Tensors& given, Ints window, int64_t order, ReducerTraits traits);
 
-  // Calls each(problem, first row) for every input that has a sample, with pointers to it, to its output and to its taps.
+  // Calls each(problem, first row) for every input that has a sample, with pointers to it and to its output.
   template <class Each>
-  void for_each_input(const Tensor& output, const Tensor& taps, int64_t tap_bytes, const Each& each) const {
+  void for_each_input(const Tensor& output, const Each& each) const {
     int64_t row = 0;
     for (size_t i = 0; i < inputs.size(); ++i) {
       const Shape shape = shape_of(inputs[i].sizes().data(), windows.rank);
       if (shape.samples == 0) continue;
       Plan plan(windows, int64_t(i), shape, dtype_of(inputs[i]), is_channels_last(inputs[i]), traits);
       plan.p.x = inputs[i].data_ptr();
-      plan.p.y = data<char>(output) + row * geometry.result_channels * geometry.bins * int64_t(output.element_size());
-      plan.p.tap_bytes = int32_t(tap_bytes);
-      if (tap_bytes) plan.p.taps = data<char>(taps) + row * geometry.channels * geometry.bins * tap_bytes;
+      plan.p.y = place_in(output, row * geometry.result_channels * geometry.bins);
       each(plan.p, row);
       row += shape.samples;
     }
@@ -142,35 +153,30 @@ struct BackwardCall {
 
   BackwardCall(const Tensor& grad, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order, ReducerTraits traits);
 
-  Tensor dense_taps(const Tensor& taps) const { return checked_taps(taps, geometry); }
-
+  // Calls each(problem, first row, input).
   template <class Each>
-  Tensors for_each_input(const std::optional<Tensor>& taps, const Each& each) const {
+  Tensors for_each_input(const Each& each) const {
     int64_t row = 0;
     for (size_t i = 0; i < results.size(); ++i) {
       const Shape shape = shape_of(&sizes[i * size_t(windows.rank + 2)], windows.rank);
       if (shape.samples == 0) continue;
       Plan plan(windows, int64_t(i), shape, dtype_of(grad), layouts[i] != 0, traits);
-      plan.p.g = data<char>(grad) + row * geometry.result_channels * geometry.bins * int64_t(grad.element_size());
+      plan.p.g = place_in(grad, row * geometry.result_channels * geometry.bins);
       plan.p.gx = results[i].mutable_data_ptr();
-      if (taps) {
-        plan.p.tap_bytes = int32_t(taps->element_size());
-        plan.p.taps = data<char>(*taps) + row * geometry.channels * geometry.bins * plan.p.tap_bytes;
-      }
-      each(plan.p, row);
+      each(plan.p, row, i);
       row += shape.samples;
     }
     return results;
   }
 };
 
-// alpha in the accumulation type, with the strides that spread it over (sample, channel, bin).
-struct Alpha {
+// A pooling's parameter in the accumulation type, with the strides that spread it over (sample, channel, bin).
+struct Parameter {
   std::optional<Tensor> values;
   View view{0, 0, 0};
   double value;
 
-  Alpha(const std::optional<Tensor>& alpha, double value, const Tensor& like, const Geometry& geometry);
+  Parameter(const std::optional<Tensor>& parameter, double value, const Tensor& like, const Geometry& geometry);
   void give(Problem& p, int64_t row) const;
 };
 

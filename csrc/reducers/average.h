@@ -55,4 +55,18 @@ struct AverageGradient : Gradient {
   }
 };
 
+struct AvgPool : Pooling {
+  using Forward = Average;
+  using Gradient = AverageGradient;
+  static constexpr size_t integers = 2;
+  static void set(Problem& p, const int64_t* integers) {
+    p.include_pad = integers[0] != 0;
+    p.divisor_override = integers[1];
+  }
+};
+
 }  // namespace fastpool
+
+FASTPOOL_FORWARD(Average)
+FASTPOOL_BACKWARD(AverageGradient)
+FASTPOOL_POOLING(avg_pool, AvgPool)

@@ -140,7 +140,7 @@ struct ExpectationGradient : Gradient {
     using T = Scalar<V>;
     const V zero(T(0));
     if constexpr (Weights::needs_max) {
-      return select(w == zero, zero, slot.a * w * (V(T(1)) + (x - slot.b) * V(finite<T>(p.inverse_temperature))));
+      return select(w == zero, zero, slot.a * w * (V(T(1)) + (x - slot.b) * V(finite<T>(1 / p.numbers[0]))));
     } else {
       const V slope = slot.a * (V(T(2)) * ((x - V(T(0.5)) * slot.b) / slot.c));  // x + x could overflow
       return select(x <= zero, zero, slope);                                     // NaN passes
@@ -148,4 +148,21 @@ struct ExpectationGradient : Gradient {
   }
 };
 
+struct ExpectationReluPool : Pooling {
+  using Forward = Expectation<ReluWeights>;
+  using Gradient = ExpectationGradient<ReluWeights>;
+};
+struct ExpectationSoftmaxPool : Pooling {
+  using Forward = Expectation<SoftmaxWeights>;
+  using Gradient = ExpectationGradient<SoftmaxWeights>;
+  static constexpr size_t numbers = 1;  // the temperature
+};
+
 }  // namespace fastpool
+
+FASTPOOL_FORWARD(Expectation<ReluWeights>)
+FASTPOOL_FORWARD(Expectation<SoftmaxWeights>)
+FASTPOOL_BACKWARD(ExpectationGradient<ReluWeights>)
+FASTPOOL_BACKWARD(ExpectationGradient<SoftmaxWeights>)
+FASTPOOL_POOLING(expectation_relu_pool, ExpectationReluPool)
+FASTPOOL_POOLING(expectation_softmax_pool, ExpectationSoftmaxPool)

@@ -72,4 +72,21 @@ struct SelectGradient : Gradient {
   }
 };
 
+template <>
+struct ExactBy<MaxValue> {
+  using type = Max;
+};
+template <>
+struct WithoutTap<Max> {
+  using type = MaxValue;
+};
+
+struct MaxPool : Pooling {
+  using Forward = Max;
+};
+
 }  // namespace fastpool
+
+FASTPOOL_FORWARD(Max)
+FASTPOOL_BACKWARD(SelectGradient)
+FASTPOOL_POOLING(max_pool, MaxPool)

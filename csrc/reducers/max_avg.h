@@ -9,7 +9,7 @@
 namespace fastpool {
 
 struct MaxAverage : Reducer {
-  static constexpr bool saves_taps = true, has_second = true, uses_divisor = true, uses_alpha = true;
+  static constexpr bool saves_taps = true, saves_slope = true, has_second = true, uses_divisor = true, uses_parameter = true;
   static constexpr int parts = 2, long_sums = 1;
   template <class T>
   static FASTPOOL_HD T padding() {
@@ -68,12 +68,12 @@ struct MaxAverage : Reducer {
     }
     FASTPOOL_HD void finish(const Facts<V>& facts) {
       sum = mean(sum, facts);
-      alpha = facts.alpha;
+      alpha = facts.parameter;
     }
     FASTPOOL_HD V y() const { return largest.best; }
     FASTPOOL_HD V second() const { return sum; }
     FASTPOOL_HD V mixture() const { return alpha * largest.best + (V(Scalar<V>(1)) - alpha) * sum; }
-    FASTPOOL_HD V difference() const { return largest.best - sum; }
+    FASTPOOL_HD V slope() const { return largest.best - sum; }
     FASTPOOL_HD Tap<V> tap() const { return largest.tap(); }
   };
 
@@ -94,12 +94,12 @@ struct MaxAverageValue : MaxAverage {
 // Of both results, or of their mixture.
 struct MaxAverageGradient : Gradient {
   static constexpr int slots = 2;
-  static constexpr bool uses_taps = true, uses_second = true, uses_divisor = true, uses_alpha = true;
+  static constexpr bool uses_taps = true, uses_second = true, uses_divisor = true, uses_parameter = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem& p) {
-    const V share = mean(p.mixes ? (V(Scalar<V>(1)) - facts.alpha) * out.g : out.g_second, facts);
+    const V share = mean(p.mixes ? (V(Scalar<V>(1)) - facts.parameter) * out.g : out.g_second, facts);
     Slot<V> slot;
-    slot.a = (p.mixes ? facts.alpha * out.g : out.g) + share;
+    slot.a = (p.mixes ? facts.parameter * out.g : out.g) + share;
     slot.b = share;
     return slot;
   }
@@ -113,4 +113,26 @@ struct MaxAverageGradient : Gradient {
   }
 };
 
+template <>
+struct ExactBy<MaxAverageValue> {
+  using type = MaxAverage;
+};
+template <>
+struct WithoutTap<MaxAverage> {
+  using type = MaxAverageValue;
+};
+
+struct MaxAvgPool : Pooling {
+  using Forward = MaxAverage;
+  using Gradient = MaxAverageGradient;
+};
+struct MixedPool : MaxAvgPool {
+  static constexpr bool mixes = true;
+};
+
 }  // namespace fastpool
+
+FASTPOOL_FORWARD(MaxAverage)
+FASTPOOL_BACKWARD(MaxAverageGradient)
+FASTPOOL_POOLING(max_avg_pool, MaxAvgPool)
+FASTPOOL_POOLING(mixed_pool, MixedPool)

@@ -11,7 +11,7 @@
 //   long_sum<i>()                  a reference to one of `long_sums` that grow with the window: schedules add up long ones in
 //                                  blocks (core/sums.h)
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
-//   finish(facts)                  then y(), second(), or with p.mixes mixture(), difference(); tap(), moment(0 or 1)
+//   finish(facts)                  then y(), second(), or with p.mixes mixture(), slope(); tap(), moment(0 or 1)
 //
 // `padding()` is the value that stands outside the input and changes no result that is `ordinary`.
 //
@@ -28,8 +28,9 @@ namespace fastpool {
 struct Reducer {
   static constexpr int passes = 1, careful_passes = 0;  // 0: State is exact by itself, one window at a time
   static constexpr bool saves_taps = false, saves_moments = false;
+  static constexpr bool saves_slope = false;  // the derivative of the result by the parameter
   static constexpr bool has_second = false;
-  static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
+  static constexpr bool uses_divisor = false, uses_parameter = false, uses_uniform = false;
   static constexpr int long_sums = 0;       // sums that grow with the window
   static constexpr bool is_sum = false;     // the sum of the window over its divisor, and nothing else
   static constexpr int parts = 0;           // values besides the tap that a part of the window comes to; 0: it cannot be reduced first
@@ -45,6 +46,16 @@ struct LargeWindows {
 // Likewise those that lanes share.
 template <class R>
 struct SharedWindows {
+  using type = R;
+};
+
+// By which the exact path computes what R does, and what is computed on a CPU where no tap is saved. Likewise.
+template <class R>
+struct ExactBy {
+  using type = R;
+};
+template <class R>
+struct WithoutTap {
   using type = R;
 };
 
@@ -75,7 +86,7 @@ struct Gradient {
   static constexpr int slots = 1;         // members of Slot that are used
   static constexpr bool selects = false;  // an output's gradient goes to the element at its tap, and to no other
   static constexpr bool uses_taps = false, uses_second = false, uses_input = false;
-  static constexpr bool uses_divisor = false, uses_alpha = false, uses_uniform = false;
+  static constexpr bool uses_divisor = false, uses_parameter = false, uses_uniform = false;
 };
 
 // Members beyond Gradient::slots are left undefined: to fill them would keep the others out of registers.
@@ -89,4 +100,25 @@ struct OutputFacts {
   V g, g_second, y, moment[2];
 };
 
+// Whether the elements of a window get the same, but for one that was selected.
+template <class G>
+constexpr bool kShares = requires(Slot<float> slot) { G::share(slot); };
+
+// An operator: which reducer and gradient it runs, and what it takes besides windows. Its name stands at the end of the
+// reducer's file, where every backend and csrc/ops/operators.h find it:
+//
+//   FASTPOOL_FORWARD(reducer)  FASTPOOL_BACKWARD(gradient)  FASTPOOL_POOLING(name, pooling)
+struct Pooling {
+  using Gradient = void;                              // none of its own: selections have `select_backward`
+  static constexpr bool mixes = false;                // two results into one, by the parameter
+  static constexpr size_t numbers = 0, integers = 0;  // its own
+  static void set(Problem&, const int64_t*) {}        // gives the problem the integers, and what the pooling is told by
+};
+
 }  // namespace fastpool
+
+#if !defined(FASTPOOL_FORWARD)
+#define FASTPOOL_FORWARD(...)
+#define FASTPOOL_BACKWARD(...)
+#define FASTPOOL_POOLING(...)
+#endif

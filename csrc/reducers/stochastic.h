@@ -164,4 +164,22 @@ struct SharedWindows<Stochastic<Weights>> {
   using type = Stochastic<Weights, Sums::lanes>;
 };
 
+template <class Weights>
+struct ExactBy<Stochastic<Weights, Sums::classes>> {
+  using type = Stochastic<Weights>;
+};
+
+struct StochasticReluPool : Pooling {
+  using Forward = Stochastic<ReluWeights>;
+};
+struct StochasticSoftmaxPool : Pooling {
+  using Forward = Stochastic<SoftmaxWeights>;
+  static constexpr size_t numbers = 1;  // the temperature
+};
+
 }  // namespace fastpool
+
+FASTPOOL_FORWARD(Stochastic<ReluWeights>)
+FASTPOOL_FORWARD(Stochastic<SoftmaxWeights>)
+FASTPOOL_POOLING(stochastic_relu_pool, StochasticReluPool)
+FASTPOOL_POOLING(stochastic_softmax_pool, StochasticSoftmaxPool)

@@ -11,10 +11,11 @@ template <class T>
 FASTPOOL_HD T finite(double factor) {
   return factor < Limits<T>::smallest() ? Limits<T>::smallest() : factor < Limits<T>::largest() ? T(factor) : Limits<T>::largest();
 }
-// What differences are multiplied by before 2 is raised to them: exp(x/temperature) = 2^(x * sharpness).
+// What differences are multiplied by before 2 is raised to them: exp(x/temperature) = 2^(x * sharpness). The temperature is the
+// pooling's number.
 template <class T>
 FASTPOOL_HD T sharpness(const Problem& p) {
-  return finite<T>(1.4426950408889634 * p.inverse_temperature);
+  return finite<T>(1.4426950408889634 * (1 / p.numbers[0]));
 }
 
 struct ReluWeights {

@@ -1,7 +1,6 @@
 // Backward: gives every unit of work to a schedule.
 #pragma once
 
-#include "cpu/kernels/again_backward.h"
 #include "cpu/kernels/disjoint_backward.h"
 #include "cpu/kernels/lanes_backward.h"
 #include "cpu/kernels/rows_backward.h"
@@ -25,8 +24,6 @@ struct Backward {
  private:
   void run_lanes(int64_t begin, int64_t end) const {
     if constexpr (kSpecialises) {
-      if constexpr (Gradient::uses_input)
-        if (!p.moments) return run_units<PooledAgain<Gradient, S>>(begin, end);
       if (DisjointLanes<Gradient, S>::fits(p)) return run_units<DisjointLanes<Gradient, S>>(begin, end);
       if (DisjointRows<Gradient, S>::fits(p)) return run_units<DisjointRows<Gradient, S>>(begin, end);
     }

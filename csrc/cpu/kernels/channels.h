@@ -249,7 +249,7 @@ class Channels {
   FASTPOOL_HD Facts<V> facts_at(const Place& at, Part part, int64_t bin) const {
     Facts<V> facts;
     if constexpr (Reducer::uses_divisor) divisors.give_one(facts, at.o[2]);
-    if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + part.c, bin, true, part.count);
+    if constexpr (Reducer::uses_parameter) facts.parameter = parameter_lanes<T>(p, at.n, at.c + part.c, bin, true, part.count);
     if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + bin % 4 * word_step + part.c);
     return facts;
   }
@@ -395,7 +395,7 @@ class Channels {
       Facts<V> facts = facts_at(at, {0, L}, bin);
       for (int64_t tile = 0; tile < channels; tile += L) {
         const int64_t c = smaller(tile, channels - L);
-        if (Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha)) facts = facts_at(at, {c, L}, bin);
+        if (Reducer::uses_uniform || (Reducer::uses_parameter && p.parameter)) facts = facts_at(at, {c, L}, bin);
         const S* from = first + c;
         V x[height * width];
         if (asks)

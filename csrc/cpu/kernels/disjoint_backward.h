@@ -79,7 +79,7 @@ class DisjointLanes {
     const int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin), lanes = whole ? L : channels;
     for (int64_t tile = 0; tile < channels; tile += L) {
       const int64_t c = whole ? smaller(tile, channels - L) : 0;
-      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, bin, true, lanes);
+      if constexpr (Gradient::uses_parameter) facts.parameter = parameter_lanes<T>(p, at.n, at.c + c, bin, true, lanes);
       slots.set(c, prepared<Gradient, S>(p, level, out + c, 1, saved + c, 1, lanes, facts), lanes);
     }
     const V zero(T(0));
@@ -190,7 +190,7 @@ class DisjointRows {
   FASTPOOL_HD Prepared<V> outputs_at(const Place& at, const Start& rows, int64_t done, int64_t count) const {
     Facts<V> facts;
     if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, done, L / 2);
-    if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, level.bin(at.o) + done, false, count);
+    if constexpr (Gradient::uses_parameter) facts.parameter = parameter_lanes<T>(p, at.n, at.c, level.bin(at.o) + done, false, count);
     const int64_t saved = rows.saved + done;
     return prepared<Gradient, S>(p, level, rows.out + done, 1, saved, 1, saved + L <= results ? L : count, facts);
   }
@@ -234,7 +234,7 @@ class WholePlanes {
     if constexpr (Gradient::uses_divisor) divisors.give_one(facts, 0);
     for (int64_t c = unit.c; c < unit.c + unit.channels; c += L) {
       const int64_t count = smaller(L, unit.c + unit.channels - c);
-      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, unit.n, c, 0, true, count);
+      if constexpr (Gradient::uses_parameter) facts.parameter = parameter_lanes<T>(p, unit.n, c, 0, true, count);
       slots.set(0,
                 prepared<Gradient, S>(p, level, level.output.at(unit.n, c, 0), level.output.channel, p.saved.at(unit.n, c, 0),
                                       p.saved.channel, count, facts),

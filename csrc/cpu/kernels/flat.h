@@ -34,7 +34,7 @@ class Flat {
             at.c += sums_are_long(spans) ? pool_planes<true>(at, count, spans, facts) : pool_planes<false>(at, count, spans, facts);
         }
         for (; at.c < c + count; ++at.c) {
-          if constexpr (Reducer::uses_alpha || Reducer::uses_uniform)
+          if constexpr (Reducer::uses_parameter || Reducer::uses_uniform)
             if (at.c > c) facts = facts_of<Reducer, T>(p, level, n, at.c, at.o);
           if constexpr (Reducer::long_sums > 0)
             if (sums_are_long(spans)) {
@@ -57,7 +57,7 @@ class Flat {
   }
   template <bool in_blocks>
   FASTPOOL_HD void pool(const Place& at, const Span* spans, const Facts<T>& fact) const {
-    const Facts<V> facts{V(fact.divisor), V(fact.alpha), V(fact.uniform), false};
+    const Facts<V> facts{V(fact.divisor), V(fact.parameter), V(fact.uniform), false};
     State state;
     state.start(Tap<V>(Tap<T>(0)), p);
     for_each_pass<0, Reducer::passes>(Passes<in_blocks>{*this, begin + p.input.at(at.n, at.c, 0), spans, facts, state});
@@ -71,7 +71,7 @@ class Flat {
     FASTPOOL_HD T y() const { return first_lane(state.y()); }
     FASTPOOL_HD T second() const { return first_lane(state.second()); }
     FASTPOOL_HD T mixture() const { return first_lane(state.mixture()); }
-    FASTPOOL_HD T difference() const { return first_lane(state.difference()); }
+    FASTPOOL_HD T slope() const { return first_lane(state.slope()); }
     FASTPOOL_HD T moment(int which) const { return first_lane(state.moment(which)); }
     FASTPOOL_HD Tap<T> tap() const { return first_lane(state.tap()); }
   };
@@ -231,7 +231,7 @@ class Flat {
           parts[i] = Part<One>(state);
         }
       Facts<One> facts{One(fact.divisor), One(T(0)), One(T(0)), false};
-      if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + done, level.first_bin + bin, true, n).lo;
+      if constexpr (Reducer::uses_parameter) facts.parameter = parameter_lanes<T>(p, at.n, at.c + done, level.first_bin + bin, true, n).lo;
       state.finish(facts);
       const auto odd = odd_lanes(state, n);
       store_some<Reducer, S>(p, level, level.output.at(at.n, at.c + done, bin), level.output.channel,

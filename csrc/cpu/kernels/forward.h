@@ -120,7 +120,12 @@ struct Forward {
 
 template <class Reducer>
 void forward(const Problem& p, int64_t begin, int64_t end) {
-  with_storage(p.dtype, [&](auto s) { Forward<Reducer, decltype(s)>(p).run(begin, end); });
+  using WithoutTap = typename WithoutTap<Reducer>::type;
+  with_storage(p.dtype, [&](auto s) {
+    using S = decltype(s);
+    if (p.tap_bytes == 0) return Forward<WithoutTap, S>(p).run(begin, end);
+    if constexpr (Reducer::saves_taps) Forward<Reducer, S>(p).run(begin, end);
+  });
 }
 
 }  // namespace fastpool::cpu::FASTPOOL_CAPABILITY

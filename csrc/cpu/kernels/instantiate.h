@@ -1,5 +1,5 @@
-// First include of every source in this folder. setup.py compiles each of them once for every capability, with
-// FASTPOOL_CAPABILITY and FASTPOOL_VECTOR_BYTES set. Functions that the linker may share between those objects are
+// First include of the sources that setup.py writes, one for every reducer and capability, with FASTPOOL_CAPABILITY and
+// FASTPOOL_VECTOR_BYTES set. Functions that the linker may share between those objects are
 // included first: they must run on every processor.
 #pragma once
 
@@ -30,6 +30,8 @@
 #include "cpu/kernels/backward.h"
 #include "cpu/kernels/forward.h"
 
+#undef FASTPOOL_FORWARD
+#undef FASTPOOL_BACKWARD
 #define FASTPOOL_FORWARD(...)                                                       \
   namespace fastpool::cpu::FASTPOOL_CAPABILITY {                                    \
   template void forward<__VA_ARGS__>(const Problem& p, int64_t begin, int64_t end); \

@@ -115,7 +115,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
       if constexpr (Gradient::uses_divisor) divisors.give_one(facts, at.o[2]);
       for (int64_t tile = 0; tile < unit.channels; tile += L) {
         const int64_t c = smaller(tile, larger(unit.channels - L, 0)), count = smaller(L, unit.channels - c);
-        if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c + c, level.first_bin + bin, true, count);
+        if constexpr (Gradient::uses_parameter) facts.parameter = parameter_lanes<T>(p, at.n, at.c + c, level.first_bin + bin, true, count);
         slots.set(to + (at.o[2] - seen.begin) * stride + c,
                   prepared<Gradient, S>(p, level, out + c * level.output.channel, level.output.channel, saved + c * p.saved.channel,
                                         p.saved.channel, count, facts),

@@ -35,7 +35,7 @@ class Planes {
     y = arena.take<S>(results);
     second = arena.take<S>(Reducer::has_second ? results : 0);
     taps = arena.take<int32_t>(Reducer::saves_taps ? results : 0);
-    difference = arena.take<T>(Reducer::has_second ? results : 0);
+    slope = arena.take<T>(Reducer::saves_slope ? results : 0);
     moments = arena.take<T>(Reducer::saves_moments ? 2 * results : 0);
     turned.moments_size = results;
     windows = arena.take<Windows>(tile.rows);
@@ -86,7 +86,7 @@ class Planes {
       turned.y = y - out;
       turned.second = second - out;
       turned.taps = taps - saved;
-      turned.difference = p.difference ? difference - saved : nullptr;
+      turned.slope = p.slope ? slope - saved : nullptr;
       turned.moments = p.moments ? moments - saved : nullptr;
       if constexpr (Reducer::parts > 0)
         if (folds) {
@@ -136,7 +136,7 @@ class Planes {
   Lanes lanes;
   S *y, *second;
   int32_t* taps;
-  T *difference, *moments;
+  T *slope, *moments;
   // Rows of bins, each of one plane after another; and one row, transposed.
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
@@ -195,8 +195,9 @@ class Planes {
       turn(static_cast<S*>(p.y) + level.output_base + to, level.output.channel, y);
       if constexpr (Reducer::has_second) {
         if (!p.mixes) turn(static_cast<S*>(p.second) + level.second_base + to, level.output.channel, second);
-        if (p.difference) turn(static_cast<T*>(p.difference) + to_saved, p.saved.channel, difference);
       }
+      if constexpr (Reducer::saves_slope)
+        if (p.slope) turn(static_cast<T*>(p.slope) + to_saved, p.saved.channel, slope);
       if constexpr (Reducer::saves_taps) {
         if (p.tap_bytes == 1) turn(static_cast<uint8_t*>(p.taps) + to_saved, p.saved.channel, taps);
         if (p.tap_bytes == 4) turn(static_cast<int32_t*>(p.taps) + to_saved, p.saved.channel, taps);

@@ -27,7 +27,7 @@ class Rows {
         drawn(arena.take<T>(columns + 8 * kBlocks + L)),
         divisors(p, level, Reducer::uses_divisor, arena),
         whole(level.grid.axis[1].whole()),
-        pairs(w.out <= L / 2 && w.stride <= 2 && !p.alpha_view.position),
+        pairs(w.out <= L / 2 && w.stride <= 2 && !p.parameter_view.position),
         far_away(is_far_away<S>(p)),
         held(held_width(level.grid)) {}
 
@@ -248,7 +248,8 @@ class Rows {
   FASTPOOL_HD Facts<V> facts_at(const Place& at, int64_t lane0, int64_t count, bool paired) {
     Facts<V> facts;
     if constexpr (Reducer::uses_divisor) divisors.give_halves(facts, at.o[2] + lane0, paired ? 0 : L / 2);
-    if constexpr (Reducer::uses_alpha) facts.alpha = alpha_lanes<T>(p, at.n, at.c, level.first_bin + level.bin(at.o) + lane0, false, count);
+    if constexpr (Reducer::uses_parameter)
+      facts.parameter = parameter_lanes<T>(p, at.n, at.c, level.first_bin + level.bin(at.o) + lane0, false, count);
     if constexpr (Reducer::uses_uniform)
       facts.uniform = V(load<T, L / 2>(drawn + lane0), load<T, L / 2>(drawn + lane0 + (paired ? w.out : L / 2)));
     return facts;
@@ -270,7 +271,7 @@ class Rows {
     const bool loses_track = far_away || p.extent[2] * int64_t(sizeof(S)) > kShortRow;
     // Windows that are all whole have the same facts, unless those are of one output each. Where rows are pairs, a row
     // that is left over needs those of half the lanes.
-    const bool differ = width > 2 || Reducer::uses_uniform || (Reducer::uses_alpha && p.alpha);
+    const bool differ = width > 2 || Reducer::uses_uniform || (Reducer::uses_parameter && p.parameter);
     Facts<V> facts = facts_at(at, 0, smaller(L, outputs), pairs);
     for (int64_t row = 0, lines; row < count; row += lines) {
       const bool paired = pairs && row + 1 < count;
@@ -350,7 +351,7 @@ class Rows {
     FASTPOOL_HD auto y() const { return half(state.y()); }
     FASTPOOL_HD auto second() const { return half(state.second()); }
     FASTPOOL_HD auto mixture() const { return half(state.mixture()); }
-    FASTPOOL_HD auto difference() const { return half(state.difference()); }
+    FASTPOOL_HD auto slope() const { return half(state.slope()); }
     FASTPOOL_HD auto tap() const { return half(state.tap()); }
     FASTPOOL_HD auto moment(int which) const { return half(state.moment(which)); }
   };

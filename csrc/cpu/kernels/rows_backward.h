@@ -59,7 +59,7 @@ class PreparedRows {
       const int64_t count = smaller(L, end - o);
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_halves(facts, o, L / 2);
-      if constexpr (Gradient::uses_alpha) facts.alpha = alpha_lanes<T>(p, n, c, level.first_bin + bin + o, false, count);
+      if constexpr (Gradient::uses_parameter) facts.parameter = parameter_lanes<T>(p, n, c, level.first_bin + bin + o, false, count);
       slots.set(to + o - origin, prepared<Gradient, S>(p, level, out + o, 1, saved + o, 1, count, facts), count);
     }
   }

@@ -162,10 +162,6 @@ int64_t list_rows(const Grid& grid, const int64_t i[2], OutputRow* to, const Row
   return count;
 }
 
-// Whether the elements of a window get the same, but for one that was selected.
-template <class Gradient>
-constexpr bool kShares = requires(Slot<float> slot) { Gradient::share(slot); };
-
 // Which rows of the input are seen by the same outputs as the row before them.
 class RepeatedRows {
  public:

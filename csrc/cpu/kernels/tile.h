@@ -14,6 +14,11 @@ inline Range share(const Level& level, const Units::Unit& unit) {
   return {larger(unit.first_row - level.first_row, 0), smaller(unit.last_row - level.first_row, level.grid.rows())};
 }
 
+template <class Reducer>
+void forward_exact(const Problem& p, const Level& level, const Place& at) {
+  exact_forward<typename ExactBy<Reducer>::type>(p, level, at);
+}
+
 FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Planes of up to so many positions are transposed whole: 128 KB of scratch for 32 of them.
@@ -124,19 +129,19 @@ class Divisors {
   }
 };
 
-// Out of line: alphas rarely lie apart.
+// Out of line: parameters rarely lie apart.
 template <class T>
-__attribute__((noinline)) Lanes<T, kLanes<T>> alphas_apart(const T* alpha, int64_t step, int64_t count) {
-  return load_apart<T, kLanes<T>>(alpha, step, count);
+__attribute__((noinline)) Lanes<T, kLanes<T>> parameters_apart(const T* parameter, int64_t step, int64_t count) {
+  return load_apart<T, kLanes<T>>(parameter, step, count);
 }
-// alpha of `count` neighbours from (n, c, bin) on: channels of one bin, or bins of one row.
+// The parameter of `count` neighbours from (n, c, bin) on: channels of one bin, or bins of one row.
 template <class T>
-FASTPOOL_HD Lanes<T, kLanes<T>> alpha_lanes(const Problem& p, int64_t n, int64_t c, int64_t bin, bool channels, int64_t count) {
-  if (!p.alpha) return Lanes<T, kLanes<T>>(T(p.alpha_value));
-  const T* alpha = static_cast<const T*>(p.alpha) + p.alpha_view.at(n, c, bin);
-  const int64_t step = channels ? p.alpha_view.channel : p.alpha_view.position;
-  if (step == 0) return Lanes<T, kLanes<T>>(*alpha);
-  return step == 1 && count == kLanes<T> ? load<T, kLanes<T>>(alpha) : alphas_apart(alpha, step, count);
+FASTPOOL_HD Lanes<T, kLanes<T>> parameter_lanes(const Problem& p, int64_t n, int64_t c, int64_t bin, bool channels, int64_t count) {
+  if (!p.parameter) return Lanes<T, kLanes<T>>(T(p.parameter_value));
+  const T* parameter = static_cast<const T*>(p.parameter) + p.parameter_view.at(n, c, bin);
+  const int64_t step = channels ? p.parameter_view.channel : p.parameter_view.position;
+  if (step == 0) return Lanes<T, kLanes<T>>(*parameter);
+  return step == 1 && count == kLanes<T> ? load<T, kLanes<T>>(parameter) : parameters_apart(parameter, step, count);
 }
 
 template <class Reducer, class S>
@@ -147,11 +152,12 @@ FASTPOOL_HD void store_results(const Problem& p, const Level& level, int64_t out
     store(y, false, state.y());
   } else if (p.mixes) {
     store(y, false, state.mixture());
-    if (p.difference) store(static_cast<T*>(p.difference) + saved, true, state.difference());
   } else {
     store(y, false, state.y());
     store(static_cast<S*>(p.second) + level.second_base + out, false, state.second());
   }
+  if constexpr (Reducer::saves_slope)
+    if (p.slope) store(static_cast<T*>(p.slope) + saved, true, state.slope());
   if constexpr (Reducer::saves_taps) {
     if (p.tap_bytes == 1) store(static_cast<uint8_t*>(p.taps) + saved, true, state.tap());
     if (p.tap_bytes == 4) store(static_cast<int32_t*>(p.taps) + saved, true, state.tap());
@@ -164,23 +170,25 @@ FASTPOOL_HD void store_results(const Problem& p, const Level& level, int64_t out
 // What is left of a state for a call out of line. A state that is passed to one lies in memory all along.
 template <class Reducer, class V>
 struct Results {
-  std::array<V, 1 + Reducer::has_second + 2 * Reducer::saves_moments> values;
+  static constexpr int one_more = Reducer::has_second || Reducer::saves_slope;  // the slope is that of a single result
+  std::array<V, 1 + one_more + 2 * Reducer::saves_moments> values;
   std::array<Tap<V>, Reducer::saves_taps> taps;
 
   FASTPOOL_HD Results(const Problem& p, const auto& state) {
     values[0] = state.y();
-    if constexpr (Reducer::has_second) {
-      values[1] = state.second();
-      if (p.mixes) values[0] = state.mixture(), values[1] = state.difference();
-    }
-    if constexpr (Reducer::saves_moments) values[1] = state.moment(0), values[2] = state.moment(1);
+    if constexpr (Reducer::has_second) values[1] = state.second();
+    if constexpr (Reducer::has_second && Reducer::saves_slope)
+      if (p.mixes) values[0] = state.mixture(), values[1] = state.slope();
+    if constexpr (!Reducer::has_second && Reducer::saves_slope)
+      if (p.slope) values[1] = state.slope();
+    if constexpr (Reducer::saves_moments) values[1 + one_more] = state.moment(0), values[2 + one_more] = state.moment(1);
     if constexpr (Reducer::saves_taps) taps[0] = state.tap();
   }
   FASTPOOL_HD V y() const { return values[0]; }
   FASTPOOL_HD V second() const { return values[1]; }
   FASTPOOL_HD V mixture() const { return y(); }
-  FASTPOOL_HD V difference() const { return second(); }
-  FASTPOOL_HD V moment(int which) const { return values[1 + which]; }
+  FASTPOOL_HD V slope() const { return second(); }
+  FASTPOOL_HD V moment(int which) const { return values[1 + one_more + which]; }
   FASTPOOL_HD Tap<V> tap() const { return taps[0]; }
 };
 template <class Reducer, class S, class V>

@@ -1,0 +1,35 @@
+// The exact path of every reducer, which setup.py includes after this.
+#pragma once
+
+#include "core/direct.h"
+#include "core/kernels.h"
+#include "cpu/work.h"
+
+namespace fastpool::cpu {
+
+template <class Reducer>
+void exact_forward(const Problem& p, const Level& level, const Place& at) {
+  with_storage(p.dtype, [&](auto s) { forward_at<Reducer, decltype(s)>(p, level, at); });
+}
+
+template <class Gradient>
+double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], double sum) {
+  with_storage(p.dtype, [&](auto s) {
+    using S = decltype(s);
+    sum = backward_one<Gradient, S>(p, level, n, c, i, Accumulated<S>(sum));
+  });
+  return sum;
+}
+
+}  // namespace fastpool::cpu
+
+#undef FASTPOOL_FORWARD
+#undef FASTPOOL_BACKWARD
+#define FASTPOOL_FORWARD(...)                                                           \
+  namespace fastpool::cpu {                                                             \
+  template void exact_forward<__VA_ARGS__>(const Problem&, const Level&, const Place&); \
+  }
+#define FASTPOOL_BACKWARD(...)                                                                                           \
+  namespace fastpool::cpu {                                                                                              \
+  template double backward_exact<__VA_ARGS__>(const Problem&, const Level&, int64_t, int64_t, const int64_t[3], double); \
+  }
