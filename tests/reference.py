@@ -231,6 +231,42 @@ def expectation_pool(x, windows, distribution, temperature=1.0):
     return each_window(x, windows, formula)[0]
 
 
+def own(parameter, grid):
+    """A number, or an array that broadcasts to (N, C, P), beside taps."""
+    parameter = np.asarray(parameter, np.float64)
+    return (parameter[..., grid.numbers] if parameter.ndim and parameter.shape[-1] > 1 else parameter)[..., None]
+
+
+def softmax_of(values, exist, factor):
+    """exp(factor * value) over the largest of them, which is finite where that element is -> weights, that element"""
+    smallest = np.where(exist, values, np.inf).min(-1, keepdims=True)
+    extreme = np.where(factor < 0, smallest, np.where(exist, values, -np.inf).max(-1, keepdims=True))
+    weights = np.exp(2 * factor * (values / 2 - extreme / 2))  # the difference could overflow
+    return np.where(exist, weights, 0.0), extreme[..., 0]
+
+
+def follow_infinities(y, values, exist, factor, extreme):
+    """y of finite elements, or what takes its place beside others"""
+    average = np.where(exist, values, 0).sum(-1)  # infinite, or NaN, as the average is
+    y = np.where(np.isinf(extreme), extreme, y)
+    y = np.where((factor[..., 0] == 0) & ~np.isfinite(values).all(-1, where=exist), average, y)
+    return np.where(np.isnan(values).any(-1, where=exist) | np.isnan(factor[..., 0]), np.nan, y)
+
+
+def soft_pool(x, windows, beta):
+    def formula(values, grid):
+        factor = own(beta, grid)
+        weights, extreme = softmax_of(values, grid.exist, factor)
+        weights = weights / weights.sum(-1, keepdims=True)
+        values_there = np.where(weights > 0, values, 0)
+        size = np.abs(values_there).max(-1, keepdims=True)
+        size = np.where(size > 0, size, 1)  # so that products of tiny values are not rounded to fewer bits
+        y = size[..., 0] * (weights * (values_there / size)).sum(-1)
+        return (follow_infinities(y, values, grid.exist, factor, extreme),)
+
+    return each_window(x, windows, formula)[0]
+
+
 def philox(seed, counter):
     """Philox-4x32-10 (Salmon et al. 2011). counter: four arrays of uint32 -> four arrays of uint32"""
     low32 = np.uint64(0xFFFFFFFF)
