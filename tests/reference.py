@@ -267,6 +267,19 @@ def soft_pool(x, windows, beta):
     return each_window(x, windows, formula)[0]
 
 
+def lse_pool(x, windows, r):
+    def formula(values, grid):
+        factor = own(r, grid)
+        weights, extreme = softmax_of(values, grid.exist, factor)
+        near = np.expm1(2 * factor * (values / 2 - extreme[..., None] / 2))  # of means near 1, 1 would take the digits
+        below = np.where(grid.exist, near, 0.0).sum(-1) / grid.exist.sum(-1)
+        log = np.where(below > -0.5, np.log1p(below), np.log(weights.sum(-1) / grid.exist.sum(-1)))
+        y = 2 * (extreme / 2 + log / 2 / factor[..., 0])
+        return (follow_infinities(y, values, grid.exist, factor, extreme),)
+
+    return each_window(x, windows, formula)[0]
+
+
 def philox(seed, counter):
     """Philox-4x32-10 (Salmon et al. 2011). counter: four arrays of uint32 -> four arrays of uint32"""
     low32 = np.uint64(0xFFFFFFFF)
