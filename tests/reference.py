@@ -275,7 +275,25 @@ def lse_pool(x, windows, r):
         below = np.where(grid.exist, near, 0.0).sum(-1) / grid.exist.sum(-1)
         log = np.where(below > -0.5, np.log1p(below), np.log(weights.sum(-1) / grid.exist.sum(-1)))
         y = 2 * (extreme / 2 + log / 2 / factor[..., 0])
+        y = np.where(factor[..., 0] == 0, values.mean(-1, where=grid.exist), y)
         return (follow_infinities(y, values, grid.exist, factor, extreme),)
+
+    return each_window(x, windows, formula)[0]
+
+
+def gem_pool(x, windows, p, eps=1e-6):
+    def formula(values, grid):
+        power = own(p, grid)
+        values = np.where(grid.exist, np.where(values < eps, eps, values), 1.0)
+        smallest = np.where(grid.exist, values, np.inf).min(-1, keepdims=True)
+        extreme = np.where(power < 0, smallest, np.where(grid.exist, values, 0.0).max(-1, keepdims=True))
+        powers = np.where(values == np.inf, 0.0, (values / extreme) ** power)
+        average = np.where(grid.exist, powers, 0.0).sum(-1) / grid.exist.sum(-1)
+        extreme, power = extreme[..., 0], power[..., 0]
+        y = np.exp(np.log(extreme) + np.log(average) / power)  # average^(1/p) could vanish
+        y = np.where(average == 1, extreme, y)
+        y = np.where(power == 0, 1.0, np.where(extreme == np.inf, np.inf, y))
+        return (np.where(np.isnan(values).any(-1) | np.isnan(power), np.nan, y),)
 
     return each_window(x, windows, formula)[0]
 

@@ -146,15 +146,15 @@ struct Lse : Reducer {
     }
     template <int pass>
     FASTPOOL_HD void begin(const Facts<T>& facts, const Problem& p) {
-      extreme = facts.parameter < T(0) ? -this->extremes.negative : this->extremes.largest;
+      const T top = this->extremes.largest, bottom = -this->extremes.negative, infinite = Limits<T>::infinity();
+      extreme = facts.parameter < T(0) ? bottom : facts.parameter == T(0) && bottom == -infinite ? top + bottom : top;
       Base::template begin<pass>(facts, p);
     }
     FASTPOOL_HD void finish(const Facts<T>& facts) {
       Base::finish(facts);
-      const T infinite = Limits<T>::infinity();
       if (largest != largest || facts.parameter != facts.parameter)
         this->less = largest + facts.parameter;
-      else if (extreme == infinite || extreme == -infinite)
+      else if (!(extreme - extreme == T(0)))
         this->less = extreme;
     }
   };
