@@ -298,6 +298,23 @@ def gem_pool(x, windows, p, eps=1e-6):
     return each_window(x, windows, formula)[0]
 
 
+def lp_pool(x, windows, p):
+    """p may be infinite: the largest, or the smallest, absolute value"""
+
+    def formula(values, grid):
+        count = grid.exist.sum(-1)
+        values = np.where(grid.exist, values, 1.0)
+        size = np.where(grid.exist, np.abs(values), -np.inf if p > 0 else np.inf)
+        extreme = (size.max if p > 0 else size.min)(-1, keepdims=True)
+        if np.isinf(p):
+            return (np.where(np.isnan(values).any(-1), np.nan, extreme[..., 0]),)
+        scale = np.where((extreme > 0) & np.isfinite(extreme), extreme, 1.0)  # powers of what is below do not overflow
+        powers = np.where(grid.exist, np.power(values / scale, np.full(values.shape, p)), 0.0)  # 0.5 alone is a root
+        return (scale[..., 0] * np.power(powers.sum(-1) / count * grid.sizes, 1 / p),)
+
+    return each_window(x, windows, formula)[0]
+
+
 def philox(seed, counter):
     """Philox-4x32-10 (Salmon et al. 2011). counter: four arrays of uint32 -> four arrays of uint32"""
     low32 = np.uint64(0xFFFFFFFF)

@@ -1,6 +1,8 @@
 // Powers of two and their logarithms, with the same bits on every processor: no library call, no fused multiply-add.
 #pragma once
 
+#include <cmath>
+
 #include "core/values.h"
 
 namespace fastpool {
@@ -63,6 +65,18 @@ FASTPOOL_HD SplitPower<V> split_power_of_two(V x) {
   const V shift(T(is_float ? 0x1.8p23 : 0x1.8p52)), shifted = x + shift, r = x - (shifted - shift), bent = curve_of_power(r) * r;
   const V power = from_bits((bits_of(shifted) + Bits<V>(Word(1 - lowest))) << (is_float ? 23 : 52));
   return {select(x < V(lowest), V(T(0)), power), (bent + V(kRiseOfPower<T>)) * r, bent * r};
+}
+
+// The root of a value, or of every lane, which all processors round alike.
+template <class V>
+FASTPOOL_HD V square_root(V x) {
+  using T = Scalar<V>;
+  T lanes[sizeof(V) / sizeof(T)];
+  memcpy(lanes, &x, sizeof(V));
+#pragma omp simd
+  for (int i = 0; i < int(sizeof(V) / sizeof(T)); ++i) lanes[i] = std::sqrt(lanes[i]);
+  memcpy(&x, lanes, sizeof(V));
+  return x;
 }
 
 // The smaller of both; b where either is NaN.
