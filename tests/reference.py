@@ -315,6 +315,24 @@ def lp_pool(x, windows, p):
     return each_window(x, windows, formula)[0]
 
 
+def mean_std_pool(x, windows, correction=0):
+    """-> mean, std"""
+
+    def formula(values, grid):
+        count = grid.exist.sum(-1)
+        values = np.where(grid.exist, values, 0.0)
+        size = np.abs(values).max(-1, keepdims=True)
+        scale = np.where((size > 0) & np.isfinite(size), size, 1.0)  # sums and squares of what is below do not overflow
+        mean = (values / scale).sum(-1) / count
+        distances = np.where(grid.exist, values / scale - mean[..., None], 0.0)
+        free = np.maximum(count - correction, 0)
+        variance = np.where(free > 0, (distances**2).sum(-1) / np.where(free > 0, free, 1), 0.0)
+        equal = (values == values[..., :1]).all(-1, where=grid.exist) & grid.exist[..., 0]
+        return mean * scale[..., 0], np.where(equal & np.isfinite(mean), 0.0, np.sqrt(variance)) * scale[..., 0]
+
+    return each_window(x, windows, formula)
+
+
 def philox(seed, counter):
     """Philox-4x32-10 (Salmon et al. 2011). counter: four arrays of uint32 -> four arrays of uint32"""
     low32 = np.uint64(0xFFFFFFFF)
