@@ -182,6 +182,12 @@ def max_pool(x, windows):
     return each_window(x, windows, formula)
 
 
+def min_pool(x, windows):
+    """-> values, indices"""
+    values, indices = max_pool(-x, windows)
+    return -values, indices
+
+
 def row_major_sum(values, accumulate=np.float64):
     return np.cumsum(values, axis=-1, dtype=accumulate)[..., -1] + accumulate(0)  # a sum starts at +0.0
 
