@@ -104,6 +104,7 @@ struct MeanStd : Reducer {
     FASTPOOL_HD void finish(const Facts<V>& facts) { sums.finish(facts, correction); }
     FASTPOOL_HD V y() const { return sums.mean; }
     FASTPOOL_HD V second() const { return sums.distances; }
+    FASTPOOL_HD V mixture() const { return y(); }  // never asked for, but compiled
     FASTPOOL_HD V moment(int which) const { return which ? second() : y(); }
   };
 
@@ -153,6 +154,7 @@ struct MeanStd : Reducer {
     }
     FASTPOOL_HD T y() const { return sums.mean / scale; }
     FASTPOOL_HD T second() const { return sums.distances / scale; }
+    FASTPOOL_HD T mixture() const { return y(); }
     FASTPOOL_HD T moment(int which) const { return which ? second() : y(); }
   };
 };
