@@ -112,6 +112,39 @@ def expectation_softmax(layer):
     return expectation
 
 
+def minimum(layer):
+    maximum_of = maximum(layer)
+    return lambda x: -maximum_of(-x)
+
+
+def log_mean_exp(layer):
+    average_of = valid_average(layer)
+    return lambda x: average_of(x.exp()).log()
+
+
+def generalised_mean(layer):
+    average_of = valid_average(layer)
+    return lambda x: average_of(x.clamp_min(1e-6).pow(3)).pow(1 / 3)
+
+
+def power_mean(p: float):
+    def build(layer):
+        sizes = {name: layer.arguments[name] for name in ("kernel_size", "stride")}
+        return partial(getattr(F, f"lp_pool{layer.rank}d"), norm_type=p, **sizes)
+
+    return build
+
+
+def mean_and_std(layer):
+    average_of = valid_average(layer)
+
+    def both(x):
+        mean = average_of(x)
+        return mean, (average_of(x * x) - mean * mean).clamp_min(0).sqrt()
+
+    return both
+
+
 def padded(x, layer, fill):
     """x with the layer's padding, and on the right whatever the last window of ceil_mode needs."""
     kernel_size, stride, padding = (layer.arguments[name] for name in ("kernel_size", "stride", "padding"))

@@ -83,6 +83,11 @@ def expectation(distribution: str):
     return fastpool("stochastic", training=False, distribution=distribution)
 
 
+def power(p: float, *operators: str) -> Operation:
+    rivals = {"torch": torch_ops.power_mean(p)}
+    return Operation(fastpool("lp", norm_type=p), rivals, operators, windowings=("sliding",))
+
+
 OPERATIONS: dict[str, Operation] = {
     "max": Operation(
         fastpool("max"),
@@ -162,10 +167,28 @@ OPERATIONS: dict[str, Operation] = {
         {"torch": torch_ops.expectation_relu},
         ("expectation_relu_pool", "expectation_relu_pool_backward"),
     ),
-    "expectation_softmax": Operation(
-        expectation("softmax"),
+    "min": Operation(
+        fastpool("min"),
+        {"torch": torch_ops.minimum},
+        ("min_pool", "select_backward"),
+        check="equal",
+        taps=True,
+    ),
+    "soft": Operation(
+        fastpool("soft"),
         {"torch": torch_ops.expectation_softmax},
-        ("expectation_softmax_pool", "expectation_softmax_pool_backward"),
+        ("soft_pool", "soft_pool_backward"),
+    ),
+    "lse": Operation(fastpool("lse"), {"torch": torch_ops.log_mean_exp}, ("lse_pool", "lse_pool_backward")),
+    "gem": Operation(fastpool("gem"), {"torch": torch_ops.generalised_mean}, ("gem_pool", "gem_pool_backward")),
+    "lp1": power(1.0, "lp1_pool", "lp1_pool_backward"),
+    "lp2": power(2.0, "lp2_pool", "lp2_pool_backward"),
+    "lp3": power(3.0, "lp_pool", "lp_pool_backward"),
+    "mean_std": Operation(
+        fastpool("mean_std"),
+        {"torch": torch_ops.mean_and_std},
+        ("mean_std_pool", "mean_std_pool_backward"),
+        windowings=MAPS,
     ),
 }
 

@@ -128,7 +128,8 @@ Raises:
 def _example(form: str, pooling: Pooling, place: dict[str, str]) -> str:
     options, shown, by_window, overall = pooling.example
     windows = "" if form == "global" else f", {place['two']}"
-    pooled = shown.format(f"fastpool.{place['name']}(x{windows}{options})")
+    first = f", {pooling.arguments[0].default}" if pooling.name == "lp" else ""  # as in torch
+    pooled = shown.format(f"fastpool.{place['name']}(x{first}{windows}{options})")
     return f"""
 Example:
     >>> import torch, fastpool

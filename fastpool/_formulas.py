@@ -237,9 +237,9 @@ def _mixed_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
 
 
 def _pool_windows(
-    name: str, tensors: Sequence[Tensor], parameter: Tensor | float, numbers: Sequence[float], saved: Saved
+    name: str, tensors: Sequence[Tensor], parameter: Tensor | None, numbers: Sequence[float], saved: Saved
 ) -> list[Tensor]:
-    """The results (N, C, bins) of `tensors` in float64; `parameter`: a number, or a tensor that broadcasts to them."""
+    """The results (N, C, bins) of `tensors` in float64; `parameter` broadcasts to them, or is one of the numbers."""
     bins = _bins_of_levels(saved)
     levels = iter(saved.window)
     rows = []
@@ -250,7 +250,7 @@ def _pool_windows(
         for count in bins:
             index, exist = elements(list(islice(levels, 6 * saved.rank)), x.shape[2:], x.device)
             here = parameter
-            if isinstance(parameter, Tensor) and parameter.dim() == 3 and parameter.shape[2] > 1:
+            if parameter is not None and parameter.shape[2] > 1:
                 here = parameter[first : first + len(x), :, begin : begin + count]
             parts.append(WINDOW_FORMULAS[name](x.flatten(2)[:, :, index], exist, here, numbers))
             begin += count
@@ -259,20 +259,11 @@ def _pool_windows(
     return [torch.cat(result) for result in zip(*rows)]
 
 
-def _parameter_of(name: str, own: Tensor | None, numbers: Sequence[float]) -> tuple[Any, Sequence[float]]:
-    """The parameter as (1, C or 1, 1) in float64 or a number, and the other numbers."""
-    if "slope" not in RESULTS[name]:
-        return 0.0, numbers
-    *others, value = numbers
-    return (value, others) if own is None else (own.double().reshape(1, -1, 1), others)
-
-
 def _slope_gradients(
     name: str, ctx: Any, own: Tensor, kept: list[Tensor], of_slope: Tensor
 ) -> tuple[list[Any], Tensor]:
     _, _, *tensors = kept
-    parameter, numbers = _parameter_of(name, own, ctx.own[0])
-    u = of_slope.flatten(2).double()
+    numbers, u = ctx.own[0], of_slope.flatten(2).double()
 
     def slope(xs: list[Tensor], own: Tensor) -> Tensor:
         each = own.expand(u.shape)
@@ -280,7 +271,7 @@ def _slope_gradients(
         gradient: Tensor = pull([torch.ones_like(y)])[0]
         return gradient
 
-    _, pull = vjp(slope, [x.double() for x in tensors], parameter)
+    _, pull = vjp(slope, [x.double() for x in tensors], own.double().reshape(1, -1, 1))
     of_inputs, of_own = pull(u)
     return [g.to(ctx.dtype) for g in of_inputs], of_own.reshape(own.shape).to(own.dtype)
 
@@ -289,17 +280,16 @@ def _any_backward_backward(name: str) -> Callable[..., Grads]:
     def backward(ctx: Any, vectors: list[Tensor]) -> Grads:
         grad, second, own, _, _, *tensors = ctx.saved_tensors
         saved: Saved = ctx.saved
-        parameter, numbers = _parameter_of(name, own, ctx.own[0])
+        parameter, numbers = None if own is None else own.double().reshape(1, -1, 1), ctx.own[0]
         wide = [v.double() for v in vectors]
         grads = [_from_result(g, saved).flatten(2).double() for g in _results_of(grad, second, saved, RESULTS[name])]
 
-        def product(gs: list[Tensor], xs: list[Tensor], parameter: Any = parameter) -> Tensor:
+        def product(gs: list[Tensor], xs: list[Tensor], parameter: Tensor | None = parameter) -> Tensor:
             _, pull = vjp(lambda xs: _pool_windows(name, xs, parameter, numbers, saved), xs)
             total: Tensor = sum((v * g).sum() for v, g in zip(wide, pull(gs)[0]))
             return total
 
-        learned = isinstance(parameter, Tensor)
-        arguments = [grads, [x.double() for x in tensors], *([parameter] if learned else [])]
+        arguments = [grads, [x.double() for x in tensors], *([] if own is None else [parameter])]
         value, pull = vjp(product, *arguments)
         of_grads, of_inputs, *of_own = pull(torch.ones_like(value))
         if second is None and len(of_grads) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,18 @@ def avg_kind(
     return _leaving(output, geometry)
 
 
+def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
+    if isinstance(norm_type, float) and math.isinf(norm_type):
+        return pooled("max" if norm_type > 0 else "min", input.abs(), geometry)
+    p = number("norm_type", norm_type, "nonzero")
+    inputs = _entering(input, geometry)
+    recorded = _recorded(inputs)
+    numbers, saves = (p, float(math.prod(geometry.window[1::6]))), SAVE_MOMENTS if recorded else 0
+    name = {1.0: "lp1_pool", 2.0: "lp2_pool"}.get(p, "lp_pool")
+    output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
+    return _leaving(output, geometry)
+
+
 def stochastic_kind(
     input: Any,
     geometry: Geometry,
@@ -99,9 +112,12 @@ def stochastic_kind(
     if not training:
         if return_indices:
             raise ValueError("return_indices must be False with training=False, which draws nothing; got True")
-        name = f"expectation_{distribution}_pool"
+        name = "expectation_relu_pool"
+        if distribution == "softmax":
+            # However high the temperature, an infinite element counts for nothing or for everything.
+            name, numbers = "soft_pool", (max(1 / temperature, _smallest(inputs[0])),)
         saves = SAVE_MOMENTS if recorded else 0
-        output, _ = run(name, recorded, inputs, None, numbers, (), window, order, saves)
+        output, *_ = run(name, recorded, inputs, None, numbers, (), window, order, saves)
         return _leaving(output, geometry)
     offset = offset_argument(offset)
     tensor, value = seed_argument(inputs[0], seed, generator)
@@ -164,6 +180,11 @@ def _leaving(output: Tensor, geometry: Geometry) -> Tensor:
 def _with_indices(output: Tensor, taps: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     indices = OPERATORS["tap_indices"](taps, geometry.spatial, geometry.window)
     return _leaving(output, geometry), _leaving(indices, geometry)
+
+
+def _smallest(input: Tensor) -> float:
+    """The smallest normal number of the type that is computed in."""
+    return torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).tiny
 
 
 def _recorded(inputs: list[Tensor]) -> bool:

@@ -9,13 +9,14 @@ import torch
 from . import _table
 
 POOLINGS = {pooling.name: pooling for pooling in _table.POOLINGS}
-# The draw and its expectation have an operator for each distribution.
+# Powers of 1 and 2 have operators of their own, and so have distributions; the expectation by soft-max is soft_pool.
 POOLS = (
     *(f"{name}_pool" for name in POOLINGS if name != "stochastic"),
+    "lp1_pool",
+    "lp2_pool",
     "stochastic_relu_pool",
     "stochastic_softmax_pool",
     "expectation_relu_pool",
-    "expectation_softmax_pool",
 )
 OPERATORS: dict[str, Any] = {
     name: getattr(torch.ops.fastpool, name).default

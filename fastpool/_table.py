@@ -32,6 +32,7 @@ class Pooling(NamedTuple):
     summary: str  # of the windows that stand for {}
     formula: str
     example: tuple[str, str, str, str]  # options, what is shown, over windows (3, 1) and (2, 6), over everything
+    title: str = ""  # of modules, where it is not the name
     arguments: tuple[Argument, ...] = ()
     parameter: bool = False
     learnable: str = "False"  # by default
@@ -50,8 +51,8 @@ class Pooling(NamedTuple):
         return len(self.result_names)
 
     @property
-    def title(self) -> str:
-        return "".join(word.title() for word in self.name.split("_"))
+    def class_name(self) -> str:
+        return self.title or "".join(word.title() for word in self.name.split("_"))
 
     @property
     def returns(self) -> str:
@@ -70,6 +71,19 @@ PER_CHANNEL = (
 )
 
 POOLINGS = (
+    Pooling(
+        name="min",
+        summary="The smallest element of {}.",
+        formula="""
+Each output is the smallest element of its window. Of equal elements the first is chosen, NaN wins (of several the
+last), and a window of only inf gives inf. The gradient goes to the chosen element.""",
+        example=("", "{}", "tensor([1., 2.])", "tensor([1.])"),
+        arguments=(RETURN_INDICES,),
+        positional=True,
+        indices=True,
+        call="selected",
+        module="Max",
+    ),
     Pooling(
         name="avg",
         summary="The mean of {}.",
@@ -174,5 +188,74 @@ gradient in training goes to the drawn element, otherwise it is that of the form
         indices=True,
         call="stochastic_kind",
         module="Stochastic",
+    ),
+    Pooling(
+        name="soft",
+        summary="The mean of {}, weighted by the soft-max of the elements.",
+        formula="""
+Each output is ``sum w_i x_i / sum w_i`` with ``w_i = exp(beta * x_i)``: the mean for beta = 0, towards the largest
+element for large beta, towards the smallest where it is negative. The gradient g gives
+``g * w_i * (1 + beta * (x_i - y)) / sum w``; ``beta`` receives ``sum g * (sum w x^2 / sum w - y^2)``, the variance
+under the weights. Elements of weight 0 contribute nothing; NaN anywhere gives NaN.""",
+        example=("", "{}", "tensor([2.7616, 5.9281])", "tensor([5.7889])"),
+        arguments=(Argument("beta", "1.0", PER_CHANNEL, "float | Tensor"),),
+        parameter=True,
+        paper="Stergiou, Poppe, Kalliatakis: Refining activation downsampling with SoftPool (ICCV 2021).",
+    ),
+    Pooling(
+        name="lse",
+        title="LSE",
+        summary="The log-mean-exp of {}.",
+        formula="""
+Each output is ``log(mean(exp(r * x))) / r``: the mean for small r, towards the largest element for large r, towards the
+smallest where it is negative. The gradient g gives ``g * p_i``, ``p = softmax(r * x)``; ``r`` receives
+``sum g * (sum p x - y) / r``.""",
+        example=("", "{}", "tensor([2.4338, 5.3250])", "tensor([4.6850])"),
+        arguments=(Argument("r", "1.0", PER_CHANNEL + " The number 0 is refused.", "float | Tensor", "nonzero"),),
+        parameter=True,
+        paper="Pinheiro, Collobert: From image-level to pixel-level labeling with convolutional networks (CVPR 2015).",
+    ),
+    Pooling(
+        name="gem",
+        title="GeM",
+        summary="The generalised mean of {}.",
+        formula="""
+Each output is ``mean(max(x, eps)^p)^(1/p)``: the mean for p = 1, towards the largest element for large p. The
+gradient g gives ``g * (x_i / y)^(p - 1) / n`` where x_i >= eps, else 0; ``p`` has its exact gradient, too.""",
+        example=("", "{}", "tensor([2.4101, 4.8203])", "tensor([3.9791])"),
+        arguments=(
+            Argument("p", "3.0", PER_CHANNEL + " A number must be positive.", "float | Tensor", "positive"),
+            Argument("eps", "1e-6", "elements are at least this: a positive number.", "float", "positive"),
+        ),
+        parameter=True,
+        learnable="True",
+        paper="Radenovic, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation (TPAMI 2018).",
+    ),
+    Pooling(
+        name="mean_std",
+        summary="The mean and the standard deviation of {}.",
+        formula="""
+Returns two tensors, the mean and ``sqrt(sum (x - mean)^2 / (n - correction))`` over the n elements of each window,
+without cancellation; 0 where n <= correction. The gradients g of the mean and h of the deviation give ``g / n`` and
+``h * (x - mean) / ((n - correction) * std)``, 0 where the deviation is 0.""",
+        example=("", "torch.cat({})", "tensor([2., 4., 1., 2.])", "tensor([3.0000, 1.8708])"),
+        arguments=(Argument("correction", "0", "taken from n: 1 for the unbiased estimate.", "float", "not negative"),),
+        result_names=("mean", "std"),
+        paper="Snyder, Garcia-Romero, Povey, Khudanpur: Deep neural network embeddings for text-independent speaker\n"
+        "    verification (Interspeech 2017).",
+    ),
+    Pooling(
+        name="lp",
+        title="LP",
+        summary="The power mean of {}, as in torch.",
+        formula="""
+Each output is ``(K * mean(x^p))^(1/p)``, the mean over the elements inside the input and K the window's size, clipped
+taps included; ``p = inf`` and ``-inf`` give the largest and the smallest absolute value. The gradient g gives
+``g * (K / n) * (x_i / y)^(p - 1)``, 0 where the sum is 0. Powers are IEEE's: NaN for negative elements and a p that is
+no integer.""",
+        example=("", "{}", "tensor([3.1623, 6.3246])", "tensor([7.0711])"),
+        arguments=(Argument("norm_type", "2.0", "the power p, not 0.", "float", "nonzero"),),
+        forms=("sliding",),
+        by_hand=True,
     ),
 )

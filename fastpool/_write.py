@@ -79,11 +79,11 @@ def module(pooling: Pooling, form: str, rank: int) -> str:
     prefix = form.title()
     title = {"sliding": "{}Pool{}d", "adaptive": "Adaptive{}Pool{}d", "global": "Global{}Pool"}[form]
     if pooling.module or (pooling.arguments and form != "global"):
-        base = f"_{prefix}{pooling.module or pooling.title}"
+        base = f"_{prefix}{pooling.module or pooling.class_name}"
     else:
         base = f"_{'Own, _' if pooling.arguments else ''}{prefix}"
     own = constructor(pooling, form) if form == "global" and pooling.arguments and not pooling.module else ""
-    head = f"class {title.format(pooling.title, rank)}({base}):\n"
+    head = f"class {title.format(pooling.class_name, rank)}({base}):\n"
     return f"{head}    function = staticmethod(functional.{name})\n\n{own}\n"
 
 
@@ -91,7 +91,7 @@ def bases(pooling: Pooling) -> str:
     if pooling.module or not pooling.arguments:
         return ""
     return "".join(
-        f"class _{form.title()}{pooling.title}(_Own, _{form.title()}):\n{constructor(pooling, form)}\n"
+        f"class _{form.title()}{pooling.class_name}(_Own, _{form.title()}):\n{constructor(pooling, form)}\n"
         for form in ("sliding", "adaptive")
     )
 

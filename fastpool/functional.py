@@ -10,42 +10,80 @@ from torch import Tensor
 
 from ._checks import refuse_scripting
 from ._docs import F, documented
-from ._kinds import Pooled, avg_kind, pooled, pooled_twice, pyramid_kind, selected, stochastic_kind
+from ._kinds import Pooled, avg_kind, lp_kind, pooled, pooled_twice, pyramid_kind, selected, stochastic_kind
 from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
+    "adaptive_gem_pool1d",
+    "adaptive_gem_pool2d",
+    "adaptive_gem_pool3d",
+    "adaptive_lse_pool1d",
+    "adaptive_lse_pool2d",
+    "adaptive_lse_pool3d",
     "adaptive_max_avg_pool1d",
     "adaptive_max_avg_pool2d",
     "adaptive_max_avg_pool3d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "adaptive_mean_std_pool1d",
+    "adaptive_mean_std_pool2d",
+    "adaptive_mean_std_pool3d",
+    "adaptive_min_pool1d",
+    "adaptive_min_pool2d",
+    "adaptive_min_pool3d",
     "adaptive_mixed_pool1d",
     "adaptive_mixed_pool2d",
     "adaptive_mixed_pool3d",
+    "adaptive_soft_pool1d",
+    "adaptive_soft_pool2d",
+    "adaptive_soft_pool3d",
     "adaptive_stochastic_pool1d",
     "adaptive_stochastic_pool2d",
     "adaptive_stochastic_pool3d",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "gem_pool1d",
+    "gem_pool2d",
+    "gem_pool3d",
     "global_avg_pool",
+    "global_gem_pool",
+    "global_lse_pool",
     "global_max_avg_pool",
     "global_max_pool",
+    "global_mean_std_pool",
+    "global_min_pool",
     "global_mixed_pool",
+    "global_soft_pool",
     "global_stochastic_pool",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "lse_pool1d",
+    "lse_pool2d",
+    "lse_pool3d",
     "max_avg_pool1d",
     "max_avg_pool2d",
     "max_avg_pool3d",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "mean_std_pool1d",
+    "mean_std_pool2d",
+    "mean_std_pool3d",
+    "min_pool1d",
+    "min_pool2d",
+    "min_pool3d",
     "mixed_pool1d",
     "mixed_pool2d",
     "mixed_pool3d",
+    "soft_pool1d",
+    "soft_pool2d",
+    "soft_pool3d",
     "spatial_pyramid_pool1d",
     "spatial_pyramid_pool2d",
     "spatial_pyramid_pool3d",
@@ -61,6 +99,89 @@ def _public(function: F) -> F:
 
 
 # Written by _write.py from the table:
+
+
+@_public
+def min_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of 1-D windows."""
+    return selected("min", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
+
+
+@_public
+def min_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of 2-D windows."""
+    return selected("min", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
+
+
+@_public
+def min_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of 3-D windows."""
+    return selected("min", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
+
+
+@_public
+def adaptive_min_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of each of a given number of 1-D bins."""
+    return selected("min", input, adaptive(1, input, output_size), return_indices)
+
+
+@_public
+def adaptive_min_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of each of a given number of 2-D bins."""
+    return selected("min", input, adaptive(2, input, output_size), return_indices)
+
+
+@_public
+def adaptive_min_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of each of a given number of 3-D bins."""
+    return selected("min", input, adaptive(3, input, output_size), return_indices)
+
+
+@_public
+def global_min_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    return_indices: bool = False,
+) -> Pooled:
+    """The smallest element of every channel."""
+    return selected("min", input, whole(input, keepdim), return_indices)
 
 
 @_public
@@ -503,6 +624,375 @@ def global_stochastic_pool(
     )
 
 
+@_public
+def soft_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of 1-D windows, weighted by the soft-max of the elements."""
+    return pooled("soft", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), beta)
+
+
+@_public
+def soft_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of 2-D windows, weighted by the soft-max of the elements."""
+    return pooled("soft", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), beta)
+
+
+@_public
+def soft_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of 3-D windows, weighted by the soft-max of the elements."""
+    return pooled("soft", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), beta)
+
+
+@_public
+def adaptive_soft_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of each of a given number of 1-D bins, weighted by the soft-max of the elements."""
+    return pooled("soft", input, adaptive(1, input, output_size), beta)
+
+
+@_public
+def adaptive_soft_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of each of a given number of 2-D bins, weighted by the soft-max of the elements."""
+    return pooled("soft", input, adaptive(2, input, output_size), beta)
+
+
+@_public
+def adaptive_soft_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of each of a given number of 3-D bins, weighted by the soft-max of the elements."""
+    return pooled("soft", input, adaptive(3, input, output_size), beta)
+
+
+@_public
+def global_soft_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """The mean of every channel, weighted by the soft-max of the elements."""
+    return pooled("soft", input, whole(input, keepdim), beta)
+
+
+@_public
+def lse_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of 1-D windows."""
+    return pooled("lse", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), r)
+
+
+@_public
+def lse_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of 2-D windows."""
+    return pooled("lse", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), r)
+
+
+@_public
+def lse_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of 3-D windows."""
+    return pooled("lse", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), r)
+
+
+@_public
+def adaptive_lse_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of each of a given number of 1-D bins."""
+    return pooled("lse", input, adaptive(1, input, output_size), r)
+
+
+@_public
+def adaptive_lse_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of each of a given number of 2-D bins."""
+    return pooled("lse", input, adaptive(2, input, output_size), r)
+
+
+@_public
+def adaptive_lse_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of each of a given number of 3-D bins."""
+    return pooled("lse", input, adaptive(3, input, output_size), r)
+
+
+@_public
+def global_lse_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    r: float | Tensor = 1.0,
+) -> Tensor:
+    """The log-mean-exp of every channel."""
+    return pooled("lse", input, whole(input, keepdim), r)
+
+
+@_public
+def gem_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of 1-D windows."""
+    return pooled("gem", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), p, eps)
+
+
+@_public
+def gem_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of 2-D windows."""
+    return pooled("gem", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), p, eps)
+
+
+@_public
+def gem_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of 3-D windows."""
+    return pooled("gem", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), p, eps)
+
+
+@_public
+def adaptive_gem_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of each of a given number of 1-D bins."""
+    return pooled("gem", input, adaptive(1, input, output_size), p, eps)
+
+
+@_public
+def adaptive_gem_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of each of a given number of 2-D bins."""
+    return pooled("gem", input, adaptive(2, input, output_size), p, eps)
+
+
+@_public
+def adaptive_gem_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of each of a given number of 3-D bins."""
+    return pooled("gem", input, adaptive(3, input, output_size), p, eps)
+
+
+@_public
+def global_gem_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    p: float | Tensor = 3.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """The generalised mean of every channel."""
+    return pooled("gem", input, whole(input, keepdim), p, eps)
+
+
+@_public
+def mean_std_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of 1-D windows."""
+    return pooled_twice(
+        "mean_std", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), correction
+    )
+
+
+@_public
+def mean_std_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of 2-D windows."""
+    return pooled_twice(
+        "mean_std", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), correction
+    )
+
+
+@_public
+def mean_std_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of 3-D windows."""
+    return pooled_twice(
+        "mean_std", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), correction
+    )
+
+
+@_public
+def adaptive_mean_std_pool1d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of each of a given number of 1-D bins."""
+    return pooled_twice("mean_std", input, adaptive(1, input, output_size), correction)
+
+
+@_public
+def adaptive_mean_std_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of each of a given number of 2-D bins."""
+    return pooled_twice("mean_std", input, adaptive(2, input, output_size), correction)
+
+
+@_public
+def adaptive_mean_std_pool3d(
+    input: Tensor,
+    output_size: OutputSize,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of each of a given number of 3-D bins."""
+    return pooled_twice("mean_std", input, adaptive(3, input, output_size), correction)
+
+
+@_public
+def global_mean_std_pool(
+    input: Tensor,
+    keepdim: bool = True,
+    *,
+    correction: float = 0,
+) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of every channel."""
+    return pooled_twice("mean_std", input, whole(input, keepdim), correction)
+
+
 # End of what is written.
 
 
@@ -579,6 +1069,51 @@ def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
 def global_avg_pool(input: Tensor, keepdim: bool = True) -> Tensor:
     """The mean of every channel."""
     return avg_kind(input, whole(input, keepdim))
+
+
+@_public
+def lp_pool1d(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+    *,
+    padding: Padding = 0,
+    dilation: Size = 1,
+) -> Tensor:
+    """The power mean of 1-D windows, as in torch."""
+    return lp_kind(input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), norm_type)
+
+
+@_public
+def lp_pool2d(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+    *,
+    padding: Padding = 0,
+    dilation: Size = 1,
+) -> Tensor:
+    """The power mean of 2-D windows, as in torch."""
+    return lp_kind(input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), norm_type)
+
+
+@_public
+def lp_pool3d(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+    *,
+    padding: Padding = 0,
+    dilation: Size = 1,
+) -> Tensor:
+    """The power mean of 3-D windows, as in torch."""
+    return lp_kind(input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), norm_type)
 
 
 @_public

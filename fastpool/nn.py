@@ -28,35 +28,73 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveGeMPool1d",
+    "AdaptiveGeMPool2d",
+    "AdaptiveGeMPool3d",
+    "AdaptiveLSEPool1d",
+    "AdaptiveLSEPool2d",
+    "AdaptiveLSEPool3d",
     "AdaptiveMaxAvgPool1d",
     "AdaptiveMaxAvgPool2d",
     "AdaptiveMaxAvgPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AdaptiveMeanStdPool1d",
+    "AdaptiveMeanStdPool2d",
+    "AdaptiveMeanStdPool3d",
+    "AdaptiveMinPool1d",
+    "AdaptiveMinPool2d",
+    "AdaptiveMinPool3d",
     "AdaptiveMixedPool1d",
     "AdaptiveMixedPool2d",
     "AdaptiveMixedPool3d",
+    "AdaptiveSoftPool1d",
+    "AdaptiveSoftPool2d",
+    "AdaptiveSoftPool3d",
     "AdaptiveStochasticPool1d",
     "AdaptiveStochasticPool2d",
     "AdaptiveStochasticPool3d",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "GeMPool1d",
+    "GeMPool2d",
+    "GeMPool3d",
     "GlobalAvgPool",
+    "GlobalGeMPool",
+    "GlobalLSEPool",
     "GlobalMaxAvgPool",
     "GlobalMaxPool",
+    "GlobalMeanStdPool",
+    "GlobalMinPool",
     "GlobalMixedPool",
+    "GlobalSoftPool",
     "GlobalStochasticPool",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
+    "LSEPool1d",
+    "LSEPool2d",
+    "LSEPool3d",
     "MaxAvgPool1d",
     "MaxAvgPool2d",
     "MaxAvgPool3d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MeanStdPool1d",
+    "MeanStdPool2d",
+    "MeanStdPool3d",
+    "MinPool1d",
+    "MinPool2d",
+    "MinPool3d",
     "MixedPool1d",
     "MixedPool2d",
     "MixedPool3d",
+    "SoftPool1d",
+    "SoftPool2d",
+    "SoftPool3d",
     "SpatialPyramidPool1d",
     "SpatialPyramidPool2d",
     "SpatialPyramidPool3d",
@@ -430,6 +468,36 @@ class _GlobalStochastic(_Stochastic, _Global):
         self._store_draw(distribution, temperature, generator, seed, offset, return_indices)
 
 
+class _SlidingLP(_Sliding):
+    shown: tuple[str, ...] = ("norm_type", "kernel_size", "stride", "ceil_mode")
+
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: Size,
+        stride: Size | None = None,
+        ceil_mode: bool = False,
+        *,
+        padding: Padding = 0,
+        dilation: Size = 1,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self.norm_type = norm_type
+        if padding != 0 or dilation != 1:
+            self.shown = (*self.shown, "padding", "dilation")
+
+    def forward(self, input: Tensor) -> Any:
+        return self.function(
+            input,
+            self.norm_type,
+            self.kernel_size,
+            self.stride,
+            self.ceil_mode,
+            padding=self.padding,
+            dilation=self.dilation,
+        )
+
+
 class _SpatialPyramid(_Mixed):
     notes = """
 
@@ -474,6 +542,152 @@ class _SpatialPyramid(_Mixed):
 
 
 # Written by _write.py from the table:
+
+
+class _SlidingSoft(_Own, _Sliding):
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        beta: float | Tensor = 1.0,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self._store(learnable, num_channels, beta=beta)
+
+
+class _AdaptiveSoft(_Own, _Adaptive):
+    def __init__(
+        self,
+        output_size: OutputSize,
+        *,
+        beta: float | Tensor = 1.0,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(output_size)
+        self._store(learnable, num_channels, beta=beta)
+
+
+class _SlidingLSE(_Own, _Sliding):
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        r: float | Tensor = 1.0,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self._store(learnable, num_channels, r=r)
+
+
+class _AdaptiveLSE(_Own, _Adaptive):
+    def __init__(
+        self,
+        output_size: OutputSize,
+        *,
+        r: float | Tensor = 1.0,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(output_size)
+        self._store(learnable, num_channels, r=r)
+
+
+class _SlidingGeM(_Own, _Sliding):
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        p: float | Tensor = 3.0,
+        eps: float = 1e-6,
+        learnable: bool = True,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self._store(learnable, num_channels, p=p, eps=eps)
+
+
+class _AdaptiveGeM(_Own, _Adaptive):
+    def __init__(
+        self,
+        output_size: OutputSize,
+        *,
+        p: float | Tensor = 3.0,
+        eps: float = 1e-6,
+        learnable: bool = True,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(output_size)
+        self._store(learnable, num_channels, p=p, eps=eps)
+
+
+class _SlidingMeanStd(_Own, _Sliding):
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        correction: float = 0,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self._store(correction=correction)
+
+
+class _AdaptiveMeanStd(_Own, _Adaptive):
+    def __init__(
+        self,
+        output_size: OutputSize,
+        *,
+        correction: float = 0,
+    ) -> None:
+        super().__init__(output_size)
+        self._store(correction=correction)
+
+
+class MinPool1d(_SlidingMax):
+    function = staticmethod(functional.min_pool1d)
+
+
+class MinPool2d(_SlidingMax):
+    function = staticmethod(functional.min_pool2d)
+
+
+class MinPool3d(_SlidingMax):
+    function = staticmethod(functional.min_pool3d)
+
+
+class AdaptiveMinPool1d(_AdaptiveMax):
+    function = staticmethod(functional.adaptive_min_pool1d)
+
+
+class AdaptiveMinPool2d(_AdaptiveMax):
+    function = staticmethod(functional.adaptive_min_pool2d)
+
+
+class AdaptiveMinPool3d(_AdaptiveMax):
+    function = staticmethod(functional.adaptive_min_pool3d)
+
+
+class GlobalMinPool(_GlobalMax):
+    function = staticmethod(functional.global_min_pool)
 
 
 class MaxPool1d(_SlidingMax):
@@ -588,6 +802,161 @@ class GlobalStochasticPool(_GlobalStochastic):
     function = staticmethod(functional.global_stochastic_pool)
 
 
+class SoftPool1d(_SlidingSoft):
+    function = staticmethod(functional.soft_pool1d)
+
+
+class SoftPool2d(_SlidingSoft):
+    function = staticmethod(functional.soft_pool2d)
+
+
+class SoftPool3d(_SlidingSoft):
+    function = staticmethod(functional.soft_pool3d)
+
+
+class AdaptiveSoftPool1d(_AdaptiveSoft):
+    function = staticmethod(functional.adaptive_soft_pool1d)
+
+
+class AdaptiveSoftPool2d(_AdaptiveSoft):
+    function = staticmethod(functional.adaptive_soft_pool2d)
+
+
+class AdaptiveSoftPool3d(_AdaptiveSoft):
+    function = staticmethod(functional.adaptive_soft_pool3d)
+
+
+class GlobalSoftPool(_Own, _Global):
+    function = staticmethod(functional.global_soft_pool)
+
+    def __init__(
+        self,
+        keepdim: bool = True,
+        *,
+        beta: float | Tensor = 1.0,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(keepdim)
+        self._store(learnable, num_channels, beta=beta)
+
+
+class LSEPool1d(_SlidingLSE):
+    function = staticmethod(functional.lse_pool1d)
+
+
+class LSEPool2d(_SlidingLSE):
+    function = staticmethod(functional.lse_pool2d)
+
+
+class LSEPool3d(_SlidingLSE):
+    function = staticmethod(functional.lse_pool3d)
+
+
+class AdaptiveLSEPool1d(_AdaptiveLSE):
+    function = staticmethod(functional.adaptive_lse_pool1d)
+
+
+class AdaptiveLSEPool2d(_AdaptiveLSE):
+    function = staticmethod(functional.adaptive_lse_pool2d)
+
+
+class AdaptiveLSEPool3d(_AdaptiveLSE):
+    function = staticmethod(functional.adaptive_lse_pool3d)
+
+
+class GlobalLSEPool(_Own, _Global):
+    function = staticmethod(functional.global_lse_pool)
+
+    def __init__(
+        self,
+        keepdim: bool = True,
+        *,
+        r: float | Tensor = 1.0,
+        learnable: bool = False,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(keepdim)
+        self._store(learnable, num_channels, r=r)
+
+
+class GeMPool1d(_SlidingGeM):
+    function = staticmethod(functional.gem_pool1d)
+
+
+class GeMPool2d(_SlidingGeM):
+    function = staticmethod(functional.gem_pool2d)
+
+
+class GeMPool3d(_SlidingGeM):
+    function = staticmethod(functional.gem_pool3d)
+
+
+class AdaptiveGeMPool1d(_AdaptiveGeM):
+    function = staticmethod(functional.adaptive_gem_pool1d)
+
+
+class AdaptiveGeMPool2d(_AdaptiveGeM):
+    function = staticmethod(functional.adaptive_gem_pool2d)
+
+
+class AdaptiveGeMPool3d(_AdaptiveGeM):
+    function = staticmethod(functional.adaptive_gem_pool3d)
+
+
+class GlobalGeMPool(_Own, _Global):
+    function = staticmethod(functional.global_gem_pool)
+
+    def __init__(
+        self,
+        keepdim: bool = True,
+        *,
+        p: float | Tensor = 3.0,
+        eps: float = 1e-6,
+        learnable: bool = True,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(keepdim)
+        self._store(learnable, num_channels, p=p, eps=eps)
+
+
+class MeanStdPool1d(_SlidingMeanStd):
+    function = staticmethod(functional.mean_std_pool1d)
+
+
+class MeanStdPool2d(_SlidingMeanStd):
+    function = staticmethod(functional.mean_std_pool2d)
+
+
+class MeanStdPool3d(_SlidingMeanStd):
+    function = staticmethod(functional.mean_std_pool3d)
+
+
+class AdaptiveMeanStdPool1d(_AdaptiveMeanStd):
+    function = staticmethod(functional.adaptive_mean_std_pool1d)
+
+
+class AdaptiveMeanStdPool2d(_AdaptiveMeanStd):
+    function = staticmethod(functional.adaptive_mean_std_pool2d)
+
+
+class AdaptiveMeanStdPool3d(_AdaptiveMeanStd):
+    function = staticmethod(functional.adaptive_mean_std_pool3d)
+
+
+class GlobalMeanStdPool(_Own, _Global):
+    function = staticmethod(functional.global_mean_std_pool)
+
+    def __init__(
+        self,
+        keepdim: bool = True,
+        *,
+        correction: float = 0,
+    ) -> None:
+        super().__init__(keepdim)
+        self._store(correction=correction)
+
+
 # End of what is written.
 
 
@@ -622,6 +991,18 @@ class AdaptiveAvgPool3d(_Adaptive):
 
 class GlobalAvgPool(_Global):
     function = staticmethod(functional.global_avg_pool)
+
+
+class LPPool1d(_SlidingLP):
+    function = staticmethod(functional.lp_pool1d)
+
+
+class LPPool2d(_SlidingLP):
+    function = staticmethod(functional.lp_pool2d)
+
+
+class LPPool3d(_SlidingLP):
+    function = staticmethod(functional.lp_pool3d)
 
 
 class SpatialPyramidPool1d(_SpatialPyramid):

@@ -4,7 +4,7 @@ import cases
 import reference
 import torch
 from comparison import assert_bitwise, assert_close
-from poolings import AVG, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIXED, form_of
+from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIN, MIXED, TABLE, form_of
 
 import fastpool.functional as F
 
@@ -12,7 +12,7 @@ DRAWS = {
     "relu": {"distribution": "relu"},
     "softmax": {"distribution": "softmax", "temperature": 0.5},
 }
-ROUNDED = (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX)
+ROUNDED = (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX, *BY_TABLE)
 
 
 def incoming(outputs):
@@ -25,8 +25,10 @@ def gradient(outputs, x):
 
 def selections(case, x):
     """Everything whose bits are promised on every backend."""
-    values, indices = MAX(case, x, return_indices=True)
-    results = {"max": values, "max indices": indices, "max gradient": gradient([values], x)}
+    results = {}
+    for pooling in (MAX, MIN):
+        values, indices = pooling(case, x, return_indices=True)
+        results |= {f"{pooling}": values, f"{pooling} indices": indices, f"{pooling} gradient": gradient([values], x)}
     for name, options in DRAWS.items():
         values, indices = EXPECTATION_RELU(case, x, training=True, seed=77, return_indices=True, **options)
         results |= {f"{name} draw": values, f"{name} indices": indices, f"{name} gradient": gradient([values], x)}
@@ -41,6 +43,8 @@ def rounded(case, x):
     """What backends compute in orders of their own."""
     results = {}
     for pooling in ROUNDED:
+        if form_of(case) not in pooling.forms:
+            continue
         outputs = pooling(case, x)
         results |= {f"{pooling} {i}": y.detach() for i, y in enumerate(outputs)}
         results[f"{pooling} gradient"] = gradient(outputs, x)
@@ -49,6 +53,12 @@ def rounded(case, x):
     results["mixture"] = mixture.detach()
     gradients = torch.autograd.grad([mixture], (x, alpha), incoming([mixture]))
     results["mixture gradient"], results["alpha gradient"] = gradients
+    for pooling in BY_TABLE:
+        kind = TABLE[pooling.function]
+        if kind.parameter and form_of(case) in pooling.forms:
+            learned = (1 + alpha.detach()).requires_grad_()
+            outputs = pooling(case, x, **{kind.arguments[0].name: learned})
+            (results[f"{pooling} parameter"],) = torch.autograd.grad(outputs, learned, incoming(outputs))
     return results
 
 
@@ -69,9 +79,9 @@ def pyramids(name, x):
     """-> selections, rounded"""
     options = PYRAMIDS[name][1]
     selected, rest = {}, {}
-    for mode in ("max", "stochastic", "avg", "max_avg", "mixed"):
+    for mode in (name for name, kind in TABLE.items() if "adaptive" in kind.forms):
         y = F.spatial_pyramid_pool2d(x, mode=mode, **options, **({"seed": 5} if mode == "stochastic" else {}))
-        chosen = selected if mode in ("max", "stochastic") else rest
+        chosen = selected if mode in ("max", "min", "stochastic") else rest
         chosen |= {mode: y.detach(), f"{mode} gradient": gradient([y], x)}
     return selected, rest
 

@@ -9,6 +9,9 @@ import reference
 import torch
 
 import fastpool.functional as F
+from fastpool import _table
+from fastpool._operators import OPERATORS as REGISTERED
+from fastpool._window_formulas import WINDOW_FORMULAS
 
 
 def accumulation(dtype):
@@ -103,6 +106,16 @@ class Pooling:
             outputs = function(x, **case.geometry, **options)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
+    def of_form(self, form, rank=2, **more):
+        """A function of the input: windows of 3 a step of 2 apart, bins of 2 an axis, or one window."""
+        if form == "sliding":
+            geometry = {"kernel_size": 3, "stride": 2, "padding": 1}
+        else:
+            geometry = {"output_size": 2} if form == "adaptive" else {}
+        name = {"sliding": "{}_pool{}d", "adaptive": "adaptive_{}_pool{}d", "global": "global_{}_pool"}[form]
+        function = getattr(F, name.format(self.function, rank))
+        return lambda x: function(x, **geometry, **{**self.options, **more})
+
     def is_bitwise(self, output, case, windows):
         rule = self.bitwise[output]
         few = form_of(case) == "sliding" and (windows.sizes <= reference.MANY_TAPS).all()
@@ -169,8 +182,65 @@ MIXED = mixed_row(0.3)
 EXPECTATION_RELU = expectation_row("relu")
 EXPECTATION_SOFTMAX = expectation_row("softmax")
 
+MIN = Pooling(
+    "min",
+    "min",
+    lambda x, windows, accumulate: [reference.min_pool(x, windows)[0]],
+    lambda x, windows: [-compose_max(-x, windows)],
+    ("always",),
+)
+TABLE = {pooling.name: pooling for pooling in _table.POOLINGS}
+
+
+def compose_by_formula(kind, x, windows, options):
+    """The formula behind its second derivative, in the input's dtype."""
+    pooling = TABLE[kind]
+    numbers = [options.get(argument.name, argument.value) for argument in pooling.arguments]
+    if pooling.parameter:
+        numbers.append(numbers.pop(0))
+    if kind == "lp":
+        numbers.append(float(windows.sizes[0]))
+    return [*WINDOW_FORMULAS[f"{kind}_pool"](*gather_windows(x, windows), None, numbers)]
+
+
+def table_row(kind, **options):
+    pooling = TABLE[kind]
+
+    def formula(x, windows, accumulate):
+        results = getattr(reference, f"{kind}_pool")(x, windows, **options)
+        return results if pooling.results > 1 else [results]
+
+    return Pooling(
+        " ".join((kind, *(f"{name}={value}" for name, value in options.items()))),
+        kind,
+        formula,
+        lambda x, windows: compose_by_formula(kind, x, windows, options),
+        ("never",) * pooling.results,
+        options,
+        pooling.forms,
+    )
+
+
+# A pooling of the table that has no row above, with its defaults; of some further numbers.
+DEFAULTS = {"lp": {"norm_type": 2.0}}
+BY_TABLE = [table_row(kind, **DEFAULTS.get(kind, {})) for kind in TABLE if f"{kind}_pool" in WINDOW_FORMULAS]
+FURTHER = [
+    table_row("soft", beta=-3.0),
+    table_row("soft", beta=0.0),
+    table_row("soft", beta=40.0),
+    table_row("lse", r=-0.5),
+    table_row("lse", r=1e-3),
+    table_row("gem", p=0.5, eps=0.25),
+    table_row("gem", p=40.0),
+    table_row("mean_std", correction=1),
+    table_row("lp", norm_type=1.0),
+    table_row("lp", norm_type=3.0),
+    table_row("lp", norm_type=-2.5),
+]
+
 POOLINGS = [
     MAX,
+    MIN,
     AVG,
     avg_row("avg of valid", {"count_include_pad": False}, {"count_include_pad": False}, ("sliding",)),
     avg_row("avg divisor 7", {"divisor_override": 7}, {"divisor_override": 7}, ("sliding",)),
@@ -178,6 +248,7 @@ POOLINGS = [
     MIXED,
     EXPECTATION_RELU,
     EXPECTATION_SOFTMAX,
+    *BY_TABLE,
 ]
 
 # Calls that between them reach every pooling, for tests of what transforms or compiles them.
@@ -196,24 +267,36 @@ CALLS = {
     "pyramid draw": lambda x: F.spatial_pyramid_pool2d(x, mode="stochastic", seed=3),
 }
 
+
+def call_of(pooling, form):
+    return lambda x: joined(pooling.of_form(form)(x))
+
+
+def joined(outputs):
+    return torch.cat(outputs, 1) if isinstance(outputs, tuple) else outputs
+
+
+CALLS |= {pooling.name: call_of(pooling, "sliding") for pooling in (MIN, *BY_TABLE)}
+CALLS |= {
+    f"pyramid {pooling.name}": lambda x, pooling=pooling: F.spatial_pyramid_pool2d(x, mode=pooling.function)
+    for pooling in (MIN, *BY_TABLE)
+    if "adaptive" in pooling.forms
+}
+
 # What of the table above and of the draw tests exercises each registered operation: no row, no release.
 OPERATORS = {
-    "max_pool": "max",
-    "avg_pool": "avg",
-    "max_avg_pool": "max_avg",
-    "mixed_pool": "mixed",
     "stochastic_relu_pool": "stochastic",
     "stochastic_softmax_pool": "stochastic",
     "expectation_relu_pool": "stochastic",
-    "expectation_softmax_pool": "stochastic",
+    "expectation_relu_pool_backward": "stochastic",
+    "lp1_pool": "lp",
+    "lp1_pool_backward": "lp",
+    "lp2_pool": "lp",
+    "lp2_pool_backward": "lp",
     "select": "max",
     "tap_indices": "max",
     "select_backward": "max",
-    "avg_pool_backward": "avg",
-    "max_avg_pool_backward": "max_avg",
-    "mixed_pool_backward": "mixed",
     "parameter_backward": "mixed",
-    "expectation_relu_pool_backward": "stochastic",
-    "expectation_softmax_pool_backward": "stochastic",
     "draw_seed": "stochastic",
+    **{name: kind for kind in TABLE for name in (f"{kind}_pool", f"{kind}_pool_backward") if name in REGISTERED},
 }

@@ -182,6 +182,12 @@ def max_pool(x, windows):
     return each_window(x, windows, formula)
 
 
+def min_pool(x, windows):
+    """-> values, indices"""
+    values, indices = max_pool(-x, windows)
+    return -values, indices
+
+
 def row_major_sum(values, accumulate=np.float64):
     return np.cumsum(values, axis=-1, dtype=accumulate)[..., -1] + accumulate(0)  # a sum starts at +0.0
 
@@ -229,6 +235,110 @@ def expectation_pool(x, windows, distribution, temperature=1.0):
         return (np.where(np.isnan(values).any(-1), np.nan, y),)
 
     return each_window(x, windows, formula)[0]
+
+
+def own(parameter, grid):
+    """A number, or an array that broadcasts to (N, C, P), beside taps."""
+    parameter = np.asarray(parameter, np.float64)
+    return (parameter[..., grid.numbers] if parameter.ndim and parameter.shape[-1] > 1 else parameter)[..., None]
+
+
+def softmax_of(values, exist, factor):
+    """exp(factor * value) over the largest of them, which is finite where that element is -> weights, that element"""
+    smallest = np.where(exist, values, np.inf).min(-1, keepdims=True)
+    extreme = np.where(factor < 0, smallest, np.where(exist, values, -np.inf).max(-1, keepdims=True))
+    weights = np.exp(2 * factor * (values / 2 - extreme / 2))  # the difference could overflow
+    return np.where(exist, weights, 0.0), extreme[..., 0]
+
+
+def follow_infinities(y, values, exist, factor, extreme):
+    """y of finite elements, or what takes its place beside others"""
+    average = np.where(exist, values, 0).sum(-1)  # infinite, or NaN, as the average is
+    y = np.where(np.isinf(extreme), extreme, y)
+    y = np.where((factor[..., 0] == 0) & ~np.isfinite(values).all(-1, where=exist), average, y)
+    return np.where(np.isnan(values).any(-1, where=exist) | np.isnan(factor[..., 0]), np.nan, y)
+
+
+def soft_pool(x, windows, beta=1.0):
+    def formula(values, grid):
+        factor = own(beta, grid)
+        weights, extreme = softmax_of(values, grid.exist, factor)
+        weights = weights / weights.sum(-1, keepdims=True)
+        values_there = np.where(weights > 0, values, 0)
+        size = np.abs(values_there).max(-1, keepdims=True)
+        size = np.where(size > 0, size, 1)  # so that products of tiny values are not rounded to fewer bits
+        y = size[..., 0] * (weights * (values_there / size)).sum(-1)
+        return (follow_infinities(y, values, grid.exist, factor, extreme),)
+
+    return each_window(x, windows, formula)[0]
+
+
+def lse_pool(x, windows, r=1.0):
+    def formula(values, grid):
+        factor = own(r, grid)
+        weights, extreme = softmax_of(values, grid.exist, factor)
+        near = np.expm1(2 * factor * (values / 2 - extreme[..., None] / 2))  # of means near 1, 1 would take the digits
+        below = np.where(grid.exist, near, 0.0).sum(-1) / grid.exist.sum(-1)
+        log = np.where(below > -0.5, np.log1p(below), np.log(weights.sum(-1) / grid.exist.sum(-1)))
+        y = 2 * (extreme / 2 + log / 2 / factor[..., 0])
+        y = np.where(factor[..., 0] == 0, values.mean(-1, where=grid.exist), y)
+        return (follow_infinities(y, values, grid.exist, factor, extreme),)
+
+    return each_window(x, windows, formula)[0]
+
+
+def gem_pool(x, windows, p=3.0, eps=1e-6):
+    def formula(values, grid):
+        power = own(p, grid)
+        values = np.where(grid.exist, np.where(values < eps, eps, values), 1.0)
+        smallest = np.where(grid.exist, values, np.inf).min(-1, keepdims=True)
+        extreme = np.where(power < 0, smallest, np.where(grid.exist, values, 0.0).max(-1, keepdims=True))
+        powers = np.where(values == np.inf, 0.0, (values / extreme) ** power)
+        average = np.where(grid.exist, powers, 0.0).sum(-1) / grid.exist.sum(-1)
+        extreme, power = extreme[..., 0], power[..., 0]
+        y = np.exp(np.log(extreme) + np.log(average) / power)  # average^(1/p) could vanish
+        y = np.where(average == 1, extreme, y)
+        y = np.where(power == 0, 1.0, np.where(extreme == np.inf, np.inf, y))
+        return (np.where(np.isnan(values).any(-1) | np.isnan(power), np.nan, y),)
+
+    return each_window(x, windows, formula)[0]
+
+
+def lp_pool(x, windows, norm_type):
+    """norm_type, p, may be infinite: the largest, or the smallest, absolute value"""
+
+    p = norm_type
+
+    def formula(values, grid):
+        count = grid.exist.sum(-1)
+        values = np.where(grid.exist, values, 1.0)
+        size = np.where(grid.exist, np.abs(values), -np.inf if p > 0 else np.inf)
+        extreme = (size.max if p > 0 else size.min)(-1, keepdims=True)
+        if np.isinf(p):
+            return (np.where(np.isnan(values).any(-1), np.nan, extreme[..., 0]),)
+        scale = np.where((extreme > 0) & np.isfinite(extreme), extreme, 1.0)  # powers of what is below do not overflow
+        powers = np.where(grid.exist, np.power(values / scale, np.full(values.shape, p)), 0.0)  # 0.5 alone is a root
+        return (scale[..., 0] * np.power(powers.sum(-1) / count * grid.sizes, 1 / p),)
+
+    return each_window(x, windows, formula)[0]
+
+
+def mean_std_pool(x, windows, correction=0):
+    """-> mean, std"""
+
+    def formula(values, grid):
+        count = grid.exist.sum(-1)
+        values = np.where(grid.exist, values, 0.0)
+        size = np.abs(values).max(-1, keepdims=True)
+        scale = np.where((size > 0) & np.isfinite(size), size, 1.0)  # sums and squares of what is below do not overflow
+        mean = (values / scale).sum(-1) / count
+        distances = np.where(grid.exist, values / scale - mean[..., None], 0.0)
+        free = np.maximum(count - correction, 0)
+        variance = np.where(free > 0, (distances**2).sum(-1) / np.where(free > 0, free, 1), 0.0)
+        equal = (values == values[..., :1]).all(-1, where=grid.exist) & grid.exist[..., 0]
+        return mean * scale[..., 0], np.where(equal & np.isfinite(mean), 0.0, np.sqrt(variance)) * scale[..., 0]
+
+    return each_window(x, windows, formula)
 
 
 def philox(seed, counter):
@@ -348,6 +458,67 @@ def mixed_pool_backward(g, x, windows, alpha):
     gradient = select_backward(alpha * g, indices, x.shape) + avg_pool_backward((1 - alpha) * g, windows, x.shape)
     with np.errstate(invalid="ignore"):
         return gradient, g * (largest - avg_pool(x, windows))
+
+
+def backward_by(slopes, g, y, x, windows):
+    """slopes: (values of taps, y beside taps, grid) -> dy/dx of each; as expectation_pool_backward"""
+
+    def given(grid):
+        values = np.where(grid.exist, planes(x).take(grid.elements, axis=2), 0.0)
+        at = y[:, :, grid.numbers, None]
+        with np.errstate(all="ignore"):
+            return np.where(np.isfinite(at), g[:, :, grid.numbers, None] * slopes(values, at, grid), 0.0)
+
+    def outside(grid):
+        return ~np.isfinite(y[:, :, grid.numbers, None])
+
+    return spread(given, windows, x.shape), spread(outside, windows, x.shape) > 0
+
+
+def soft_pool_backward(g, x, windows, beta=1.0):
+    def slopes(values, y, grid):
+        weights, _ = softmax_of(values, grid.exist, own(beta, grid))
+        slope = weights / weights.sum(-1, keepdims=True) * (1 + own(beta, grid) * (values - y))
+        return np.where(weights > 0, slope, 0.0)
+
+    return backward_by(slopes, g, soft_pool(x, windows, beta), x, windows)
+
+
+def lse_pool_backward(g, x, windows, r=1.0):
+    def slopes(values, y, grid):
+        weights, _ = softmax_of(values, grid.exist, own(r, grid))
+        return weights / weights.sum(-1, keepdims=True)
+
+    return backward_by(slopes, g, lse_pool(x, windows, r), x, windows)
+
+
+def gem_pool_backward(g, x, windows, p=3.0, eps=1e-6):
+    def slopes(values, y, grid):
+        power = (np.maximum(values, eps) / y) ** (own(p, grid) - 1)
+        return np.where(values < eps, 0.0, power / grid.exist.sum(-1)[:, None])
+
+    return backward_by(slopes, g, gem_pool(x, windows, p, eps), x, windows)
+
+
+def lp_pool_backward(g, x, windows, norm_type):
+    def slopes(values, y, grid):
+        power = np.where(y == 0, 0.0, np.power(values / y, np.full(values.shape, norm_type - 1)))
+        return power * (grid.sizes / grid.exist.sum(-1))[:, None]
+
+    return backward_by(slopes, g, lp_pool(x, windows, norm_type), x, windows)
+
+
+def mean_std_pool_backward(gradients, x, windows, correction=0):
+    mean, std = mean_std_pool(x, windows, correction)
+
+    def slopes(values, y, grid):
+        free = (grid.exist.sum(-1) - correction)[:, None]
+        distances = values - mean[:, :, grid.numbers, None]
+        return np.where((y == 0) | (free <= 0), 0.0, distances / y / free)
+
+    of_mean = avg_pool_backward(gradients[0], windows, x.shape)
+    of_std, outside = backward_by(slopes, gradients[1], std, x, windows)
+    return of_mean + of_std, outside
 
 
 def expectation_pool_backward(g, x, windows, distribution, temperature=1.0):

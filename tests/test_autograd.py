@@ -4,6 +4,7 @@ import cases
 import pytest
 import torch
 from comparison import assert_bitwise, assert_close
+from poolings import BY_TABLE, MIN, TABLE, joined
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import fastpool.functional as F
@@ -62,6 +63,17 @@ CURVED = {
 }
 
 
+def of_row(pooling, form):
+    return lambda rank: pooling.of_form(form, rank)
+
+
+LINEAR |= {f"{form} min": of_row(MIN, form) for form in MIN.forms}
+CURVED |= {f"{form} {pooling}": of_row(pooling, form) for pooling in BY_TABLE for form in pooling.forms}
+CURVED |= {
+    f"pyramid {pooling}": of("spatial_pyramid", (2, 1), mode=pooling.function, **pooling.options)
+    for pooling in BY_TABLE
+    if "adaptive" in pooling.forms
+}
 POOLS = {**LINEAR, **CURVED}
 
 
@@ -80,7 +92,7 @@ def test_gradgradcheck(name, rank):
 @pytest.mark.parametrize("name", CURVED)
 def test_third_derivative(name):
     def gradient(x):
-        return torch.autograd.grad(CURVED[name](2)(x).pow(2).sum(), x, create_graph=True)[0]
+        return torch.autograd.grad(joined(CURVED[name](2)(x)).pow(2).sum(), x, create_graph=True)[0]
 
     assert gradgradcheck(gradient, X[2][:1].clone().requires_grad_())
 
@@ -102,6 +114,26 @@ def test_alpha(form, shared):
     inputs = X[2].clone().requires_grad_(), ALPHAS[shared].clone().requires_grad_()
     assert gradcheck(MIXED_FORMS[form], inputs)
     assert gradgradcheck(MIXED_FORMS[form], inputs)
+
+
+LEARNED = [pooling for pooling in BY_TABLE if TABLE[pooling.function].parameter]
+
+
+@pytest.mark.parametrize("form", ["sliding", "adaptive", "global", "pyramid"])
+@pytest.mark.parametrize("shared", ["scalar", "per channel"])
+@pytest.mark.parametrize("pooling", LEARNED, ids=str)
+def test_parameter(pooling, shared, form):
+    name = TABLE[pooling.function].arguments[0].name
+
+    def pool(x, parameter):
+        if form == "pyramid":
+            return F.spatial_pyramid_pool2d(x, (2, 1), mode=pooling.function, **{name: parameter})
+        return pooling.of_form(form, **{name: parameter})(x)
+
+    values = {"scalar": torch.tensor(1.3), "per channel": torch.tensor([2.5, 0.7])}[shared].double()
+    inputs = X[2].clone().requires_grad_(), values.requires_grad_()
+    assert gradcheck(pool, inputs)
+    assert gradgradcheck(pool, inputs)
 
 
 @pytest.mark.parametrize("mode", ["max", "avg", "max_avg", "mixed", "stochastic", "expectation"])

@@ -8,7 +8,7 @@ import pytest
 import reference
 import torch
 from comparison import assert_bitwise, assert_close
-from poolings import MAX, POOLINGS, accumulation
+from poolings import MAX, MIN, POOLINGS, accumulation
 
 import fastpool._C as extension
 
@@ -34,8 +34,9 @@ def expected_gradient(pooling, x, windows, gradients):
     """-> gradient, elements where the formula promises only NaN or the gradient of the other windows"""
     g = gradients[0]
     nowhere = np.zeros(x.shape, bool)
-    if pooling.function == "max":
-        return reference.select_backward(g, reference.max_pool(x, windows)[1], x.shape), nowhere
+    if pooling.function in ("max", "min"):
+        indices = getattr(reference, f"{pooling.function}_pool")(x, windows)[1]
+        return reference.select_backward(g, indices, x.shape), nowhere
     if pooling.function == "avg":
         divisor = {"count_include_pad": True, **pooling.options}
         return reference.avg_pool_backward(g, windows, x.shape, **divisor), nowhere
@@ -44,16 +45,18 @@ def expected_gradient(pooling, x, windows, gradients):
         return selected + reference.avg_pool_backward(gradients[1], windows, x.shape), nowhere
     if pooling.function == "mixed":
         return reference.mixed_pool_backward(g, x, windows, pooling.options["alpha"])[0], nowhere
-    return reference.expectation_pool_backward(
-        g, x, windows, pooling.options["distribution"], pooling.options["temperature"]
-    )
+    if pooling.function == "stochastic":
+        kind = pooling.options["distribution"], pooling.options["temperature"]
+        return reference.expectation_pool_backward(g, x, windows, *kind)
+    backward = getattr(reference, f"{pooling.function}_pool_backward")
+    return backward(g if len(gradients) == 1 else gradients, x, windows, **pooling.options)
 
 
 def check_gradient(pooling, case, dtype):
     x = case.values(dtype).requires_grad_()
     windows = case.windows()[1]
     outputs = pooling(case, x)
-    gradients = incoming(case, outputs, whole=pooling is MAX)
+    gradients = incoming(case, outputs, whole=pooling in (MAX, MIN))
     (actual,) = torch.autograd.grad(outputs, x, gradients)
     x64 = case.array(x)
     expected, outside = expected_gradient(pooling, x64, windows, [to_reference(case, g) for g in gradients])
@@ -61,7 +64,7 @@ def check_gradient(pooling, case, dtype):
     actual64 = actual if case.batched else actual[None]
     assert actual.dtype == dtype, what
     assert actual.shape == x.shape, what
-    if pooling is MAX:
+    if pooling in (MAX, MIN):
         assert_bitwise(actual64, expected, what)
         return
     leaf = (x if case.batched else x[None]).detach().clone().requires_grad_()
@@ -69,7 +72,7 @@ def check_gradient(pooling, case, dtype):
     flat = [g.reshape(y.shape) for g, y in zip(gradients, composed, strict=True)]
     (yardstick,) = torch.autograd.grad(composed, leaf, flat)
     assert_close(actual64, expected, yardstick, what, ignore=outside)
-    if outside.any():
+    if outside.any() and pooling.function in ("stochastic", "soft"):
         got = actual64.double().numpy()
         assert np.isnan(got[np.isnan(x64) | np.isposinf(x64)]).all(), f"{what}: NaN and +inf must have gradient NaN"
         rest = np.where(outside & ~np.isnan(got), got, expected)

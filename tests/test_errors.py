@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from poolings import TABLE
 
 import fastpool.functional as F
 from fastpool import nn
@@ -386,3 +387,44 @@ def test_script_is_refused_with_advice():
     with pytest.raises((RuntimeError, TypeError)) as caught:
         torch.jit.script(nn.MaxPool2d(2))
     assert "export" in str(caught.value)
+
+
+FORBIDDEN = {"any": (), "positive": (0.0, -1.0), "nonzero": (0.0,), "not negative": (-1.0,)}
+OWN = [
+    (pooling, argument, value, error)
+    for pooling in TABLE.values()
+    for argument in pooling.arguments
+    if argument.annotation.startswith("float") and not pooling.by_hand
+    for error, values in (
+        (ValueError, (*FORBIDDEN[argument.allowed], float("nan"), float("inf"), 10**400)),
+        (TypeError, ("1", None, True, [1.0])),
+    )
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("pooling", "argument", "value", "error"), OWN, ids=str)
+def test_own_numbers(pooling, argument, value, error):
+    options = {"distribution": "softmax", "training": False} if pooling.name == "stochastic" else {}
+    calls = (
+        lambda: getattr(F, f"{pooling.name}_pool2d")(X, 2, **options, **{argument.name: value}),
+        lambda: getattr(F, f"global_{pooling.name}_pool")(X, **options, **{argument.name: value}),
+        lambda: F.spatial_pyramid_pool2d(X, mode=pooling.name, **options, **{argument.name: value}),
+    )
+    for call in calls:
+        with pytest.raises(error, match=argument.name):
+            call()
+
+
+@pytest.mark.parametrize("pooling", [pooling for pooling in TABLE.values() if pooling.parameter], ids=lambda p: p.name)
+def test_parameters_that_do_not_fit(pooling):
+    name = pooling.arguments[0].name
+    wrong = {
+        "shape": (torch.ones(X.shape[1] + 1), ValueError),
+        "dtype": (torch.ones((), dtype=torch.float64), TypeError),
+        "device": (torch.ones((), device="meta"), ValueError),
+        "dense": (torch.ones(X.shape[1]).to_sparse(), TypeError),
+    }
+    for word, (value, error) in wrong.items():
+        with pytest.raises(error, match=f"{name}.*{word}"):
+            getattr(F, f"{pooling.name}_pool2d")(X, 2, **{name: value})

@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 from comparison import assert_bitwise, assert_close
+from poolings import TABLE
 
 import fastpool.functional as F
 from fastpool import nn
@@ -18,7 +19,7 @@ X = {
     2: torch.randn(2, 3, 9, 10, generator=torch.Generator().manual_seed(1)),
     3: torch.randn(2, 3, 5, 6, 7, generator=torch.Generator().manual_seed(2)),
 }
-KINDS = {"Max": "max", "Avg": "avg", "MaxAvg": "max_avg", "Mixed": "mixed", "Stochastic": "stochastic"}
+KINDS = {pooling.class_name: pooling.name for pooling in TABLE.values() if "adaptive" in pooling.forms}
 
 
 def every_module():
@@ -38,6 +39,12 @@ def every_module():
                 lambda x, f=f"adaptive_{kind}_pool{rank}d", s=seed: getattr(F, f)(x, 2, **s),
                 X[rank],
             )
+        yield (
+            f"LPPool{rank}d",
+            lambda n=f"LPPool{rank}d": getattr(nn, n)(2.0, 3, 2, padding=1),
+            lambda x, f=f"lp_pool{rank}d": getattr(F, f)(x, 2.0, 3, 2, padding=1),
+            X[rank],
+        )
         yield (
             f"SpatialPyramidPool{rank}d",
             lambda n=f"SpatialPyramidPool{rank}d": getattr(nn, n)((3, 1), mode="max_avg"),
@@ -95,6 +102,9 @@ def test_forward_takes_the_input_only(name):
 
 
 TORCH = [
+    ("LPPool1d", (2, 3), {}),
+    ("LPPool2d", (1.5, (3, 2), 2), {"ceil_mode": True}),
+    ("LPPool3d", (2, 2), {}),
     ("MaxPool1d", (3,), {}),
     ("MaxPool2d", (3, 2, 1), {}),
     ("MaxPool2d", ((3, 2), (2, 1), (0, 1), (1, 2)), {"ceil_mode": True}),

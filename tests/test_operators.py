@@ -1,5 +1,6 @@
 """Every registered operation: schema, fake kernel, autograd, and that tests and benchmarks know of it."""
 
+from functools import partial
 from pathlib import Path
 
 import cases
@@ -9,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastpool.functional as F
-from fastpool._operators import SAVE_MOMENTS, SAVE_SLOPE
+from fastpool._operators import OPERATORS, POOLS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 
 OPS = torch.ops.fastpool
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "operations.py"
@@ -153,26 +154,53 @@ def parameter_backward_samples():
     return saved_samples(samples)
 
 
-def backward_samples(name, *numbers):
+def numbers_of(name):
+    """A pooling's own, by default."""
+    pooling = poolings.TABLE.get(name.removesuffix("_pool"))
+    numbers = [float(argument.value) for argument in pooling.arguments if argument.annotation != "bool"]
+    return [*numbers[1:], numbers[0]] if pooling.parameter else numbers
+
+
+def pool_samples(name, numbers):
+    saves = (0, SAVE_MOMENTS) if "moments" in RESULTS[name] else (0, 1, 4)
+    yield from forward_samples(numbers, saves=saves)
+    if "slope" in RESULTS[name]:
+        for (inputs, _, _, _, window, order, saved), more in forward_samples(numbers, saves=saves):
+            for own in (torch.tensor(0.7), torch.rand(inputs[0].shape[1])):
+                own = own.to(inputs[0].dtype).requires_grad_(bool(saved))
+                yield (inputs, own, [*numbers[:-1], 0.0], [], window, order, saved and saved | SAVE_SLOPE), more
+
+
+def backward_samples(name, numbers):
     """Of a pooling whose gradient reads its input."""
 
-    def samples(inputs, output, taps, sizes, rank, layouts, window, order):
-        output, moments = getattr(OPS, name)(inputs, None, numbers, [], window, order, SAVE_MOMENTS)
+    def samples(inputs, output, taps, *geometry):
+        *_, window, order = geometry
+        output, *others, moments = getattr(OPS, name)(inputs, None, numbers, [], window, order, SAVE_MOMENTS)[
+            : 2 + ("second" in RESULTS[name])
+        ]
+        second = torch.ones_like(output) if others and order == -1 else None
         kept = [output, moments, *inputs]
-        yield (torch.ones_like(output), None, kept, None, numbers, [], sizes, rank, layouts, window, order), {}
+        for prepare in (torch.ones_like, lambda y: wanting(torch.ones_like(y))):
+            yield (prepare(output), second, kept, None, numbers, [], *geometry), {}
 
     return saved_samples(samples)
 
 
+LP = [3.0, 9.0]
+NUMBERS = {
+    "lp_pool": LP,
+    "lp1_pool": LP,
+    "lp2_pool": LP,
+    "stochastic_relu_pool": [],
+    "stochastic_softmax_pool": [0.5],
+    "expectation_relu_pool": [],
+}
 SAMPLES = {
-    "max_pool": forward_samples,
     "avg_pool": avg_samples,
-    "max_avg_pool": forward_samples,
     "mixed_pool": mixed_samples,
     "stochastic_relu_pool": draw_samples,
     "stochastic_softmax_pool": lambda: draw_samples(0.5),
-    "expectation_relu_pool": lambda: forward_samples(saves=(0, SAVE_MOMENTS)),
-    "expectation_softmax_pool": lambda: forward_samples([0.5], saves=(0, SAVE_MOMENTS)),
     "select": select_samples,
     "tap_indices": tap_indices_samples,
     "select_backward": select_backward_samples,
@@ -180,10 +208,13 @@ SAMPLES = {
     "max_avg_pool_backward": max_avg_pool_backward_samples,
     "mixed_pool_backward": mixed_pool_backward_samples,
     "parameter_backward": parameter_backward_samples,
-    "expectation_relu_pool_backward": lambda: backward_samples("expectation_relu_pool"),
-    "expectation_softmax_pool_backward": lambda: backward_samples("expectation_softmax_pool", 0.5),
     "draw_seed": lambda: iter([((random(2, 3), torch.empty(0)), {})]),
 }
+for pool in POOLS:
+    numbers = NUMBERS[pool] if pool in NUMBERS else numbers_of(pool)
+    SAMPLES.setdefault(pool, partial(pool_samples, pool, numbers))
+    if f"{pool}_backward" in OPERATORS:
+        SAMPLES.setdefault(f"{pool}_backward", partial(backward_samples, pool, numbers))
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
@@ -245,6 +276,7 @@ PUBLIC = {
     "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, (None, 2)),
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 3),
     "global_max_avg_pool": F.global_max_avg_pool,
+    **poolings.CALLS,
     "pyramid": F.spatial_pyramid_pool2d,
     "pyramid unflattened": lambda x: F.spatial_pyramid_pool2d(x, mode="max_avg", flatten=None),
 }

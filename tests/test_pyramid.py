@@ -9,7 +9,7 @@ import pytest
 import reference
 import torch
 from comparison import assert_bitwise, assert_close
-from poolings import AVG, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIXED, accumulation
+from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIN, MIXED, accumulation
 from test_backward import expected_gradient
 
 import fastpool.functional as F
@@ -88,6 +88,7 @@ MODES = {
     "mixed": (MIXED, {"alpha": 0.3}),
     "expectation relu": (EXPECTATION_RELU, {"training": False}),
     "expectation softmax": (EXPECTATION_SOFTMAX, {"training": False, "distribution": "softmax"}),
+    **{pooling.function: (pooling, {}) for pooling in (MIN, *BY_TABLE) if "adaptive" in pooling.forms},
 }
 
 

@@ -81,4 +81,37 @@ struct LargestValue : StateDefaults<V> {
   }
 };
 
+// The same beside a sum: that it is not NaN tells that no element was.
+template <class V>
+struct LargestNumber : StateDefaults<V> {
+  LargestValue<V> largest;
+  V sum;
+
+  FASTPOOL_HD void start(Tap<V> first, const Problem& p) {
+    largest.start(first, p);
+    sum = V(Scalar<V>(0));
+  }
+  template <int pass>
+  FASTPOOL_HD void add(V x, Tap<V> tap) {
+    largest.template add<pass>(x, tap);
+    sum = sum + x;
+  }
+  FASTPOOL_HD V part(int) const { return select(ordinary(), largest.best, sum); }
+  FASTPOOL_HD void hold(V x, V, Tap<V> tap) {
+    largest.hold(x, x, tap);
+    sum = x;
+  }
+  FASTPOOL_HD void merge(V x, V, Tap<V> tap) {
+    sum = select(largest.is_disputed_by(x), nan<V>(), sum + x);
+    largest.merge(x, x, tap);
+  }
+  template <int pass, class Team>
+  FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
+    sum = team.sum(select(largest.take_largest(team), nan<V>(), sum));
+  }
+  FASTPOOL_HD Mask<V> ordinary() const { return sum == sum; }
+  FASTPOOL_HD void finish(const Facts<V>&) {}
+  FASTPOOL_HD V y() const { return largest.best; }
+};
+
 }  // namespace fastpool

@@ -17,7 +17,7 @@ struct Max : Reducer {
   using State = Largest<V>;
 };
 
-// The same where nobody asks which element it was. A sum that is not NaN tells that no element was.
+// The same where nobody asks which element it was.
 struct MaxValue : Max {
   static constexpr bool saves_taps = false;
   static constexpr int careful_passes = 1;
@@ -25,36 +25,7 @@ struct MaxValue : Max {
   using Careful = Largest<V>;
 
   template <class V>
-  struct State : StateDefaults<V> {
-    LargestValue<V> largest;
-    V sum;
-
-    FASTPOOL_HD void start(Tap<V> first, const Problem& p) {
-      largest.start(first, p);
-      sum = V(Scalar<V>(0));
-    }
-    template <int pass>
-    FASTPOOL_HD void add(V x, Tap<V> tap) {
-      largest.template add<pass>(x, tap);
-      sum = sum + x;
-    }
-    FASTPOOL_HD V part(int) const { return select(ordinary(), largest.best, sum); }
-    FASTPOOL_HD void hold(V x, V, Tap<V> tap) {
-      largest.hold(x, x, tap);
-      sum = x;
-    }
-    FASTPOOL_HD void merge(V x, V, Tap<V> tap) {
-      sum = select(largest.is_disputed_by(x), nan<V>(), sum + x);
-      largest.merge(x, x, tap);
-    }
-    template <int pass, class Team>
-    FASTPOOL_HD void share(const Team& team, const Facts<V>&) {
-      sum = team.sum(select(largest.take_largest(team), nan<V>(), sum));
-    }
-    FASTPOOL_HD Mask<V> ordinary() const { return sum == sum; }
-    FASTPOOL_HD void finish(const Facts<V>&) {}
-    FASTPOOL_HD V y() const { return largest.best; }
-  };
+  using State = LargestNumber<V>;
 };
 
 // The gradient of every selection: g to the element that was selected.

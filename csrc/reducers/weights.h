@@ -24,11 +24,6 @@ struct ReluWeights {
   static FASTPOOL_HD V weight(V x, V, Scalar<V>) {
     return larger_of(V(Scalar<V>(0)), x);  // NaN stays NaN
   }
-  // weight * x.
-  template <class V>
-  static FASTPOOL_HD V weighted(V weight, V) {
-    return weight * weight;
-  }
   template <class V>
   static FASTPOOL_HD V nothing() {
     return V(Scalar<V>(0));  // what a window without any weight pools to
@@ -42,13 +37,44 @@ struct SoftmaxWeights {
     return power_of_two((x - largest) * V(sharpness));
   }
   template <class V>
-  static FASTPOOL_HD V weighted(V weight, V x) {
-    return weight * larger_of(V(-Limits<Scalar<V>>::largest()), x);  // -inf contributes nothing
-  }
-  template <class V>
   static FASTPOOL_HD V nothing() {
     return -infinity<V>();
   }
+};
+
+// The same of a parameter of any sign. Infinite it would make NaN of a difference of 0.
+template <class V>
+FASTPOOL_HD V sharpness_of(V parameter) {
+  const V largest(Limits<Scalar<V>>::largest());
+  return larger_of(-largest, smaller_of(largest, parameter * V(Scalar<V>(1.4426950408889634))));
+}
+// Whether differences that it makes count do not overflow, or there is none: 0.
+template <class V>
+FASTPOOL_HD Mask<V> is_sharp(V sharpness) {
+  const V least(sizeof(Scalar<V>) == 4 ? Scalar<V>(0x1p-100) : Scalar<V>(0x1p-1000)), zero(Scalar<V>(0));
+  return (sharpness > least) | (sharpness < -least) | (sharpness == zero);
+}
+
+// The largest element of a window and the smallest, of which a parameter's sign will choose. Of NaN they know nothing.
+template <class V>
+struct Extremes {
+  V largest, negative;  // the latter is minus the smallest
+
+  FASTPOOL_HD void start() { largest = negative = -infinity<V>(); }
+  FASTPOOL_HD void add(V x) {
+    largest = larger_of(largest, x);
+    negative = larger_of(negative, -x);
+  }
+  FASTPOOL_HD void add_inside(V x, Mask<V> inside) {
+    largest = larger_of(largest, select(inside, x, -infinity<V>()));
+    negative = larger_of(negative, select(inside, -x, -infinity<V>()));
+  }
+  template <class Team>
+  FASTPOOL_HD void share(const Team& team) {
+    largest = team.max(largest);
+    negative = team.max(negative);
+  }
+  FASTPOOL_HD V of(V sign) const { return select(sign < V(Scalar<V>(0)), -negative, largest); }
 };
 
 // A running maximum that NaN enters and never leaves.
