@@ -48,12 +48,6 @@ struct SharedWindows {
   using type = R;
 };
 
-// What is computed where nobody asks for the derivative by the parameter.
-template <class R>
-struct WithoutSlope {
-  using type = R;
-};
-
 template <class V>
 FASTPOOL_HD V mean(V sum, const Facts<V>& facts) {
   return facts.inverse ? sum * facts.divisor : sum / facts.divisor;
