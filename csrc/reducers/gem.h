@@ -27,8 +27,7 @@ struct Gem : Reducer {
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;  // of what is at least eps
-    V rest, power, sum;
-    V products;
+    V rest, power, sum, products;
     T eps;
 
     // What the second pass has in place of the extremes: what is factored out, and the logarithm of that, with `rest`.

@@ -29,8 +29,7 @@ struct Lse : Reducer {
   struct States : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;
-    V sharp, less, sum;
-    V curve;
+    V sharp, less, sum, curve;
 
     // What the second pass has in place of the extremes: half of what is factored out, and the sum of (w - less) log2(w).
     FASTPOOL_HD V& half_extreme() {
@@ -113,7 +112,7 @@ struct Lse : Reducer {
       const V divergence = select(near, (product - mean(curve, facts) - bent) / (one + average), product / average - log * log_2);
       const V r = sharp * V(T(0.5)) * log_2;
       curve = divergence / r / r;
-      sum = select(near, V(facts_count(facts)) + sum, sum);
+      sum = select(near, facts_count(facts) + sum, sum);
       less = y;
     }
     static FASTPOOL_HD V facts_count(const Facts<V>& facts) { return facts.inverse ? V(T(1)) / facts.divisor : facts.divisor; }

@@ -23,8 +23,7 @@ struct Soft : Reducer {
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;
-    V sharp, weights, weighted;
-    V squares;
+    V sharp, weights, weighted, squares;
 
     // What the second pass has in place of the extremes: the one that is factored out, and the weighted distances to it.
     FASTPOOL_HD V& extreme() {
@@ -91,9 +90,7 @@ struct Soft : Reducer {
       }
     }
     FASTPOOL_HD Mask<V> ordinary() const {
-      Mask<V> finite = (weighted < infinity<V>()) & (weighted > -infinity<V>()) & is_sharp(sharp);
-      finite = finite & (squares < infinity<V>());
-      return finite;
+      return (weighted < infinity<V>()) & (weighted > -infinity<V>()) & (squares < infinity<V>()) & is_sharp(sharp);
     }
     FASTPOOL_HD void finish(const Facts<V>&) {
       weighted = weighted / weights;
@@ -104,6 +101,7 @@ struct Soft : Reducer {
     FASTPOOL_HD V slope() const { return squares; }
     FASTPOOL_HD V moment(int which) const { return soft_moment(which, y(), weights, extremes.largest, (extremes.largest - y()) * sharp); }
   };
+
   // Beyond that rounding of y alone counts: it is the extreme.
   template <class V>
   static FASTPOOL_HD V soft_moment(int which, V y, V weights, V extreme, V distance) {
