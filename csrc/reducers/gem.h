@@ -3,8 +3,6 @@
 // Saved for backward: y.
 #pragma once
 
-#include <type_traits>
-
 #include "reducers/weights.h"
 
 namespace fastpool {
@@ -25,13 +23,11 @@ struct Gem : Reducer {
     return nan<T>();  // the exact path follows
   }
 
-  template <class V, bool has_slope>
-  struct States : StateDefaults<V> {
+  template <class V>
+  struct State : StateDefaults<V> {
     using T = Scalar<V>;
-    struct Nothing {};
     Extremes<V> extremes;  // of what is at least eps
-    V rest, power, sum;
-    [[no_unique_address]] std::conditional_t<has_slope, V, Nothing> products;
+    V rest, power, sum, products;
     T eps;
 
     // What the second pass has in place of the extremes: what is factored out, and the logarithm of that, with `rest`.
@@ -44,7 +40,7 @@ struct Gem : Reducer {
       extremes.start();
       eps = gem_eps<T>(p);
       sum = V(T(0));
-      if constexpr (has_slope) products = V(T(0));
+      products = V(T(0));
     }
     FASTPOOL_HD void turn(V p) {
       power = p;
@@ -75,7 +71,7 @@ struct Gem : Reducer {
       const Log2<V> log = log2_of(larger_of(V(eps), x));
       const V exponent = ((log.whole - whole()) + (log.rest - rest)) * power, w = power_of_two(exponent);
       sum = sum + masked(w);
-      if constexpr (has_slope) products = products + masked(w * exponent);
+      products = products + masked(w * exponent);
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
@@ -91,26 +87,23 @@ struct Gem : Reducer {
         turn(facts.parameter);
       } else {
         sum = team.sum(sum);
-        if constexpr (has_slope) products = team.sum(products);
+        products = team.sum(products);
       }
     }
     FASTPOOL_HD Mask<V> ordinary() const { return sum < infinity<V>(); }
     FASTPOOL_HD void finish(const Facts<V>& facts) {
       const V log = log2_of(mean(sum, facts)).all();
       factor() = select(power == V(T(0)), V(T(1)), times_power_of_two(factor(), log / power));
-      if constexpr (has_slope) products = factor() * V(T(0.69314718055994531)) * ((products / sum - log) / power / power);
+      products = factor() * V(T(0.69314718055994531)) * ((products / sum - log) / power / power);
     }
     FASTPOOL_HD V y() const { return extremes.largest; }
     FASTPOOL_HD V slope() const { return products; }
     FASTPOOL_HD V moment(int) const { return y(); }
   };
-  template <class V>
-  using State = States<V, true>;
-
   // Knows NaN and infinity.
   template <class T>
-  struct Careful : States<T, true> {
-    using Base = States<T, true>;
+  struct Careful : State<T> {
+    using Base = State<T>;
     T largest = T(0), infinite;
 
     template <int pass>
@@ -133,14 +126,6 @@ struct Gem : Reducer {
   };
 };
 
-// The same where nobody asks for the derivative by p.
-struct GemValue : Gem {
-  static constexpr bool saves_slope = false;
-  static constexpr int long_sums = 1;
-  template <class V>
-  using State = States<V, false>;
-};
-
 // g (x/y)^(p - 1)/n.
 struct GemGradient : Gradient {
   static constexpr int slots = 3;
@@ -158,15 +143,6 @@ struct GemGradient : Gradient {
   }
 };
 
-template <>
-struct ExactBy<GemValue> {
-  using type = Gem;
-};
-template <>
-struct WithoutSlope<Gem> {
-  using type = GemValue;
-};
-
 struct GemPool : Pooling {
   using Forward = Gem;
   using Gradient = GemGradient;
@@ -176,6 +152,5 @@ struct GemPool : Pooling {
 }  // namespace fastpool
 
 FASTPOOL_FORWARD(Gem)
-FASTPOOL_FORWARD(GemValue)
 FASTPOOL_BACKWARD(GemGradient)
 FASTPOOL_POOLING(gem_pool, GemPool)

@@ -4,8 +4,6 @@
 // Saved for backward: the element that is factored out, and sum w.
 #pragma once
 
-#include <type_traits>
-
 #include "reducers/weights.h"
 
 namespace fastpool {
@@ -27,13 +25,11 @@ struct Lse : Reducer {
     return sharp + sharp;
   }
 
-  template <class V, bool has_slope, bool is_careful = false>
+  template <class V, bool is_careful>
   struct States : StateDefaults<V> {
     using T = Scalar<V>;
-    struct Nothing {};
     Extremes<V> extremes;
-    V sharp, less, sum;
-    [[no_unique_address]] std::conditional_t<has_slope, V, Nothing> curve;
+    V sharp, less, sum, curve;
 
     // What the second pass has in place of the extremes: half of what is factored out, and the sum of (w - less) log2(w).
     FASTPOOL_HD V& half_extreme() {
@@ -56,7 +52,7 @@ struct Lse : Reducer {
       sharp = select(sharp < V(T(0)), -steep, steep);
       // Beside padding, or -inf, it is not known whether all w are near 1.
       if constexpr (!is_careful) sharp = select(half_range == infinity<V>(), nan<V>(), sharp);
-      if constexpr (has_slope) products() = curve = V(T(0));
+      products() = curve = V(T(0));
     }
     template <int pass>
     FASTPOOL_HD void begin(const Facts<V>& facts, const Problem&) {
@@ -81,10 +77,8 @@ struct Lse : Reducer {
       const SplitPower<V> w = split_power_of_two(exponent);
       const V excess = masked(w.power * w.rise + (w.power - less));
       sum = sum + excess;
-      if constexpr (has_slope) {
-        products() = products() + masked(excess * exponent);
-        curve = curve + masked(w.curve);
-      }
+      products() = products() + masked(excess * exponent);
+      curve = curve + masked(w.curve);
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
@@ -100,10 +94,8 @@ struct Lse : Reducer {
         turn(facts.parameter);
       } else {
         sum = team.sum(sum);
-        if constexpr (has_slope) {
-          products() = team.sum(products());
-          curve = team.sum(curve);
-        }
+        products() = team.sum(products());
+        curve = team.sum(curve);
       }
     }
     FASTPOOL_HD Mask<V> ordinary() const { return sum < infinity<V>(); }
@@ -112,17 +104,15 @@ struct Lse : Reducer {
       const Mask<V> near = less > V(T(0));
       const V log = select(near, log2_of_one_and(average), log2_of(select(near, one, average)).all());
       const V y = two * (extremes.largest + log / sharp);
-      if constexpr (has_slope) {
-        // Near 1, with u the mean of w - 1, is (1 + u) log(1 + u) - u = s (2 s + (1 + s) (log(1 + u) - 2 s)/s)/(1 - s), and cancels
-        // in none of its terms.
-        const V s = average / (two + average), square = s * s, log_2(T(0.69314718055994531));
-        const V bent = (two * square + (one + s) * (s * square) * curve_of_log2(square) * log_2) / (one - s);
-        const V product = mean(products(), facts) * V(kRiseOfPower<T>);
-        const V divergence = select(near, (product - mean(curve, facts) - bent) / (one + average), product / average - log * log_2);
-        const V r = sharp * V(T(0.5)) * log_2;
-        curve = divergence / r / r;
-      }
-      sum = select(near, V(facts_count(facts)) + sum, sum);
+      // Near 1, with u the mean of w - 1, is (1 + u) log(1 + u) - u = s (2 s + (1 + s) (log(1 + u) - 2 s)/s)/(1 - s), and cancels
+      // in none of its terms.
+      const V s = average / (two + average), square = s * s, log_2(T(0.69314718055994531));
+      const V bent = (two * square + (one + s) * (s * square) * curve_of_log2(square) * log_2) / (one - s);
+      const V product = mean(products(), facts) * V(kRiseOfPower<T>);
+      const V divergence = select(near, (product - mean(curve, facts) - bent) / (one + average), product / average - log * log_2);
+      const V r = sharp * V(T(0.5)) * log_2;
+      curve = divergence / r / r;
+      sum = select(near, facts_count(facts) + sum, sum);
       less = y;
     }
     static FASTPOOL_HD V facts_count(const Facts<V>& facts) { return facts.inverse ? V(T(1)) / facts.divisor : facts.divisor; }
@@ -131,12 +121,12 @@ struct Lse : Reducer {
     FASTPOOL_HD V moment(int which) const { return which ? sum : V(T(2)) * extremes.largest; }
   };
   template <class V>
-  using State = States<V, true>;
+  using State = States<V, false>;
 
   // Knows NaN and the infinities.
   template <class T>
-  struct Careful : States<T, true, true> {
-    using Base = States<T, true, true>;
+  struct Careful : States<T, true> {
+    using Base = States<T, true>;
     T largest = -Limits<T>::infinity(), extreme;
 
     template <int pass>
@@ -160,14 +150,6 @@ struct Lse : Reducer {
   };
 };
 
-// The same where nobody asks for the derivative by r.
-struct LseValue : Lse {
-  static constexpr bool saves_slope = false;
-  static constexpr int long_sums = 1;
-  template <class V>
-  using State = States<V, false>;
-};
-
 // g w / sum w.
 struct LseGradient : Gradient {
   static constexpr int slots = 3;
@@ -182,15 +164,6 @@ struct LseGradient : Gradient {
   }
 };
 
-template <>
-struct ExactBy<LseValue> {
-  using type = Lse;
-};
-template <>
-struct WithoutSlope<Lse> {
-  using type = LseValue;
-};
-
 struct LsePool : Pooling {
   using Forward = Lse;
   using Gradient = LseGradient;
@@ -199,6 +172,5 @@ struct LsePool : Pooling {
 }  // namespace fastpool
 
 FASTPOOL_FORWARD(Lse)
-FASTPOOL_FORWARD(LseValue)
 FASTPOOL_BACKWARD(LseGradient)
 FASTPOOL_POOLING(lse_pool, LsePool)

@@ -49,18 +49,13 @@ struct SharedWindows {
   using type = R;
 };
 
-// Likewise by which the exact path computes what R does; what is computed on a CPU where no tap is saved; and what, where nobody
-// asks for the derivative by the parameter.
+// Likewise by which the exact path computes what R does, and what is computed on a CPU where no tap is saved.
 template <class R>
 struct ExactBy {
   using type = R;
 };
 template <class R>
 struct WithoutTap {
-  using type = R;
-};
-template <class R>
-struct WithoutSlope {
   using type = R;
 };
 

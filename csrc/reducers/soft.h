@@ -4,8 +4,6 @@
 // their number, that neither overflows nor vanishes.
 #pragma once
 
-#include <type_traits>
-
 #include "reducers/weights.h"
 
 namespace fastpool {
@@ -21,13 +19,11 @@ struct Soft : Reducer {
     return -Limits<T>::infinity();  // without weight; where beta <= 0 the exact path follows
   }
 
-  template <class V, bool has_slope>
-  struct States : StateDefaults<V> {
+  template <class V>
+  struct State : StateDefaults<V> {
     using T = Scalar<V>;
-    struct Nothing {};
     Extremes<V> extremes;
-    V sharp, weights, weighted;
-    [[no_unique_address]] std::conditional_t<has_slope, V, Nothing> squares;
+    V sharp, weights, weighted, squares;
 
     // What the second pass has in place of the extremes: the one that is factored out, and the weighted distances to it.
     FASTPOOL_HD V& extreme() {
@@ -42,7 +38,7 @@ struct Soft : Reducer {
     FASTPOOL_HD void turn(V beta) {
       sharp = sharpness_of(beta);
       extreme() = extremes.of(sharp);
-      if constexpr (has_slope) distances() = squares = V(T(0));
+      distances() = squares = V(T(0));
     }
     template <int pass>
     FASTPOOL_HD void begin(const Facts<V>& facts, const Problem&) {
@@ -70,11 +66,9 @@ struct Soft : Reducer {
       const V least(-Limits<T>::largest());
       weights = weights + w;
       weighted = weighted + w * larger_of(least, x);
-      if constexpr (has_slope) {
-        const V distance = larger_of(least, x - extreme()), share = w * distance;
-        distances() = distances() + share;
-        squares = squares + share * distance;
-      }
+      const V distance = larger_of(least, x - extreme()), share = w * distance;
+      distances() = distances() + share;
+      squares = squares + share * distance;
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
@@ -91,30 +85,22 @@ struct Soft : Reducer {
       } else {
         weights = team.sum(weights);
         weighted = team.sum(weighted);
-        if constexpr (has_slope) {
-          distances() = team.sum(distances());
-          squares = team.sum(squares);
-        }
+        distances() = team.sum(distances());
+        squares = team.sum(squares);
       }
     }
     FASTPOOL_HD Mask<V> ordinary() const {
-      Mask<V> finite = (weighted < infinity<V>()) & (weighted > -infinity<V>()) & is_sharp(sharp);
-      if constexpr (has_slope) finite = finite & (squares < infinity<V>());
-      return finite;
+      return (weighted < infinity<V>()) & (weighted > -infinity<V>()) & (squares < infinity<V>()) & is_sharp(sharp);
     }
     FASTPOOL_HD void finish(const Facts<V>&) {
       weighted = weighted / weights;
-      if constexpr (has_slope) {
-        const V mean = extremes.negative / weights;
-        squares = squares / weights - mean * mean;
-      }
+      const V mean = extremes.negative / weights;
+      squares = squares / weights - mean * mean;
     }
     FASTPOOL_HD V y() const { return weighted; }
     FASTPOOL_HD V slope() const { return squares; }
     FASTPOOL_HD V moment(int which) const { return soft_moment(which, y(), weights, extremes.largest, (extremes.largest - y()) * sharp); }
   };
-  template <class V>
-  using State = States<V, true>;
 
   // Beyond that rounding of y alone counts: it is the extreme.
   template <class V>
@@ -181,13 +167,6 @@ struct Soft : Reducer {
   };
 };
 
-// The same where nobody asks for the derivative by beta.
-struct SoftValue : Soft {
-  static constexpr bool saves_slope = false;
-  template <class V>
-  using State = States<V, false>;
-};
-
 // g w (1 + beta (x - y)) / sum w, with w = exp(beta (x - y)). Half the difference does not overflow.
 struct SoftGradient : Gradient {
   static constexpr int slots = 3;
@@ -210,15 +189,6 @@ struct SoftGradient : Gradient {
   }
 };
 
-template <>
-struct ExactBy<SoftValue> {
-  using type = Soft;
-};
-template <>
-struct WithoutSlope<Soft> {
-  using type = SoftValue;
-};
-
 struct SoftPool : Pooling {
   using Forward = Soft;
   using Gradient = SoftGradient;
@@ -227,6 +197,5 @@ struct SoftPool : Pooling {
 }  // namespace fastpool
 
 FASTPOOL_FORWARD(Soft)
-FASTPOOL_FORWARD(SoftValue)
 FASTPOOL_BACKWARD(SoftGradient)
 FASTPOOL_POOLING(soft_pool, SoftPool)
