@@ -174,7 +174,7 @@ PHILOX = [
 
 EXACT = [
     *in_file(
-        "csrc/core/direct.h",
+        "csrc/schedules/exact.h",
         (
             "256 taps are summed in classes",
             "level.grid.taps(at.o) > kMostSequentialTaps",
@@ -202,7 +202,7 @@ EXACT = [
         ),
     ),
     *in_file(
-        "csrc/core/lookup.h",
+        "csrc/schedules/lookup.h",
         (
             "nothing drawn has a position",
             "tap < 0 || tap >= level.grid.taps(at.o)",

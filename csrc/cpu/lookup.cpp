@@ -1,4 +1,4 @@
-#include "core/lookup.h"
+#include "schedules/lookup.h"
 
 #include <algorithm>
 #include <vector>

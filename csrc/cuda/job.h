@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/direct.h"
+#include "schedules/exact.h"
 #include "cuda/index.h"
 #include "cuda/policy.h"
 #if defined(FASTPOOL_EMULATED)

@@ -1,7 +1,7 @@
 // Bodies that read what taps point at, and the gradient of a parameter.
 #pragma once
 
-#include "core/lookup.h"
+#include "schedules/lookup.h"
 #include "cuda/job.h"
 #include "cuda/team.h"
 

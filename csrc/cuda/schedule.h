@@ -7,7 +7,7 @@
 //   backward   rows.h          the same windows as forward
 //              whole.h         one window over the plane
 //              backward.h      all others
-// Layouts and sizes that none of these takes go by core/direct.h, in 64-bit indices (lookup.h, DirectBackward).
+// Layouts and sizes that none of these takes go by schedules/exact.h, in 64-bit indices (lookup.h, DirectBackward).
 #pragma once
 
 #include "core/kernels.h"

@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "core/direct.h"
+#include "schedules/exact.h"
 #include "cpu/kernels/draw.h"
 #include "cpu/work.h"
 

@@ -1,5 +1,5 @@
 // One output, or one input gradient, at a time: the exact path that every schedule is tested against, the fallback
-// for what the fast paths leave out, and the body of the direct CUDA schedule.
+// for what the fast paths leave out, and the body of the exact CUDA kernels.
 #pragma once
 
 #include "reducers/reducer.h"
