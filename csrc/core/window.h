@@ -57,6 +57,16 @@ struct Axis {
     return {begin, last < 0 ? begin : larger(begin, smaller(out, last / stride + 1))};
   }
 
+  // The fewest and the most elements of an unclipped window. Where bins do not divide an axis, each has one more than would
+  // fit, and some that begin late another one.
+  FASTPOOL_HD int64_t least_taps() const {
+    return adaptive() ? in / out + (in % out > 0) : kernel;
+  }
+  FASTPOOL_HD int64_t most_taps() const {
+    if (!adaptive()) return kernel;
+    const int64_t whole = in / out, rest = in % out;
+    return rest == 0 ? whole : out % rest == 0 ? whole + 1 : whole + 2;
+  }
   // Elements of the unclipped window of output o.
   FASTPOOL_HD int64_t taps(int64_t o) const {
     return adaptive() ? ceil_div((o + 1) * in, out) - o * in / out : kernel;
@@ -78,6 +88,11 @@ struct Axis {
     const int64_t padded = i + before;
     const int64_t begin = padded < extent() ? 0 : over_stride(padded - extent()) + 1;
     return {begin, smaller(out, over_stride(padded) + 1)};
+  }
+
+  // The most outputs whose windows hold one element.
+  FASTPOOL_HD int64_t most_covers() const {
+    return smaller(out, adaptive() ? ceil_div(out, in) + 1 : ceil_div(extent(), stride));
   }
 
   // a / stride. The usual strides are worth a branch: in that time a division would take, ten elements are pooled.
@@ -102,21 +117,12 @@ struct Grid {
 
   FASTPOOL_HD int64_t bins() const { return axis[0].out * axis[1].out * axis[2].out; }
   FASTPOOL_HD int64_t taps(const int64_t o[3]) const { return axis[0].taps(o[0]) * axis[1].taps(o[1]) * axis[2].taps(o[2]); }
+  FASTPOOL_HD int64_t least_taps() const { return axis[0].least_taps() * axis[1].least_taps() * axis[2].least_taps(); }
+  FASTPOOL_HD int64_t most_taps() const { return axis[0].most_taps() * axis[1].most_taps() * axis[2].most_taps(); }
   FASTPOOL_HD int64_t rows() const { return axis[0].out * axis[1].out; }
   // Whether windows are alike, a stride apart.
   FASTPOOL_HD bool slides() const {
     return !(axis[0].adaptive() || axis[1].adaptive() || axis[2].adaptive());
-  }
-  // Whether rows are long enough for lanes to be columns, and windows hardly overlap and have so many rows that it pays to
-  // reduce each column first, to one value or to two.
-  bool folds(int values) const {
-    int64_t rows = 1;
-    bool apart = axis[2].in >= 32;
-    for (const Axis& a : axis) {
-      apart &= a.adaptive() ? a.in >= 3 * a.out || a.in == a.out : a.stride >= a.extent();
-      if (&a != axis + 2) rows *= a.adaptive() ? a.in / a.out : a.kernel;
-    }
-    return apart && values > 0 && rows >= (values == 1 ? 3 : 10);
   }
 
   FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {

@@ -5,11 +5,6 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-inline bool is_disjoint(const Problem& p) {
-  const Axis* axis = p.levels[0].grid.axis;
-  return p.level_count == 1 && OutputRows(p.levels[0].grid).count() == 1 && OutputRows::covering(axis[2]) == 1 && axis[2].dilation == 1;
-}
-
 // Channels-last input.
 template <class Gradient, class S>
 class DisjointLanes {
@@ -18,9 +13,6 @@ class DisjointLanes {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) {
-    return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1 && p.levels[0].backward == Schedule::rows;
-  }
   DisjointLanes(const Problem& p, const Units& units, Arena arena)
       : p(p),
         level(p.levels[0]),
@@ -105,11 +97,6 @@ class DisjointRows {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) {
-    const Axis& w = p.levels[0].grid.axis[2];
-    return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 && w.kernel <= w.stride &&
-           (w.stride == 2 || w.stride == 4);
-  }
   DisjointRows(const Problem& p, const Units&, Arena arena)
       : p(p),
         level(p.levels[0]),
@@ -218,12 +205,6 @@ class WholePlanes {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) {
-    const Level& level = p.levels[0];
-    const Axis& w = level.grid.axis[2];
-    return !p.lanes_are_channels && p.level_count == 1 && level.grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in &&
-           w.window(0).step == 1;
-  }
   WholePlanes(const Problem& p, const Units&, Arena arena)
       : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, Gradient::uses_divisor, arena) {}
 

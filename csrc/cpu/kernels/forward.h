@@ -41,8 +41,8 @@ struct Forward {
   }
 
   bool is_joint(const Level& level) const {
-    if (p.lanes_are_channels) return level.forward != Schedule::direct && Swept::OneLevel::sweeps(p, level, units.most_channels());
-    return level.forward == Schedule::planes;
+    if (level.forward == ForwardSchedule::channels) return Swept::OneLevel::sweeps(p, level, units.most_channels());
+    return level.forward == ForwardSchedule::planes;
   }
   void run_joint(int64_t begin, int64_t end) const {
     if constexpr (Reducer::passes == 1)
@@ -57,21 +57,25 @@ struct Forward {
   }
 
   void run_level(const Level& level, int64_t begin, int64_t end) const {
-    if (level.forward == Schedule::direct) {
-      run_exact(level, begin, end);
-    } else if (p.lanes_are_channels) {
-      if constexpr (!Reducer::uses_uniform)
-        channels<Reducer, WindowsOf::both>(level, begin, end);
-      else if (level.large)
-        channels<typename LargeWindows<Reducer>::type, WindowsOf::large>(level, begin, end);
-      else
-        channels<Reducer, WindowsOf::small>(level, begin, end);
-    } else if (level.forward == Schedule::flat) {
-      const Flat<Reducer, S> flat(p, level);
-      each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
-    } else {
-      Rows<Reducer, S> rows(p, level, seed, Arena());
-      each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });
+    switch (level.forward) {
+      case ForwardSchedule::channels:
+        if constexpr (!Reducer::uses_uniform)
+          return channels<Reducer, WindowsOf::both>(level, begin, end);
+        else if (level.large)
+          return channels<typename LargeWindows<Reducer>::type, WindowsOf::large>(level, begin, end);
+        else
+          return channels<Reducer, WindowsOf::small>(level, begin, end);
+      case ForwardSchedule::flat: {
+        const Flat<Reducer, S> flat(p, level);
+        return each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
+      }
+      case ForwardSchedule::rows: {
+        Rows<Reducer, S> rows(p, level, seed, Arena());
+        return each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });
+      }
+      case ForwardSchedule::planes:  // is joint
+      case ForwardSchedule::exact:
+        return run_exact(level, begin, end);
     }
   }
 

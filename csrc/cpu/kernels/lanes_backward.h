@@ -22,7 +22,7 @@ class LaneTerms {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static FASTPOOL_HD int64_t most_sources(const Grid& grid) { return OutputRows(grid).count() * OutputRows::covering(grid.axis[2]); }
+  static FASTPOOL_HD int64_t most_sources(const Grid& grid) { return OutputRows(grid).count() * grid.axis[2].most_covers(); }
 
   // Lists the outputs that see column i of the row at hand, and returns where the list ends.
   Source<Gradient, T>* list(int64_t i, Source<Gradient, T>* to) const {

@@ -19,7 +19,7 @@ class Planes {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static bool folds_rows(const Level& level) { return (level.free_order || Reducer::any_order) && level.grid.folds(Reducer::parts); }
+  static bool folds_rows(const Level& level) { return cpu::folds_rows(level, Reducer::parts, Reducer::any_order); }
   // `whole` has small planes, transposed.
   Planes(const Problem& p, const Level& level, uint64_t seed, const S* whole, Arena& arena)
       : p(p),
@@ -270,7 +270,7 @@ class PlaneLevels {
   PlaneLevels(const Problem& p, uint64_t seed, Arena arena)
       : p(p), whole(turns_whole(p) ? arena.take<S>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l)
-      if (p.levels[l].forward == Schedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
+      if (p.levels[l].forward == ForwardSchedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
   }
 
   void run(const Units::Unit& unit) {
@@ -285,7 +285,8 @@ class PlaneLevels {
 
   static bool turns_whole(const Problem& p) {
     bool turns = false;
-    for (int32_t l = 0; l < p.level_count; ++l) turns |= p.levels[l].forward == Schedule::planes && !OneLevel::folds_rows(p.levels[l]);
+    for (int32_t l = 0; l < p.level_count; ++l)
+      turns |= p.levels[l].forward == ForwardSchedule::planes && !OneLevel::folds_rows(p.levels[l]);
     return turns && is_small(p.levels[0].grid);
   }
 

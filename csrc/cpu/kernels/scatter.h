@@ -8,9 +8,8 @@ namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
 // Whether an element may hear from several outputs.
 inline bool overlaps(const Problem& p) {
-  bool found = p.level_count > 1;
-  for (const Axis& axis : p.levels[0].grid.axis) found |= axis.out > 1 && (axis.adaptive() || axis.stride < axis.extent());
-  return found;
+  const Grid& grid = p.levels[0].grid;
+  return p.level_count > 1 || OutputRows(grid).count() * grid.axis[2].most_covers() > 1;
 }
 
 // Sums are of type Sum: the gradient itself, or where they have to be narrowed in the end, scratch.

@@ -114,11 +114,7 @@ struct SlotArrays {
 struct OutputRows {
   int64_t depth, height;
 
-  FASTPOOL_HD explicit OutputRows(const Grid& grid) : depth(covering(grid.axis[0])), height(covering(grid.axis[1])) {}
-  // The most outputs whose windows cover one element.
-  static FASTPOOL_HD int64_t covering(const Axis& axis) {
-    return smaller(axis.out, axis.adaptive() ? ceil_div(axis.out, axis.in) + 1 : ceil_div(axis.extent(), axis.stride));
-  }
+  FASTPOOL_HD explicit OutputRows(const Grid& grid) : depth(grid.axis[0].most_covers()), height(grid.axis[1].most_covers()) {}
   FASTPOOL_HD int64_t count() const { return depth * height; }
   // Division of 32 bits takes a fraction of the time.
   static FASTPOOL_HD int64_t index(int64_t row, int64_t size) {

@@ -3,9 +3,9 @@
 
 #include <array>
 
-#include "schedules/exact.h"
 #include "cpu/kernels/draw.h"
 #include "cpu/work.h"
+#include "schedules/exact.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
