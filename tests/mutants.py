@@ -135,8 +135,8 @@ WINDOWS = [
         ),
         (
             "rows of outputs that cover one row of bins",
-            "ceil_div(out, in) + 1",
-            "ceil_div(out, in)",
+            "ceil_div(elements * out, in) + 1",
+            "ceil_div(elements * out, in)",
             f"{BACKWARD} -k adaptive",
         ),
         (
@@ -524,9 +524,9 @@ ROWS = [
             f"{GUARD} contiguous",
         ),
         (
-            "held rows that are clipped by one column",
-            "column + (lanes - 1) * w.stride + width > w.in",
-            "column + (lanes - 1) * w.stride + width > w.in + 1",
+            "held rows that are clipped by one output",
+            "at.o[2] + lane0 + lanes}",
+            "at.o[2] + lane0 + lanes - 1}",
             f"{FORWARD} -k '3x3 or clipped or ceil'",
         ),
         (
@@ -564,7 +564,7 @@ ROWS = [
         ("columns folded one too far", "column + t * L", "column + t * L + 1", f"{FORWARD} -k folded"),
         (
             "taps of folded rows that are clipped",
-            "(d.first + i) * h.size + h.first",
+            "row_of_window(d, h, i, 0)",
             "i * h.size + h.first",
             f"{FORWARD} {BACKWARD} -k folded",
         ),
@@ -615,8 +615,8 @@ GRADIENTS = [
         ),
         (
             "last output of a tile of columns",
-            "(tile.end - 1 + w.before) / w.stride + 1",
-            "(tile.end - 1 + w.before) / w.stride",
+            "w.covers(tile).end",
+            "w.covers(tile).end - 1",
             f"{BACKWARD} -k 'avg or mixed'",
         ),
         ("gradients written behind the last row", "room - done >= width ? width : left", "width", f"{BACKWARD} {BITS}"),
@@ -649,7 +649,7 @@ GRADIENTS = [
     ),
     *in_file(
         "csrc/cpu/kernels/lanes_backward.h",
-        ("dilated columns of channels-last", "if (tap < 0) continue;", "", f"{BACKWARD} -k 'dilated'"),
+        ("dilated columns of channels-last", "tap >= 0", "true", f"{BACKWARD} -k 'dilated'"),
         (
             "repeated rows of a block of channels",
             "channels == step",
@@ -854,8 +854,8 @@ EMULATED = [
         "csrc/cuda/schedule.h",
         (
             "warps draw from 256 taps",
-            "most_taps(level.grid) <= kMostSequentialTaps",
-            "most_taps(level.grid) < kMostSequentialTaps",
+            "level.grid.most_taps() <= kMostSequentialTaps",
+            "level.grid.most_taps() < kMostSequentialTaps",
             f"{CUDA} -k '256 or 16x16'",
             "a team leaves windows of up to 256 taps to one thread",
         ),

@@ -12,9 +12,16 @@ struct Span {
   int64_t size;   // elements of the unclipped window
 };
 
-// The tap of the first element in row j of slice i, of those rows and slices that the spans of a window hold.
+// Row j of slice i, of those rows and slices that the spans of a window hold: which row of the window that is, which row of
+// an input with so many rows a slice, and the tap of its first element.
+FASTPOOL_HD int64_t row_of_window(const Span& d, const Span& h, int64_t i, int64_t j) {
+  return (d.first + i) * h.size + h.first + j;
+}
+FASTPOOL_HD int64_t row_of_input(const Span& d, const Span& h, int64_t i, int64_t j, int64_t height) {
+  return (d.start + i * d.step) * height + h.start + j * h.step;
+}
 FASTPOOL_HD int64_t tap_of_row(const Span& d, const Span& h, const Span& w, int64_t i = 0, int64_t j = 0) {
-  return ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+  return row_of_window(d, h, i, j) * w.size + w.first;
 }
 
 struct Range {
@@ -31,9 +38,17 @@ struct Axis {
 
   FASTPOOL_HD bool adaptive() const { return kernel == 0; }
   FASTPOOL_HD int64_t extent() const { return dilation * (kernel - 1) + 1; }
+  // Whether windows slide and leave nothing out.
+  FASTPOOL_HD bool dense() const {
+    return !adaptive() && dilation == 1;
+  }
   // Whether some window loses elements to the padding.
   FASTPOOL_HD bool clips() const {
     return !adaptive() && (before > 0 || (out - 1) * stride - before + extent() > in);
+  }
+  // The same of outputs of a sliding axis.
+  FASTPOOL_HD bool clips(Range outputs) const {
+    return origin(outputs.begin) < 0 || origin(outputs.end - 1) + extent() > in;
   }
 
   FASTPOOL_HD_SCALAR Span window(int64_t o) const {
@@ -89,10 +104,28 @@ struct Axis {
     const int64_t begin = padded < extent() ? 0 : over_stride(padded - extent()) + 1;
     return {begin, smaller(out, over_stride(padded) + 1)};
   }
+  // Those of some elements, and the most that so many have.
+  FASTPOOL_HD Range covers(Range elements) const {
+    return {covers(elements.begin).begin, covers(elements.end - 1).end};
+  }
+  FASTPOOL_HD int64_t most_covers(int64_t elements = 1) const {
+    return smaller(out, adaptive() ? ceil_div(elements * out, in) + 1 : ceil_div(elements - 1 + extent(), stride));
+  }
+  // Where windows slide without an end: the last that begins at element i or before it, and how many before that one may still
+  // hold the element.
+  FASTPOOL_HD int64_t last_begun(int64_t i) const {
+    return (i + before) / stride;
+  }
+  FASTPOOL_HD int64_t reach() const { return (extent() - 1) / stride; }
 
-  // The most outputs whose windows hold one element.
-  FASTPOOL_HD int64_t most_covers() const {
-    return smaller(out, adaptive() ? ceil_div(out, in) + 1 : ceil_div(extent(), stride));
+  // The elements that some outputs see, and the most that so many do. Windows that step over each other may begin, and end, in
+  // any order: what the first and the last would see without an end of the input holds them all.
+  FASTPOOL_HD Range seen_by(Range outputs) const {
+    const int64_t last = outputs.end - 1, end = origin(last) + (adaptive() ? taps(last) : extent());
+    return {larger(origin(outputs.begin), 0), smaller(end, in)};
+  }
+  FASTPOOL_HD int64_t most_seen(int64_t outputs) const {
+    return smaller(in, adaptive() ? ceil_div(outputs * in, out) + 1 : (outputs - 1) * stride + extent());
   }
 
   // a / stride. The usual strides are worth a branch: in that time a division would take, ten elements are pooled.
@@ -108,6 +141,10 @@ struct Axis {
     return distance % dilation == 0 && distance / dilation < kernel ? distance / dilation : -1;
   }
 
+  // The first element of a window, which may be padding, and the one at a tap.
+  FASTPOOL_HD int64_t origin(int64_t o) const {
+    return adaptive() ? o * in / out : o * stride - before;
+  }
   FASTPOOL_HD int64_t position(int64_t o, int64_t tap) const { return adaptive() ? o * in / out + tap : o * stride - before + tap * dilation; }
 };
 
@@ -134,7 +171,16 @@ struct Grid {
 
   // The row-major position of a window's first element, which may be padding.
   FASTPOOL_HD int64_t origin(const int64_t o[3]) const {
-    return (axis[0].position(o[0], 0) * axis[1].in + axis[1].position(o[1], 0)) * axis[2].in + axis[2].position(o[2], 0);
+    return (axis[0].origin(o[0]) * axis[1].in + axis[1].origin(o[1])) * axis[2].in + axis[2].origin(o[2]);
+  }
+  // Calls f(what a tap adds to that) for one tap after another.
+  template <class F>
+  void each_offset(const int64_t o[3], const F& f) const {
+    const int64_t depth = axis[0].taps(o[0]), height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);
+    for (int64_t i = 0; i < depth; ++i)
+      for (int64_t j = 0; j < height; ++j)
+        for (int64_t k = 0; k < width; ++k)
+          f((i * axis[0].dilation * axis[1].in + j * axis[1].dilation) * axis[2].in + k * axis[2].dilation);
   }
 
   // The row-major position of the first element of a window that is none.

@@ -18,7 +18,7 @@ FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, Stat
   const S* x = static_cast<const S*>(p.x) + p.input.at(at.n, at.c, 0);
   for (int64_t i = 0; i < d.count; ++i)
     for (int64_t j = 0; j < h.count; ++j) {
-      const int64_t row = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
+      const int64_t row = row_of_input(d, h, i, j, p.extent[1]) * p.extent[2];
       const int64_t tap = tap_of_row(d, h, w, i, j);
       for (int64_t k = 0; k < w.count; ++k) {
         state.template add<pass>(T(widen(x[(row + w.start + k * w.step) * p.input.position])), Tap<T>(tap + k));

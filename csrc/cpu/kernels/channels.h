@@ -108,8 +108,8 @@ class Channels {
     Range seen{p.extent[0] * p.extent[1], 0};
     for (int64_t row = swept_rows.begin; row < swept_rows.end; ++row) {
       const Span d = axis[0].window(row / axis[1].out), h = axis[1].window(row % axis[1].out);
-      const int64_t last = (d.start + (d.count - 1) * d.step) * p.extent[1] + h.start + (h.count - 1) * h.step;
-      seen = {smaller(seen.begin, d.start * p.extent[1] + h.start), larger(seen.end, last + 1)};
+      const int64_t last = row_of_input(d, h, d.count - 1, h.count - 1, p.extent[1]);
+      seen = {smaller(seen.begin, row_of_input(d, h, 0, 0, p.extent[1])), larger(seen.end, last + 1)};
     }
     return seen;
   }
@@ -260,7 +260,7 @@ class Channels {
   FASTPOOL_HD void walk_row(Tile* walked, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin,
                        int64_t end, int64_t ahead, int64_t far) const {
     const Span &d = window.d, &h = window.h, &w = window.w;
-    const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
+    const int64_t row = row_of_input(d, h, i, j, lines.height) * lines.width + w.start;
     const int64_t tap = tap_of_row(d, h, w, i, j);
     const int64_t step = w.step * lines.step;
     const S* from = lines.x + row * lines.step + begin * step;
@@ -330,7 +330,7 @@ class Channels {
       if constexpr (in_blocks) totals.start(held);
       const Span &d = window.d, &h = window.h, &w = window.w;
       const int64_t position = lines.step, step = w.step * position, line = h.step * lines.width * position;
-      const S* slice = lines.x + ((d.start * lines.height + h.start) * lines.width + w.start) * position + part.c;
+      const S* slice = lines.x + (row_of_input(d, h, 0, 0, lines.height) * lines.width + w.start) * position + part.c;
       int64_t first_tap = tap_of_row(d, h, w);
       for (int64_t i = 0; i < d.count; ++i, slice += d.step * lines.height * lines.width * position, first_tap += h.size * w.size) {
         const S* row = slice;
@@ -386,7 +386,7 @@ class Channels {
   template <int height, int width>
   void pool_held(Place& at, int64_t channels, const Lines<S>& lines, Window& window, int64_t bin, int64_t windows) const {
     const int64_t row_step = window.h.step * lines.width * lines.step, step = window.w.step * lines.step;
-    const S* first = lines.x + ((window.d.start * lines.height + window.h.start) * lines.width + window.w.start) * lines.step;
+    const S* first = lines.x + (row_of_input(window.d, window.h, 0, 0, lines.height) * lines.width + window.w.start) * lines.step;
     // Prefetchers lose track of positions side by side, so what the next window sees first is asked for.
     const auto is_new = [](int k) FASTPOOL_STEP { return height * width <= 4 || (k / width > 0 && k % width > 0); };
     const int64_t far = level.grid.axis[2].stride * lines.step * int64_t(sizeof(S));

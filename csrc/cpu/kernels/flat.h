@@ -280,7 +280,7 @@ class Flat {
       Sums<in_blocks && pass + 1 == Reducer::passes> sums(state);
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const S* x = plane + ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
+          const S* x = plane + row_of_input(d, h, i, j, self.p.extent[1]) * self.p.extent[2] + w.start;
           const int64_t tap = tap_of_row(d, h, w, i, j);
           // Where lanes are classes of taps, rows begin in any of them.
           const int64_t lead = Reducer::uses_uniform ? tap % L : 0;
@@ -316,7 +316,7 @@ class Flat {
         k += round_up(w.size - k, L);
         continue;
       }
-      const S* x = plane + ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + w.start - w.first * w.step;
+      const S* x = plane + row_of_input(d, h, i, j, p.extent[1]) * p.extent[2] + w.start - w.first * w.step;
       for (; k < w.size && !(one.reached() > one.threshold); k += L)
         if (k >= w.first && k < w.first + w.count)
           one.template add<Reducer::walk_pass>(T(widen_one(x[k * w.step])), Tap<T>(row * w.size + k));

@@ -30,13 +30,8 @@ class LaneTerms {
     const Range outs = covers[i - columns.begin];
     for (int64_t r = 0; r < count; ++r)
       for (int64_t o = outs.begin; o < outs.end; ++o) {
-        int64_t tap = i + w.before - o * w.stride, size = w.kernel;
-        if (w.adaptive() || w.dilation != 1) {
-          tap = w.tap_of(o, i);
-          if (tap < 0) continue;
-          size = w.taps(o);
-        }
-        *to++ = {&slots, over[r].at + (o - seen.begin) * stride, Tap<T>(over[r].tap * size + tap)};
+        const int64_t tap = w.dense() ? i - w.origin(o) : w.tap_of(o, i);
+        if (tap >= 0) *to++ = {&slots, over[r].at + (o - seen.begin) * stride, Tap<T>(over[r].tap * w.taps(o) + tap)};
       }
     return to;
   }
@@ -57,7 +52,7 @@ class LaneTerms {
         level(level),
         rows(level.grid),
         stride(round_up(channels, L)),
-        row_size(most_seeing(level.grid.axis[2], most_columns) * stride),
+        row_size(level.grid.axis[2].most_covers(most_columns) * stride),
         slots(arena, rows.count() * row_size),
         covers(arena.take<Range>(most_columns)) {
     over = arena.take<OutputRow>(rows.count());
@@ -67,7 +62,7 @@ class LaneTerms {
     if (now.begin != columns.begin || now.end != columns.end)
       for (int64_t i = now.begin; i < now.end; ++i) covers[i - now.begin] = w.covers(i);
     columns = now;
-    seen = seeing(w, now);
+    seen = w.covers(now);
   }
 };
 

@@ -57,7 +57,7 @@ class Planes {
     const int64_t across = ceil_div(axis[2].out, tile.columns), first = all.begin + round / across * tile.rows;
     rows = {smaller(first, all.end), smaller(first + tile.rows, all.end)};
     bins = {round % across * tile.columns, smaller((round % across + 1) * tile.columns, axis[2].out)};
-    seen = seen_by(axis[2], bins);
+    seen = axis[2].seen_by(bins);
     if (folds) seen.begin = smaller(seen.begin, larger(seen.end - L, 0)), seen.end = larger(seen.end, seen.begin + L);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       windows[row - rows.begin] = {axis[0].window(row / axis[1].out), axis[1].window(row % axis[1].out)};
@@ -100,7 +100,7 @@ class Planes {
       const int64_t width = seen.end - seen.begin;
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const int64_t from = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + seen.begin;
+          const int64_t from = row_of_input(d, h, i, j, p.extent[1]) * p.extent[2] + seen.begin;
           transpose(values + (i * h.count + j) * width * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count,
                     width);
         }
@@ -141,23 +141,13 @@ class Planes {
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
-  // Those that some bins see. Windows that step over each other may begin, and end, in any order: what the first and the
-  // last would see without an end of the input holds them all.
-  static Range seen_by(const Axis& w, Range bins) {
-    const int64_t last = w.position(bins.end - 1, 0);
-    return {larger(w.position(bins.begin, 0), 0), smaller(last + (w.adaptive() ? w.taps(bins.end - 1) : w.extent()), w.in)};
-  }
   // The most columns of the input that `columns` bins side by side see.
-  static int64_t most_seen(const Axis& w, int64_t columns) {
-    const int64_t seen = w.adaptive() ? ceil_div(columns * w.in, w.out) + 2 : (columns - 1) * w.stride + w.extent();
-    return smaller(larger(seen, L), w.in);
-  }
+  static int64_t most_seen(const Axis& w, int64_t columns) { return smaller(larger(w.most_seen(columns), L), w.in); }
   static Tile tile_of(const Level& level) {
     constexpr int64_t most = 128 << 10;
     const Grid& grid = level.grid;
     const bool folds = folds_rows(level);
-    Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, 1};
-    for (int a = 0; a < 2; ++a) tile.window_rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
+    Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, grid.axis[0].most_taps() * grid.axis[1].most_taps()};
     const auto bytes = [&] {
       return most_seen(grid.axis[2], tile.columns) * L * int64_t(folds ? sizeof(T) : sizeof(S) * tile.window_rows);
     };
@@ -239,8 +229,8 @@ class Planes {
       at[t] = smaller(column + t * L, seen.end - L);
     });
     for (int64_t i = 0; i < d.count; ++i) {
-      const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2];
-      const int64_t first = (d.first + i) * h.size + h.first;
+      const S* from = plane + row_of_input(d, h, i, 0, p.extent[1]) * p.extent[2];
+      const int64_t first = row_of_window(d, h, i, 0);
       for (int64_t j = 0; j < h.count;) {
         Block<Reducer, V> block[tiles];
         unrolled<tiles>([&](auto t) FASTPOOL_STEP { block[t].begin(state[t], is_long); });

@@ -100,13 +100,12 @@ class Rows {
       for (int64_t r = 0; r < row_count; ++r) rows[r] += distance;
     } else {
       const Span d = level.grid.axis[0].window(at.o[0]), h = level.grid.axis[1].window(at.o[1]);
-      const int64_t plane = p.input.at(at.n, at.c, 0), column = at.o[2] * w.stride - w.before;
+      const int64_t plane = p.input.at(at.n, at.c, 0), column = w.origin(at.o[2]);
       row_count = 0;
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const int64_t row = (d.start + i * d.step) * p.extent[1] + h.start + j * h.step;
-          rows[row_count] = x + (plane + row * p.extent[2] + column);
-          taps[row_count++] = ((d.first + i) * h.size + h.first + j) * w.kernel;
+          rows[row_count] = x + (plane + row_of_input(d, h, i, j, p.extent[1]) * p.extent[2] + column);
+          taps[row_count++] = row_of_window(d, h, i, j) * w.kernel;
         }
     }
     held_line = is_whole(at.o[1]) ? at.o[1] : -1;
@@ -114,7 +113,7 @@ class Rows {
   }
   // One row of outputs. Rows at either end of the tensor, beyond which lanes would read, are copied.
   void find_row(const Place& at, int64_t outputs) {
-    const int64_t length = reach(level.grid, outputs), column = at.o[2] * w.stride - w.before;
+    const int64_t length = reach(level.grid, outputs), column = w.origin(at.o[2]);
     if (find_rows(at, length)) return;
     const int64_t begin = larger(-column, 0), count = smaller(length, p.extent[2] - column) - begin;
     for (int64_t r = 0; r < row_count; ++r) {
@@ -283,8 +282,8 @@ class Rows {
           ask_for(rows[0] + row * line_step() + line * p.extent[2], smaller(length, p.extent[2]) * int64_t(sizeof(S)));
       for (int64_t lane0 = 0;; lane0 += L) {
         lane0 = smaller(lane0, larger(outputs - L, 0));
-        const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
-        const bool clipped = column < 0 || column + (lanes - 1) * w.stride + width > w.in;
+        const int64_t lanes = smaller(L, outputs - lane0), column = w.origin(at.o[2] + lane0);
+        const bool clipped = w.clips({at.o[2] + lane0, at.o[2] + lane0 + lanes});
         if (differ) facts = facts_at(at, lane0, lanes, paired);
         State state;
         state.start(Tap<V>(Tap<T>(0)), p);
@@ -320,8 +319,8 @@ class Rows {
     // The last lanes of a row are computed a second time rather than left empty.
     for (int64_t lane0 = 0;; lane0 += L) {
       lane0 = smaller(lane0, larger(outputs - L, 0));
-      const int64_t count = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
-      const bool clipped = column < 0 || column + (count - 1) * w.stride + w.extent() > w.in;
+      const int64_t count = smaller(L, outputs - lane0), column = w.origin(at.o[2] + lane0);
+      const bool clipped = w.clips({at.o[2] + lane0, at.o[2] + lane0 + count});
       const Facts<V> facts = facts_at(at, lane0, count, paired);
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);

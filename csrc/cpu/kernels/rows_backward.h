@@ -92,7 +92,7 @@ class SlidingBackward {
         level(p.levels[0]),
         w(level.grid.axis[2]),
         most_columns(columns_of_tile<Gradient, S>(p)),
-        outputs(p, level, most_columns / w.stride + 2 + reach(w), arena),
+        outputs(p, level, most_columns / w.stride + 2 + w.reach(), arena),
         over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void run(const Units::Unit& unit) {
@@ -116,13 +116,11 @@ class SlidingBackward {
   Columns columns{};
   int64_t origin = 0, count = 0;
 
-  static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
-
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
-    const int64_t first = (tile.begin + w.before) / w.stride, end = (tile.end - 1 + w.before) / w.stride + 1;
-    origin = first - reach(w);
-    outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(end, w.out), larger(origin, 0)));
+    origin = w.last_begun(tile.begin) - w.reach();
+    const int64_t first = larger(origin, 0);
+    outputs.move_to(n, c, origin, first, larger(w.covers(tile).end, first));
   }
 
   // The gradients of one row's columns; `room` elements from the first one may be written.
@@ -196,13 +194,13 @@ class WideBackward {
   WideBackward(const Problem& p, const Level& level, int64_t most_columns, Arena& arena)
       : p(p),
         level(level),
-        outputs(p, level, most_seeing(level.grid.axis[2], most_columns), arena),
-        spans(arena.take<Span>(most_seeing(level.grid.axis[2], most_columns))),
+        outputs(p, level, level.grid.axis[2].most_covers(most_columns), arena),
+        spans(arena.take<Span>(level.grid.axis[2].most_covers(most_columns))),
         over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
-    const Range outs = seeing(level.grid.axis[2], tile);
+    const Range outs = level.grid.axis[2].covers(tile);
     for (int64_t o = outs.begin; (outs.begin != seen.begin || outs.end != seen.end) && o < outs.end; ++o)
       spans[o - outs.begin] = level.grid.axis[2].window(o);
     seen = outs;

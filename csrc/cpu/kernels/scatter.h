@@ -95,11 +95,7 @@ class Scatter {
           int64_t* to = elements + listed;
           listed += level.grid.taps(o);
           const int64_t from = alike ? 0 : level.grid.origin(o);
-          for (int64_t i = 0; i < axis[0].taps(o[0]); ++i)
-            for (int64_t j = 0; j < axis[1].taps(o[1]); ++j) {
-              const int64_t row = from + (i * axis[0].dilation * p.extent[1] + j * axis[1].dilation) * p.extent[2];
-              for (int64_t k = 0; k < axis[2].taps(o[2]); ++k) *to++ = (row + k * axis[2].dilation) * step;
-            }
+          level.grid.each_offset(o, [&](int64_t offset) { *to++ = (from + offset) * step; });
         }
     begins[bin] = listed;
     return {&level, elements, begins, uint32_t(begins[1]), alike};
@@ -159,15 +155,15 @@ class Scatter {
       Range slices{0, axis[0].out}, lines{0, axis[1].out}, outputs{0, axis[2].out};
       if (rows < p.extent[0] * height) {
         const int64_t slice = part.first / height, last_slice = (part.last - 1) / height;
-        slices = seeing(axis[0], {slice, last_slice + 1});
-        if (slice == last_slice) lines = seeing(axis[1], {part.first % height, (part.last - 1) % height + 1});
+        slices = axis[0].covers({slice, last_slice + 1});
+        if (slice == last_slice) lines = axis[1].covers({part.first % height, (part.last - 1) % height + 1});
       }
-      if (width < p.extent[2]) outputs = seeing(axis[2], part.columns);
+      if (width < p.extent[2]) outputs = axis[2].covers(part.columns);
       for (int64_t d = slices.begin; d < slices.end; ++d) {
         if (!p.lanes_are_channels) add_plane(unit, held, source, d, lines, outputs);
         for (int64_t h = lines.begin; h < lines.end && p.lanes_are_channels; ++h) {
           const Span deep = axis[0].window(d), high = axis[1].window(h);
-          clear_to((deep.start + (deep.count - 1) * deep.step) * height + high.start + (high.count - 1) * high.step + 1);
+          clear_to(row_of_input(deep, high, deep.count - 1, high.count - 1, height) + 1);
           add_row(unit, held, source, d, h, outputs);
         }
       }

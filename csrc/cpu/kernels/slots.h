@@ -42,14 +42,7 @@ FASTPOOL_HD const S* input_of(const Problem& p, int64_t at) {
 }
 
 // Columns of the input whose gradients are computed before those beside them.
-struct Columns {
-  int64_t begin, end;
-};
-// The outputs that see some columns, and the most that as many columns have.
-inline Range seeing(const Axis& w, Columns columns) { return {w.covers(columns.begin).begin, w.covers(columns.end - 1).end}; }
-inline int64_t most_seeing(const Axis& w, int64_t columns) {
-  return smaller(w.out, w.adaptive() ? columns * w.out / w.in + 2 : (columns + w.extent() - 2) / w.stride + 2);
-}
+using Columns = Range;
 
 // Columns below which a tile has the same outputs all over again, or lanes without work.
 template <class T>
@@ -132,7 +125,7 @@ int64_t columns_within(const Problem& p, int64_t columns, int64_t channels, int6
     int64_t outputs = 0;
     for (int32_t l = 0; l < p.level_count; ++l) {
       const Grid& grid = p.levels[l].grid;
-      outputs += OutputRows(grid).count() * most_seeing(grid.axis[2], columns);
+      outputs += OutputRows(grid).count() * grid.axis[2].most_covers(columns);
     }
     return outputs * channels * SlotArrays<Gradient, T>::bytes + columns * column_bytes;
   };
