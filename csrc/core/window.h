@@ -52,6 +52,7 @@ struct Axis {
   }
 
   FASTPOOL_HD_SCALAR Span window(int64_t o) const {
+    FASTPOOL_ASSERT(o >= 0 && o < out);
     if (adaptive()) {
       const int64_t begin = o * in / out, end = ceil_div((o + 1) * in, out);
       return {begin, end - begin, 1, 0, end - begin};
@@ -95,6 +96,7 @@ struct Axis {
 
   // The outputs whose window may hold input element i; with dilation some of them skip over it (tap_of < 0).
   FASTPOOL_HD_SCALAR Range covers(int64_t i) const {
+    FASTPOOL_ASSERT(i >= 0 && i < in);
     if (adaptive()) {
       const int64_t begin = i * out / in;
       int64_t end = ceil_div((i + 1) * out, in);
@@ -133,8 +135,9 @@ struct Axis {
     return stride == 1 ? a : stride == 2 ? a >> 1 : a / stride;
   }
 
-  // The index of input element i inside the window of output o, or -1.
+  // The index of input element i inside the window of output o, one of those that covers(i) has, or -1.
   FASTPOOL_HD_SCALAR int64_t tap_of(int64_t o, int64_t i) const {
+    FASTPOOL_ASSERT(o < out && i >= origin(o));
     if (adaptive()) return i - o * in / out;
     const int64_t distance = i + before - o * stride;
     if (dilation == 1) return distance < kernel ? distance : -1;
@@ -177,6 +180,7 @@ struct Grid {
   template <class F>
   void each_offset(const int64_t o[3], const F& f) const {
     const int64_t depth = axis[0].taps(o[0]), height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);
+    for (const Axis& a : axis) FASTPOOL_ASSERT(!a.adaptive() || a.dilation == 1);
     for (int64_t i = 0; i < depth; ++i)
       for (int64_t j = 0; j < height; ++j)
         for (int64_t k = 0; k < width; ++k)

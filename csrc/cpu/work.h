@@ -44,6 +44,7 @@ struct Units {
     int64_t n, c, channels, first_row, last_row;
   };
   Unit at(int64_t unit) const {
+    FASTPOOL_ASSERT(unit >= 0 && unit < count());
     const int64_t part = unit % parts, tile = unit / parts % blocks;
     const int64_t c = tile * block, last = tile + 1 == blocks ? channels : c + block;
     return {unit / (parts * blocks), c, last - c, rows * part / parts, rows * (part + 1) / parts};

@@ -89,6 +89,7 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
 
 template <class Reducer, class S>
 FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& at) {
+  FASTPOOL_ASSERT(at.n < p.samples && at.c < p.channels && level.bin(at.o) < level.grid.bins());
   // A level of adaptive bins may hold both kinds.
   if (level.grid.taps(at.o) > kMostSequentialTaps)
     forward_one<typename LargeWindows<Reducer>::type, S>(p, level, at);
@@ -98,6 +99,7 @@ FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& a
 
 template <class T>
 FASTPOOL_HD Tap<T> saved_tap(const Problem& p, int64_t at) {
+  FASTPOOL_ASSERT(p.taps && (p.tap_bytes == 1 || p.tap_bytes == 4));
   return p.tap_bytes == 1 ? Tap<T>(static_cast<const uint8_t*>(p.taps)[at]) : Tap<T>(static_cast<const int32_t*>(p.taps)[at]);
 }
 

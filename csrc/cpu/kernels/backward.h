@@ -45,6 +45,7 @@ struct Backward {
           break;
       }
     }
+    FASTPOOL_ASSERT(p.backward == BackwardSchedule::exact);
     for (int64_t u = begin; u < end; ++u) run_exact(units.at(u));
   }
 

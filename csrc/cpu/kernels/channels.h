@@ -115,6 +115,7 @@ class Channels {
   }
   // Row (i, j) of the input.
   void sweep(const Lines<S>& lines, int64_t i, int64_t j) {
+    FASTPOOL_ASSERT(swept && swept_unit.n < p.samples);
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i), h = axis[1].covers(j);
     for (int64_t a = d.begin; a < d.end; ++a)
@@ -274,6 +275,7 @@ class Channels {
           if constexpr (pass == 0) ask_for(from + parts[0].c, ahead, far);
           unrolled<tiles>([&](auto t) FASTPOOL_STEP {
             const S* x = from + parts[t].c;
+            FASTPOOL_ASSERT(x <= last || (tiles == 1 && x - last <= L));
             if (tiles == 1 && x > last) x = tail + (x - last);
             state_of(t).template add<pass>(sweeping ? load_stream<T, L>(x) : load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
           });
@@ -343,6 +345,7 @@ class Channels {
             block.begin(held, in_blocks);
             for (; k < end; ++k, from += step) {
               if constexpr (pass == 0) ask_for(from, ahead);
+              FASTPOOL_ASSERT(from <= self.last || from - self.last <= L);
               const S* x = from > self.last ? self.tail + (from - self.last) : from;
               held.template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
             }

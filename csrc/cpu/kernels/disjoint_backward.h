@@ -51,6 +51,7 @@ class DisjointLanes {
     int64_t done = 0;
     for (int64_t o = 0; o < w.out; ++o) {
       const Span span = w.window(o);
+      FASTPOOL_ASSERT(span.start >= done && span.step == 1);
       clear_columns<S>(p, first + done * p.input.position, span.start - done, unit.channels);
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_one(facts, o);
@@ -145,6 +146,7 @@ class DisjointRows {
   // junk, which those after it replace: `room` elements from the first one may be written.
   template <int stride>
   void run_rows(const Place& at, int64_t row_tap, int64_t row, int64_t count, int64_t room) {
+    FASTPOOL_ASSERT(count * p.extent[2] <= room);
     if constexpr (Gradient::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o), width = p.extent[2];
     const Start rows{row_tap, p.input.at(at.n, at.c, row * width), level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, bin)};
@@ -233,6 +235,7 @@ class WholePlanes {
 
   // `room` elements from the first one may be written.
   void run_plane(int64_t first, int64_t slot, int64_t room) const {
+    FASTPOOL_ASSERT(p.positions() <= room);
     const V zero(T(0));
     const Prepared<V> output = slots.spread(slot);
     const Span d = level.grid.axis[0].window(0), h = level.grid.axis[1].window(0), span = level.grid.axis[2].window(0);

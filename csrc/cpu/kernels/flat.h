@@ -89,6 +89,7 @@ class Flat {
     for (; done + n <= count; done += n) {
       const S* x = begin + p.input.at(at.n, at.c + done, first);
       if (x + (n - 1) * positions + round_up(length, n) > end) break;
+      FASTPOOL_ASSERT(at.c + done + n <= p.channels);
       One sum[n];
       unrolled<n>([&](auto plane) FASTPOOL_STEP {
         const S* from = x + plane * positions;

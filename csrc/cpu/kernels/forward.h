@@ -75,6 +75,7 @@ struct Forward {
       }
       case ForwardSchedule::planes:  // is joint
       case ForwardSchedule::exact:
+        FASTPOOL_ASSERT(level.forward == ForwardSchedule::exact);
         return run_exact(level, begin, end);
     }
   }

@@ -63,6 +63,7 @@ class LaneTerms {
       for (int64_t i = now.begin; i < now.end; ++i) covers[i - now.begin] = w.covers(i);
     columns = now;
     seen = w.covers(now);
+    FASTPOOL_ASSERT((seen.end - seen.begin) * stride <= row_size);
   }
 };
 
@@ -126,6 +127,7 @@ void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Sour
              S* gx, int64_t step, int64_t channels, bool streams) {
   constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
+  FASTPOOL_ASSERT(channels <= step);
   for (int64_t k = 0; k < columns.end - columns.begin; ++k) {
     const Source<Gradient, T>* end = sources;
     for (int32_t l = 0; l < p.level_count; ++l) end = levels[l]->list(columns.begin + k, sources + (end - sources));

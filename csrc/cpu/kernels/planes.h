@@ -59,6 +59,7 @@ class Planes {
     bins = {round % across * tile.columns, smaller((round % across + 1) * tile.columns, axis[2].out)};
     seen = axis[2].seen_by(bins);
     if (folds) seen.begin = smaller(seen.begin, larger(seen.end - L, 0)), seen.end = larger(seen.end, seen.begin + L);
+    FASTPOOL_ASSERT(bins.end - bins.begin <= tile.columns && seen.end - seen.begin <= tile.seen);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       windows[row - rows.begin] = {axis[0].window(row / axis[1].out), axis[1].window(row % axis[1].out)};
     return rows.begin < rows.end;
@@ -80,6 +81,7 @@ class Planes {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span &d = windows[row - rows.begin].d, &h = windows[row - rows.begin].h;
+      FASTPOOL_ASSERT(row - rows.begin < tile.rows && (whole || d.count * h.count <= tile.window_rows || folds));
       // The kernel finds channel c of the row's first bin where scratch has room for it.
       const int64_t before = row * grid.axis[2].out + bins.begin - (row - rows.begin) * columns;
       const int64_t out = c + before * L, saved = c + (level.first_bin + before) * L;

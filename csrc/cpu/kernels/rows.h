@@ -263,6 +263,7 @@ class Rows {
     if (!is_whole(at.o[1]) || !find_rows(at, length) || ((width == 2 || Reducer::passes > 1) && row_count != width)) return 0;
     const int64_t readable = (static_cast<const S*>(p.x) + size - rows[row_count - 1] - length) / line_step() + 1;
     const int64_t count = smaller(smaller(most, whole.end - at.o[1]), readable);
+    FASTPOOL_ASSERT(count > 0);
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     int64_t room = outputs == w.out ? most * w.out : outputs;
@@ -312,6 +313,7 @@ class Rows {
 
   // One row of `outputs`, or two; as many as `room` may be written.
   void run_row(const Place& at, int64_t outputs, int64_t room, bool paired) {
+    FASTPOOL_ASSERT((paired ? 2 : 1) * outputs <= room && row_count <= most_rows(level.grid));
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o);
     if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, paired ? 2 * outputs : outputs, drawn);

@@ -27,6 +27,7 @@ class PreparedRows {
   void move_to(int64_t n_, int64_t c_, int64_t origin_, int64_t first_, int64_t end_) {
     if (origin_ != origin || first_ != first || end_ != end) slots.clear(0, rows.count() * pitch);
     n = n_, c = c_, origin = origin_, first = first_, end = end_;
+    FASTPOOL_ASSERT(first >= origin && end - origin <= pitch);
     for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
   }
 
@@ -159,6 +160,7 @@ class SlidingBackward {
 
   template <int fixed_stride>
   void blocks(const S* x, S* to, int64_t room) const {
+    FASTPOOL_ASSERT(room == 0 || room >= columns.end - columns.begin);
     const int64_t stride = fixed_stride ? fixed_stride : w.stride, width = L * stride, length = columns.end - columns.begin;
     for (int64_t done = 0; done < length; done += width) {
       // The last block is computed a second time rather than left empty.
@@ -204,6 +206,7 @@ class WideBackward {
     for (int64_t o = outs.begin; (outs.begin != seen.begin || outs.end != seen.end) && o < outs.end; ++o)
       spans[o - outs.begin] = level.grid.axis[2].window(o);
     seen = outs;
+    FASTPOOL_ASSERT(tile.end - tile.begin > 0 && seen.end - seen.begin <= level.grid.axis[2].most_covers(tile.end - tile.begin));
     outputs.move_to(n, c, seen.begin, seen.begin, seen.end);
   }
 

@@ -98,6 +98,7 @@ class Scatter {
           level.grid.each_offset(o, [&](int64_t offset) { *to++ = (from + offset) * step; });
         }
     begins[bin] = listed;
+    FASTPOOL_ASSERT(listed == size);
     return {&level, elements, begins, uint32_t(begins[1]), alike};
   }
 
@@ -127,6 +128,7 @@ class Scatter {
       for (int64_t column = 0; column < p.extent[2]; column += columns) {
         const int64_t begin = row * p.extent[2] + column, end = smaller(column + columns, p.extent[2]), positions = rows * (end - column);
         S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, begin);
+        FASTPOOL_ASSERT(positions <= held_rows() * held_columns() && (unit.channels <= step || !p.lanes_are_channels));
         add_levels(unit, {row, row + rows, {column, end}}, {sums, begin * step, positions * step});
         if (!p.lanes_are_channels) narrow(gx, sums, positions);
         for (int64_t i = 0; i < positions && p.lanes_are_channels; ++i) narrow(gx + i * p.input.position, sums + i * step, unit.channels);

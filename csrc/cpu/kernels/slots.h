@@ -146,6 +146,7 @@ int64_t list_rows(const Grid& grid, const int64_t i[2], OutputRow* to, const Row
   for (int64_t o = d.begin; o < d.end; ++o)
     for (int64_t q = h.begin; q < h.end; ++q) {
       const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
+      FASTPOOL_ASSERT(count < OutputRows(grid).count());
       if (tap_d >= 0 && tap_h >= 0) to[count++] = {row(o, q), tap_d * axis[1].taps(q) + tap_h};
     }
   return count;

@@ -63,6 +63,7 @@ class Arena {
   Arena() { restart_scratch(); }
   template <class T>
   T* take(int64_t count) {
+    FASTPOOL_ASSERT(count >= 0);
     return static_cast<T*>(take_scratch(count * int64_t(sizeof(T))));
   }
 };
@@ -114,6 +115,7 @@ class Divisors {
   }
   __attribute__((noinline)) void find(int64_t from) const {
     const Axis& w = axis[2];
+    FASTPOOL_ASSERT(from >= 0 && from < w.out);
     const int64_t end = smaller(from + held, w.out);
     const Range whole = w.adaptive() ? Range{from, from} : w.whole();
     const int64_t begin = smaller(larger(whole.begin, from), end), stop = larger(smaller(whole.end, end), begin);
