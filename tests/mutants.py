@@ -642,7 +642,7 @@ GRADIENTS = [
         ("gradient of -0.0 is kept", "g.bits & 0x7fff", "true", f"{BACKWARD} -k minus_zero"),
         (
             "gradient outside the rows at hand",
-            "uint64_t(at) >= uint64_t(held.size)",
+            "uint64_t(at) >= uint64_t(target.size)",
             "at < 0",
             f"{BACKWARD} {BITS} {MEMORY} -k 'max or threads or schedules'",
         ),

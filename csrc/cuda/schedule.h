@@ -7,7 +7,7 @@
 //   backward   rows.h          the same windows as forward
 //              whole.h         one window over the plane
 //              backward.h      all others
-// Layouts and sizes that none of these takes go by schedules/exact.h, in 64-bit indices (lookup.h, DirectBackward).
+// Layouts and sizes that none of these takes go by schedules/exact.h, in 64-bit indices (lookup.h, ExactBackward).
 #pragma once
 
 #include "core/kernels.h"
@@ -132,7 +132,7 @@ template <class Gradient, class Launcher>
 void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
-    if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
+    if (!fits(p, launcher.limits.sizes)) return launch_all(ExactBackward<Gradient, S>(p), launcher);
     if (launch_rows<S, !Gradient::uses_input>(p,
                                               [&](auto windows) { launch_all(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); }))
       return;

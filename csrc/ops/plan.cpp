@@ -152,7 +152,7 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
   p.saved = saved_last ? View{p.bins * p.channels, 1, p.channels} : View{p.bins * p.channels, p.bins, 1};
   p.levels = levels.data();
   p.level_count = int32_t(levels.size());
-  if (schedule_choice == ScheduleChoice::direct) return;
+  if (schedule_choice == ScheduleChoice::exact) return;
   for (Level& level : levels) level.forward = cpu::choose_forward(p, level, traits);
   p.backward = cpu::choose_backward(p, traits);
 }

@@ -18,7 +18,7 @@ using torch::stable::Tensor;
 enum class Order : int64_t { map = -1, level = 0, channel = 1 };
 
 // From `cuda` on the CUDA schedules are emulated.
-enum class ScheduleChoice : int32_t { tiled, direct, cuda, cuda_small_grid, cuda_wide_indices, cuda_large };
+enum class ScheduleChoice : int32_t { tiled, exact, cuda, cuda_small_grid, cuda_wide_indices, cuda_large };
 ScheduleChoice set_schedule_choice(ScheduleChoice choice);  // a test hook; returns the previous one
 bool can_emulate_cuda();                                    // a build for tests
 bool emulates_cuda();

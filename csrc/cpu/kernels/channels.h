@@ -104,7 +104,7 @@ class Channels {
   Range begin_sweep(const Units::Unit& unit) {
     const Axis* axis = level.grid.axis;
     swept_unit = unit;
-    swept_rows = share(level, unit);
+    swept_rows = rows_of(level, unit);
     Range seen{p.extent[0] * p.extent[1], 0};
     for (int64_t row = swept_rows.begin; row < swept_rows.end; ++row) {
       const Span d = axis[0].window(row / axis[1].out), h = axis[1].window(row % axis[1].out);

@@ -171,24 +171,24 @@ class Flat {
   }
 
   // The first `whole` elements of a run, whose sums are long.
-  template <class Lanes>
-  __attribute__((noinline)) Lanes pooled_blocks(const S* x, int64_t whole, int64_t tap) const {
-    using Four = decltype(Lanes().y());
+  template <class Pooled>
+  __attribute__((noinline)) Pooled pooled_blocks(const S* x, int64_t whole, int64_t tap) const {
+    using Four = decltype(Pooled().y());
     constexpr int64_t step = sizeof(Four) / sizeof(T);
-    Lanes lanes;
-    lanes.start(Tap<Four>(Tap<T>(0)), p);
+    Pooled pooled;
+    pooled.start(Tap<Four>(Tap<T>(0)), p);
     Totals<Reducer, Four> totals;
-    totals.start(lanes);
+    totals.start(pooled);
     for (int64_t k = 0, blocks = 1; k < whole; ++blocks) {
       Block<Reducer, Four> block;
-      block.begin(lanes, true);
+      block.begin(pooled, true);
       for (const int64_t end = smaller(whole, k + kBlockSum * step); k < end; k += step)
-        lanes.template add<0>(load_stream<T, step>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
-      block.end(lanes, true);
-      if (blocks % kBlockSum == 0) totals.take(lanes);
+        pooled.template add<0>(load_stream<T, step>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
+      block.end(pooled, true);
+      if (blocks % kBlockSum == 0) totals.take(pooled);
     }
-    totals.give(lanes);
-    return lanes;
+    totals.give(pooled);
+    return pooled;
   }
 
   // The same of what is no mere sum: it takes memory instead of registers.

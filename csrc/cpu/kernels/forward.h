@@ -85,7 +85,7 @@ struct Forward {
   void each_unit(const Level& level, int64_t begin, int64_t end, const Run& run) const {
     for (int64_t u = begin; u < end; ++u) {
       const Units::Unit unit = units.at(u);
-      const Range rows = share(level, unit);
+      const Range rows = rows_of(level, unit);
       if (rows.begin < rows.end) run(unit, rows.begin, rows.end);
     }
   }
@@ -99,9 +99,8 @@ struct Forward {
 
   template <class R, WindowsOf windows>
   void channels(const Level& level, int64_t begin, int64_t end) const {
-    using Lanes = Channels<R, S, windows>;
     Arena arena;
-    Lanes lanes(p, level, seed, units.most_channels(), arena);
+    Channels<R, S, windows> lanes(p, level, seed, units.most_channels(), arena);
     const S* x = static_cast<const S*>(p.x);
     const Axis* axis = level.grid.axis;
     each_unit(level, begin, end, [&](const Units::Unit& unit, int64_t first, int64_t last) {

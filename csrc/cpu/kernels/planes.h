@@ -53,7 +53,7 @@ class Planes {
   // Turns to the bins of one round; returns whether there are any.
   bool begin(const Units::Unit& unit, int64_t round) {
     const Axis* axis = level.grid.axis;
-    const Range all = share(level, unit);
+    const Range all = rows_of(level, unit);
     const int64_t across = ceil_div(axis[2].out, tile.columns), first = all.begin + round / across * tile.rows;
     rows = {smaller(first, all.end), smaller(first + tile.rows, all.end)};
     bins = {round % across * tile.columns, smaller((round % across + 1) * tile.columns, axis[2].out)};
@@ -114,7 +114,7 @@ class Planes {
   }
 
  private:
-  using Lanes = Channels<Reducer, S, Reducer::uses_uniform ? WindowsOf::small : WindowsOf::both>;
+  using Turned = Channels<Reducer, S, Reducer::uses_uniform ? WindowsOf::small : WindowsOf::both>;
 
   struct Windows {
     Span d, h;
@@ -135,7 +135,7 @@ class Planes {
   S* values;
   Problem turned;  // results go to scratch
   Level turned_level;
-  Lanes lanes;
+  Turned lanes;
   S *y, *second;
   int32_t* taps;
   T *slope, *moments;
@@ -219,7 +219,7 @@ class Planes {
   // Tiles of columns side by side, so that memory is read in its order; the last ones overlap others.
   template <int tiles>
   void fold_columns(const S* plane, const Span& d, const Span& h, int64_t column, int64_t to) const {
-    using V = typename Lanes::V;
+    using V = typename Turned::V;
     typename Reducer::template State<V> state[tiles];
     Totals<Reducer, V> totals[tiles];
     int64_t at[tiles], blocks = 0;

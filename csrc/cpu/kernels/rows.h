@@ -36,7 +36,7 @@ class Rows {
     for (int64_t first = 0; first < w.out; first += columns) {
       const int64_t outputs = smaller(columns, w.out - first);
       Place at{n, c, {begin / level.grid.axis[1].out, begin % level.grid.axis[1].out, first}};
-      held_line = -1;
+      found_line = -1;
       for (int64_t row = begin, done; row < end; row += done) {
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
@@ -48,7 +48,7 @@ class Rows {
           run_row(at, outputs, room, done == 2);
         }
         at.o[1] += done;
-        if (at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], held_line = -1;
+        if (at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], found_line = -1;
       }
     }
   }
@@ -62,7 +62,7 @@ class Rows {
   // For each row of a window: what the first lane reads first, be it padding, and that element's tap.
   const S** rows;
   int64_t *taps, row_count = 0;
-  int64_t held_line = -1;  // the row of outputs whose rows these are, if none of them is padding or copied
+  int64_t found_line = -1;  // the row of outputs whose rows these are, if none of them is padding or copied
   S* copies;
   T* drawn;
   Divisors<T> divisors;
@@ -95,8 +95,8 @@ class Rows {
   // Finds the rows of a window; whether lanes may read `length` elements of each.
   bool find_rows(const Place& at, int64_t length) {
     const S* x = static_cast<const S*>(p.x);
-    if (is_whole(at.o[1]) && held_line >= 0) {
-      const int64_t distance = (at.o[1] - held_line) * line_step();
+    if (is_whole(at.o[1]) && found_line >= 0) {
+      const int64_t distance = (at.o[1] - found_line) * line_step();
       for (int64_t r = 0; r < row_count; ++r) rows[r] += distance;
     } else {
       const Span d = level.grid.axis[0].window(at.o[0]), h = level.grid.axis[1].window(at.o[1]);
@@ -108,7 +108,7 @@ class Rows {
           taps[row_count++] = row_of_window(d, h, i, j) * w.kernel;
         }
     }
-    held_line = is_whole(at.o[1]) ? at.o[1] : -1;
+    found_line = is_whole(at.o[1]) ? at.o[1] : -1;
     return rows[0] >= x && rows[row_count - 1] + length <= x + p.samples * p.channels * p.positions();
   }
   // One row of outputs. Rows at either end of the tensor, beyond which lanes would read, are copied.
@@ -121,7 +121,7 @@ class Rows {
       memcpy(copy + begin, rows[r] + begin, size_t(count) * sizeof(S));
       rows[r] = copy;
     }
-    held_line = -1;
+    found_line = -1;
   }
   // Two rows of outputs at once, if they are short and see as many rows of the input.
   bool find_pair(const Place& at) {

@@ -20,7 +20,7 @@ class PreparedRows {
         rows(level.grid),
         pitch(pitch_of(room)),
         slots(arena, rows.count() * pitch),
-        held(arena.take<int64_t>(rows.count())),
+        ids(arena.take<int64_t>(rows.count())),
         divisors(p, level, Gradient::uses_divisor, arena) {}
 
   // From now on element j of a row is output `origin + j`; those outside first … end - 1 do not exist.
@@ -28,14 +28,14 @@ class PreparedRows {
     if (origin_ != origin || first_ != first || end_ != end) slots.clear(0, rows.count() * pitch);
     n = n_, c = c_, origin = origin_, first = first_, end = end_;
     FASTPOOL_ASSERT(first >= origin && end - origin <= pitch);
-    for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
+    for (int64_t r = 0; r < rows.count(); ++r) ids[r] = -1;
   }
 
   // Where the slots of element 0 of a row of outputs are.
   int64_t row(int64_t d, int64_t h) {
     const int64_t slot = rows.slot(d, h), id = d * level.grid.axis[1].out + h;
-    if (held[slot] != id) prepare(slot * pitch, {n, c, {d, h, 0}});
-    held[slot] = id;
+    if (ids[slot] != id) prepare(slot * pitch, {n, c, {d, h, 0}});
+    ids[slot] = id;
     return slot * pitch;
   }
   const SlotArrays<Gradient, T>& arrays() const { return slots; }
@@ -46,7 +46,7 @@ class PreparedRows {
   OutputRows rows;
   int64_t pitch, n = 0, c = 0, origin = 0, first = 0, end = -1;
   SlotArrays<Gradient, T> slots;
-  int64_t* held;
+  int64_t* ids;  // of the row of outputs that each slot has
   Divisors<T> divisors;
 
   static FASTPOOL_HD int64_t pitch_of(int64_t room) { return round_up(room, L) + L; }
