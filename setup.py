@@ -123,6 +123,7 @@ def extension() -> cpp_extension.CppExtension:
     # Ninja's own choice, two more than there are processors, takes a tenth longer.
     os.environ.setdefault("MAX_JOBS", str(os.cpu_count()))
     macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
+    macros += [("FASTPOOL_CHECKED", None)] if flag("FASTPOOL_EMULATION") else []
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code. Kernels are
     # written in vectors: -O2 takes twice the time to compile and gains nothing else that could be measured.
     cxx = ["-std=c++20", "-O0" if debug else "-O1", "-g" if debug else "-g0", "-ffp-contract=off", "-fno-math-errno"]

@@ -72,7 +72,7 @@ IN_FLIGHT = {
 NEEDED = {"8.0": 16 << 10, "9.0": 32 << 10}
 
 # What most calls run: neither the paths of 64-bit indices nor the rarer types.
-HOT = re.compile(r"(?!EachOutput|Direct|AlphaGradient).*\b(Half|float)\b")
+HOT = re.compile(r"(?!EachOutput|Exact|AlphaGradient).*\b(Half|float)\b")
 BUDGETS = ROOT / "benchmarks" / "budgets.json"
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)'")

@@ -247,7 +247,7 @@ def bytes_of(prediction):
 def call_of(number):
     """-> schedule, operator, arguments, prediction"""
     choose = random.Random(number)
-    schedules = ["tiled"] * 4 + ["direct"] + ["cuda"] * extension.build_info()["emulation"]
+    schedules = ["tiled"] * 4 + ["exact"] + ["cuda"] * extension.build_info()["emulation"]
     while True:
         name = choose.choice(OPERATORS)
         args = list(choose.choice(choose.choice([samples(name), recorded().get(name, samples(name))])))

@@ -17,8 +17,8 @@ AGAIN, TWO_THREADS, NO_GRADIENT = "again", "2 threads", "no gradient"
 PATHS = {
     AGAIN: (None, None, True),
     NO_GRADIENT: (None, None, False),
-    "direct": (None, "direct", False),
-    "baseline, direct": ("baseline", "direct", False),
+    "exact": (None, "exact", False),
+    "baseline, exact": ("baseline", "exact", False),
     **{name: (name, None, False) for name in HERE},
 }
 

@@ -133,6 +133,18 @@ WINDOWS = [
             "distance / dilation < kernel",
             f"{BACKWARD} -k dilated",
         ),
+        (
+            "rows of outputs that cover one row of bins",
+            "ceil_div(elements * out, in) + 1",
+            "ceil_div(elements * out, in)",
+            f"{BACKWARD} -k adaptive",
+        ),
+        (
+            "largest of uneven bins",
+            "out % rest == 0 ? whole + 1 : whole + 2",
+            "whole + 1",
+            f"{DRAW} -k 'adaptive and taps'",
+        ),
         ("slices of a window run into each other", "tap / width % height", "tap / width", f"{FORWARD} {BITS} -k '3d'"),
         (
             "first element of a window that draws nothing",
@@ -174,7 +186,7 @@ PHILOX = [
 
 EXACT = [
     *in_file(
-        "csrc/core/direct.h",
+        "csrc/schedules/exact.h",
         (
             "256 taps are summed in classes",
             "level.grid.taps(at.o) > kMostSequentialTaps",
@@ -202,7 +214,7 @@ EXACT = [
         ),
     ),
     *in_file(
-        "csrc/core/lookup.h",
+        "csrc/schedules/lookup.h",
         (
             "nothing drawn has a position",
             "tap < 0 || tap >= level.grid.taps(at.o)",
@@ -217,19 +229,21 @@ EXACT = [
         ),
     ),
     *in_file(
-        "csrc/ops/plan.cpp",
+        "csrc/cpu/schedule.h",
         (
             "summing orders of bins of both kinds",
-            "!traits.draws || level.large || largest <= kMostSequentialTaps",
-            "true",
+            "traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps",
+            "false",
             f"{DRAW} -k mixed",
         ),
-        ("256 taps are large", "smallest > kMostSequentialTaps", "smallest >= kMostSequentialTaps", f"{DRAW} -k '256'"),
+    ),
+    *in_file(
+        "csrc/ops/plan.cpp",
         (
-            "largest of uneven bins",
-            "axis.out % rest == 0 ? whole + 1 : whole + 2",
-            "whole + 1",
-            f"{DRAW} -k 'adaptive and taps'",
+            "256 taps are large",
+            "level.grid.least_taps() > kMostSequentialTaps",
+            "level.grid.least_taps() >= kMostSequentialTaps",
+            f"{DRAW} -k '256'",
         ),
         ("padding wider than the kernel passes", "axis.before < axis.extent()", "true", f"{ERRORS} {OPERATORS}"),
     ),
@@ -510,9 +524,9 @@ ROWS = [
             f"{GUARD} contiguous",
         ),
         (
-            "held rows that are clipped by one column",
-            "column + (lanes - 1) * w.stride + width > w.in",
-            "column + (lanes - 1) * w.stride + width > w.in + 1",
+            "held rows that are clipped by one output",
+            "at.o[2] + lane0 + lanes}",
+            "at.o[2] + lane0 + lanes - 1}",
             f"{FORWARD} -k '3x3 or clipped or ceil'",
         ),
         (
@@ -550,7 +564,7 @@ ROWS = [
         ("columns folded one too far", "column + t * L", "column + t * L + 1", f"{FORWARD} -k folded"),
         (
             "taps of folded rows that are clipped",
-            "(d.first + i) * h.size + h.first",
+            "row_of_window(d, h, i, 0)",
             "i * h.size + h.first",
             f"{FORWARD} {BACKWARD} -k folded",
         ),
@@ -601,8 +615,8 @@ GRADIENTS = [
         ),
         (
             "last output of a tile of columns",
-            "(tile.end - 1 + w.before) / w.stride + 1",
-            "(tile.end - 1 + w.before) / w.stride",
+            "w.covers(tile).end",
+            "w.covers(tile).end - 1",
             f"{BACKWARD} -k 'avg or mixed'",
         ),
         ("gradients written behind the last row", "room - done >= width ? width : left", "width", f"{BACKWARD} {BITS}"),
@@ -614,12 +628,6 @@ GRADIENTS = [
             "now.begin == before.begin && now.end == before.end",
             "now.begin == before.begin",
             f"{BACKWARD} -k 'avg and adaptive'",
-        ),
-        (
-            "rows of outputs that cover one row of bins",
-            "ceil_div(axis.out, axis.in) + 1",
-            "ceil_div(axis.out, axis.in)",
-            f"{BACKWARD} -k adaptive",
         ),
         ("dilated depth of listed rows", "tap_d >= 0 && tap_h >= 0", "tap_h >= 0", f"{BACKWARD} -k dilated"),
     ),
@@ -634,14 +642,14 @@ GRADIENTS = [
         ("gradient of -0.0 is kept", "g.bits & 0x7fff", "true", f"{BACKWARD} -k minus_zero"),
         (
             "gradient outside the rows at hand",
-            "uint64_t(at) >= uint64_t(held.size)",
+            "uint64_t(at) >= uint64_t(target.size)",
             "at < 0",
             f"{BACKWARD} {BITS} {MEMORY} -k 'max or threads or schedules'",
         ),
     ),
     *in_file(
         "csrc/cpu/kernels/lanes_backward.h",
-        ("dilated columns of channels-last", "if (tap < 0) continue;", "", f"{BACKWARD} -k 'dilated'"),
+        ("dilated columns of channels-last", "tap >= 0", "true", f"{BACKWARD} -k 'dilated'"),
         (
             "repeated rows of a block of channels",
             "channels == step",
@@ -846,8 +854,8 @@ EMULATED = [
         "csrc/cuda/schedule.h",
         (
             "warps draw from 256 taps",
-            "most_taps(level.grid) <= kMostSequentialTaps",
-            "most_taps(level.grid) < kMostSequentialTaps",
+            "level.grid.most_taps() <= kMostSequentialTaps",
+            "level.grid.most_taps() < kMostSequentialTaps",
             f"{CUDA} -k '256 or 16x16'",
             "a team leaves windows of up to 256 taps to one thread",
         ),

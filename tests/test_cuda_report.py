@@ -44,7 +44,7 @@ def test_bytes_in_flight():
 def test_budget():
     hot = replace(MODEST, name="RowsForward<Max, float, Windows<2, 2, 0> >")
     rare = [
-        replace(MODEST, name=name) for name in ("DirectBackward<AverageGradient, float>", "ThreadForward<Max, double>")
+        replace(MODEST, name=name) for name in ("ExactBackward<AverageGradient, float>", "ThreadForward<Max, double>")
     ]
     assert not registers.over_budget([hot, *rare], {hot.name: 100}, True)
     assert "100 instructions, at most 99" in registers.over_budget([hot], {hot.name: 99}, True)[0]

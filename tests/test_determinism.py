@@ -85,7 +85,7 @@ def test_threads_and_runs(name, layout):
         check_same(everything(case, x), expected, f"{case} {dtype} {layout} {threads} threads")
 
 
-PATHS = [("baseline", "direct"), ("baseline", "tiled"), ("avx2", "tiled"), ("avx512", "tiled")]
+PATHS = [("baseline", "exact"), ("baseline", "tiled"), ("avx2", "tiled"), ("avx512", "tiled")]
 
 
 def supported(capability):
@@ -132,7 +132,7 @@ def test_layouts(name, layout):
 
 
 @pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
-@pytest.mark.parametrize("schedule", ["direct", "tiled"])
+@pytest.mark.parametrize("schedule", ["exact", "tiled"])
 @pytest.mark.parametrize("pooling", [AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX], ids=str)
 @pytest.mark.usefixtures("restored_hooks")
 def test_rounding_kinds_on_every_path(pooling, schedule, capability):
@@ -154,8 +154,8 @@ def test_rounding_kinds_on_every_path(pooling, schedule, capability):
 
 @pytest.mark.usefixtures("restored_hooks")
 def test_hooks_return_the_previous_setting():
-    default = extension.set_schedule("direct")
-    assert extension.set_schedule("tiled") == "direct"
+    default = extension.set_schedule("exact")
+    assert extension.set_schedule("tiled") == "exact"
     assert extension.set_schedule(None) == "tiled"
     assert extension.set_schedule(None) == default
     with pytest.raises((ValueError, RuntimeError)):

@@ -18,10 +18,11 @@ struct Place {
   int64_t n, c, o[3];
 };
 
-// How one level of one input is computed: lanes run over the outputs of a row, over one window, over planes that are
-// transposed first, or not at all. Where channels lie next to each other, lanes run over them unless it is `direct`.
-// `scatter`, of selections' gradients, goes from outputs to the input.
-enum class Schedule : int32_t { rows, flat, planes, direct, scatter };
+// The CPU schedules, which csrc/cpu/schedule.h knows and chooses.
+namespace cpu {
+enum class ForwardSchedule : int8_t;
+enum class BackwardSchedule : int8_t;
+}  // namespace cpu
 
 struct Level {
   Grid grid;
@@ -33,8 +34,7 @@ struct Level {
   bool clipped = false;     // some window loses elements to the padding
   bool large = false;       // every window has more than 256 taps
   bool free_order = false;  // bins: their sums may run in any order
-  Schedule forward = Schedule::direct;
-  Schedule backward = Schedule::direct;
+  cpu::ForwardSchedule forward{};
 
   FASTPOOL_HD int64_t bin(const int64_t o[3]) const { return (o[0] * grid.axis[1].out + o[1]) * grid.axis[2].out + o[2]; }
 };
@@ -51,6 +51,7 @@ struct Problem {
   const Level* levels = nullptr;
   int32_t level_count = 0;
   int64_t bins = 0, bin_rows = 0;
+  cpu::BackwardSchedule backward{};
   bool lanes_are_channels = false;
   Dtype dtype = Dtype::float32;
 

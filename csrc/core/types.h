@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "core/assert.h"
+
 // A short loop inside a vectorised one has to be unrolled first.
 #if defined(__CUDACC__)
 #define FASTPOOL_UNROLL _Pragma("unroll")

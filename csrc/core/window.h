@@ -12,9 +12,16 @@ struct Span {
   int64_t size;   // elements of the unclipped window
 };
 
-// The tap of the first element in row j of slice i, of those rows and slices that the spans of a window hold.
+// Row j of slice i, of those rows and slices that the spans of a window hold: which row of the window that is, which row of
+// an input with so many rows a slice, and the tap of its first element.
+FASTPOOL_HD int64_t row_of_window(const Span& d, const Span& h, int64_t i, int64_t j) {
+  return (d.first + i) * h.size + h.first + j;
+}
+FASTPOOL_HD int64_t row_of_input(const Span& d, const Span& h, int64_t i, int64_t j, int64_t height) {
+  return (d.start + i * d.step) * height + h.start + j * h.step;
+}
 FASTPOOL_HD int64_t tap_of_row(const Span& d, const Span& h, const Span& w, int64_t i = 0, int64_t j = 0) {
-  return ((d.first + i) * h.size + h.first + j) * w.size + w.first;
+  return row_of_window(d, h, i, j) * w.size + w.first;
 }
 
 struct Range {
@@ -31,12 +38,21 @@ struct Axis {
 
   FASTPOOL_HD bool adaptive() const { return kernel == 0; }
   FASTPOOL_HD int64_t extent() const { return dilation * (kernel - 1) + 1; }
+  // Whether windows slide and leave nothing out.
+  FASTPOOL_HD bool dense() const {
+    return !adaptive() && dilation == 1;
+  }
   // Whether some window loses elements to the padding.
   FASTPOOL_HD bool clips() const {
     return !adaptive() && (before > 0 || (out - 1) * stride - before + extent() > in);
   }
+  // The same of outputs of a sliding axis.
+  FASTPOOL_HD bool clips(Range outputs) const {
+    return origin(outputs.begin) < 0 || origin(outputs.end - 1) + extent() > in;
+  }
 
   FASTPOOL_HD_SCALAR Span window(int64_t o) const {
+    FASTPOOL_ASSERT(o >= 0 && o < out);
     if (adaptive()) {
       const int64_t begin = o * in / out, end = ceil_div((o + 1) * in, out);
       return {begin, end - begin, 1, 0, end - begin};
@@ -57,6 +73,16 @@ struct Axis {
     return {begin, last < 0 ? begin : larger(begin, smaller(out, last / stride + 1))};
   }
 
+  // The fewest and the most elements of an unclipped window. Where bins do not divide an axis, each has one more than would
+  // fit, and some that begin late another one.
+  FASTPOOL_HD int64_t least_taps() const {
+    return adaptive() ? in / out + (in % out > 0) : kernel;
+  }
+  FASTPOOL_HD int64_t most_taps() const {
+    if (!adaptive()) return kernel;
+    const int64_t whole = in / out, rest = in % out;
+    return rest == 0 ? whole : out % rest == 0 ? whole + 1 : whole + 2;
+  }
   // Elements of the unclipped window of output o.
   FASTPOOL_HD int64_t taps(int64_t o) const {
     return adaptive() ? ceil_div((o + 1) * in, out) - o * in / out : kernel;
@@ -70,6 +96,7 @@ struct Axis {
 
   // The outputs whose window may hold input element i; with dilation some of them skip over it (tap_of < 0).
   FASTPOOL_HD_SCALAR Range covers(int64_t i) const {
+    FASTPOOL_ASSERT(i >= 0 && i < in);
     if (adaptive()) {
       const int64_t begin = i * out / in;
       int64_t end = ceil_div((i + 1) * out, in);
@@ -79,20 +106,48 @@ struct Axis {
     const int64_t begin = padded < extent() ? 0 : over_stride(padded - extent()) + 1;
     return {begin, smaller(out, over_stride(padded) + 1)};
   }
+  // Those of some elements, and the most that so many have.
+  FASTPOOL_HD Range covers(Range elements) const {
+    return {covers(elements.begin).begin, covers(elements.end - 1).end};
+  }
+  FASTPOOL_HD int64_t most_covers(int64_t elements = 1) const {
+    return smaller(out, adaptive() ? ceil_div(elements * out, in) + 1 : ceil_div(elements - 1 + extent(), stride));
+  }
+  // Where windows slide without an end: the last that begins at element i or before it, and how many before that one may still
+  // hold the element.
+  FASTPOOL_HD int64_t last_begun(int64_t i) const {
+    return (i + before) / stride;
+  }
+  FASTPOOL_HD int64_t reach() const { return (extent() - 1) / stride; }
+
+  // The elements that some outputs see, and the most that so many do. Windows that step over each other may begin, and end, in
+  // any order: what the first and the last would see without an end of the input holds them all.
+  FASTPOOL_HD Range seen_by(Range outputs) const {
+    const int64_t last = outputs.end - 1, end = origin(last) + (adaptive() ? taps(last) : extent());
+    return {larger(origin(outputs.begin), 0), smaller(end, in)};
+  }
+  FASTPOOL_HD int64_t most_seen(int64_t outputs) const {
+    return smaller(in, adaptive() ? ceil_div(outputs * in, out) + 1 : (outputs - 1) * stride + extent());
+  }
 
   // a / stride. The usual strides are worth a branch: in that time a division would take, ten elements are pooled.
   FASTPOOL_HD int64_t over_stride(int64_t a) const {
     return stride == 1 ? a : stride == 2 ? a >> 1 : a / stride;
   }
 
-  // The index of input element i inside the window of output o, or -1.
+  // The index of input element i inside the window of output o, one of those that covers(i) has, or -1.
   FASTPOOL_HD_SCALAR int64_t tap_of(int64_t o, int64_t i) const {
+    FASTPOOL_ASSERT(o < out && i >= origin(o));
     if (adaptive()) return i - o * in / out;
     const int64_t distance = i + before - o * stride;
     if (dilation == 1) return distance < kernel ? distance : -1;
     return distance % dilation == 0 && distance / dilation < kernel ? distance / dilation : -1;
   }
 
+  // The first element of a window, which may be padding, and the one at a tap.
+  FASTPOOL_HD int64_t origin(int64_t o) const {
+    return adaptive() ? o * in / out : o * stride - before;
+  }
   FASTPOOL_HD int64_t position(int64_t o, int64_t tap) const { return adaptive() ? o * in / out + tap : o * stride - before + tap * dilation; }
 };
 
@@ -102,21 +157,12 @@ struct Grid {
 
   FASTPOOL_HD int64_t bins() const { return axis[0].out * axis[1].out * axis[2].out; }
   FASTPOOL_HD int64_t taps(const int64_t o[3]) const { return axis[0].taps(o[0]) * axis[1].taps(o[1]) * axis[2].taps(o[2]); }
+  FASTPOOL_HD int64_t least_taps() const { return axis[0].least_taps() * axis[1].least_taps() * axis[2].least_taps(); }
+  FASTPOOL_HD int64_t most_taps() const { return axis[0].most_taps() * axis[1].most_taps() * axis[2].most_taps(); }
   FASTPOOL_HD int64_t rows() const { return axis[0].out * axis[1].out; }
   // Whether windows are alike, a stride apart.
   FASTPOOL_HD bool slides() const {
     return !(axis[0].adaptive() || axis[1].adaptive() || axis[2].adaptive());
-  }
-  // Whether rows are long enough for lanes to be columns, and windows hardly overlap and have so many rows that it pays to
-  // reduce each column first, to one value or to two.
-  bool folds(int values) const {
-    int64_t rows = 1;
-    bool apart = axis[2].in >= 32;
-    for (const Axis& a : axis) {
-      apart &= a.adaptive() ? a.in >= 3 * a.out || a.in == a.out : a.stride >= a.extent();
-      if (&a != axis + 2) rows *= a.adaptive() ? a.in / a.out : a.kernel;
-    }
-    return apart && values > 0 && rows >= (values == 1 ? 3 : 10);
   }
 
   FASTPOOL_HD_SCALAR int64_t position(const int64_t o[3], int64_t tap) const {
@@ -128,7 +174,17 @@ struct Grid {
 
   // The row-major position of a window's first element, which may be padding.
   FASTPOOL_HD int64_t origin(const int64_t o[3]) const {
-    return (axis[0].position(o[0], 0) * axis[1].in + axis[1].position(o[1], 0)) * axis[2].in + axis[2].position(o[2], 0);
+    return (axis[0].origin(o[0]) * axis[1].in + axis[1].origin(o[1])) * axis[2].in + axis[2].origin(o[2]);
+  }
+  // Calls f(what a tap adds to that) for one tap after another.
+  template <class F>
+  void each_offset(const int64_t o[3], const F& f) const {
+    const int64_t depth = axis[0].taps(o[0]), height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);
+    for (const Axis& a : axis) FASTPOOL_ASSERT(!a.adaptive() || a.dilation == 1);
+    for (int64_t i = 0; i < depth; ++i)
+      for (int64_t j = 0; j < height; ++j)
+        for (int64_t k = 0; k < width; ++k)
+          f((i * axis[0].dilation * axis[1].in + j * axis[1].dilation) * axis[2].in + k * axis[2].dilation);
   }
 
   // The row-major position of the first element of a window that is none.

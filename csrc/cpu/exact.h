@@ -1,9 +1,9 @@
 // The exact path of every reducer, which setup.py includes after this.
 #pragma once
 
-#include "core/direct.h"
 #include "core/kernels.h"
 #include "cpu/work.h"
+#include "schedules/exact.h"
 
 namespace fastpool::cpu {
 

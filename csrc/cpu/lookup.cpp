@@ -1,4 +1,4 @@
-#include "core/lookup.h"
+#include "schedules/lookup.h"
 
 #include <algorithm>
 #include <vector>
@@ -29,17 +29,6 @@ struct Values {
   FASTPOOL_HD void put(int64_t out, int64_t i, int64_t position) const { y[out] = x[i * channel_step + position * position_step]; }
   static void one(const Problem& p, const Level& level, const Place& at) { select_one<S>(p, level, at); }
 };
-
-// What each tap adds to the position of its window's first element.
-static void find_offsets(const Grid& grid, const int64_t o[3], std::vector<int64_t>& offsets) {
-  const Axis* axis = grid.axis;
-  const int64_t depth = axis[0].taps(o[0]), height = axis[1].taps(o[1]), width = axis[2].taps(o[2]);
-  const auto step = [&](int a) { return axis[a].adaptive() ? 1 : axis[a].dilation; };
-  offsets.clear();
-  for (int64_t i = 0; i < depth; ++i)
-    for (int64_t j = 0; j < height; ++j)
-      for (int64_t k = 0; k < width; ++k) offsets.push_back((i * step(0) * axis[1].in + j * step(1)) * axis[2].in + k * step(2));
-}
 
 // Outputs whose windows have the same offsets: of one row, or of one window in several channels.
 template <class Lookup, class Tap>
@@ -139,7 +128,8 @@ static void look_up_rows(const Problem& p, int64_t begin, int64_t end) {
   std::vector<int64_t> offsets;
   Codes codes;
   const auto find = [&](const int64_t o[3]) {
-    find_offsets(grid, o, offsets);
+    offsets.clear();
+    grid.each_offset(o, [&](int64_t offset) { offsets.push_back(offset); });
     coded = codes_pay && int64_t(offsets.size()) <= Codes::kCount;
     if (coded) codes.set(offsets);
   };

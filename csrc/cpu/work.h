@@ -1,7 +1,7 @@
 // What kernels and the code around them have in common: scratch memory, the exact path, how work is divided.
 #pragma once
 
-#include "core/problem.h"
+#include "cpu/schedule.h"
 
 namespace fastpool::cpu {
 
@@ -44,6 +44,7 @@ struct Units {
     int64_t n, c, channels, first_row, last_row;
   };
   Unit at(int64_t unit) const {
+    FASTPOOL_ASSERT(unit >= 0 && unit < count());
     const int64_t part = unit % parts, tile = unit / parts % blocks;
     const int64_t c = tile * block, last = tile + 1 == blocks ? channels : c + block;
     return {unit / (parts * blocks), c, last - c, rows * part / parts, rows * (part + 1) / parts};
@@ -55,12 +56,12 @@ inline int64_t lanes_of(Dtype dtype) { return dtype == Dtype::float64 ? 16 : 32;
 
 inline Units forward_units(const Problem& p) {
   bool planes = false;
-  for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == Schedule::planes;
+  for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == ForwardSchedule::planes;
   Units units(p, p.bin_rows, lanes_of(p.dtype), planes);
   // The input is best read as it lies, and once for several levels.
   if (planes || p.level_count > 1) units.parts = smaller(units.parts, ceil_div(Units::kWanted / 4, units.samples * units.blocks));
   // Planes that are one window each are read one after another without a pause.
-  if (p.level_count == 1 && p.levels[0].forward == Schedule::flat && p.bins == 1) {
+  if (p.level_count == 1 && p.levels[0].forward == ForwardSchedule::flat && p.bins == 1) {
     units.block = larger(units.block, smaller(lanes_of(p.dtype), p.samples * p.channels / (Units::kWanted / 4)));
     units.blocks = ceil_div(p.channels, units.block);
   }
@@ -68,7 +69,7 @@ inline Units forward_units(const Problem& p) {
 }
 inline Units backward_units(const Problem& p) {
   const int64_t rows = p.extent[0] * p.extent[1], lanes = lanes_of(p.dtype);
-  if (p.levels[0].backward == Schedule::scatter) {
+  if (p.backward == BackwardSchedule::scatter) {
     // Outputs that two parts see are visited for each, and lanes are none.
     const bool half = p.dtype == Dtype::float16 || p.dtype == Dtype::bfloat16;
     Units whole(p, 1, p.lanes_are_channels && !half ? 4 * lanes : lanes, false);
@@ -78,9 +79,8 @@ inline Units backward_units(const Problem& p) {
     few.parts = smaller(few.parts, ceil_div(Units::kFew, few.samples * few.blocks));
     return few;
   }
-  bool planes = false;
-  for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].backward == Schedule::planes;
-  return Units(p, rows, lanes, planes);
+  const bool small = p.backward == BackwardSchedule::whole_planes && p.positions() <= kNarrowPlane;
+  return Units(p, rows, lanes, small || p.backward == BackwardSchedule::lanes);
 }
 
 }  // namespace fastpool::cpu

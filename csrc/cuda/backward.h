@@ -210,7 +210,7 @@ struct TileBackward : Job {
 
 // 64-bit indices, for what is too large for tiles.
 template <class Gradient, class S>
-struct DirectBackward : Job {
+struct ExactBackward : Job {
   static constexpr int threads = 1, blocks = 1;
   int64_t begin = 0;
 

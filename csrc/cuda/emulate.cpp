@@ -184,6 +184,7 @@ void run_faulty(const std::string& fault) {
   run("shuffle and barrier", [](const auto& thread, int) { thread.index == 7 ? thread.barrier() : void(thread.shuffle(0, 0)); });
   run("race", [](const auto& thread, int) { thread.template slots<int>()[0] = thread.index; });
   run("beyond shared memory", [](const auto& thread, int) { thread.template slots<int>()[512 + thread.index] = 0; });
+  run("unmet contract", [](const auto&, int) { Axis{}.window(1); });
   run("unaligned access", [&](const auto&, int) { cuda::read(reinterpret_cast<const cuda::Pack<float, 4>*>(values + 1)); });
 }
 #endif

@@ -4,9 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/direct.h"
 #include "cuda/index.h"
 #include "cuda/policy.h"
+#include "schedules/exact.h"
 #if defined(FASTPOOL_EMULATED)
 #include "cuda/record.h"
 #endif

@@ -1,9 +1,9 @@
 // Bodies that read what taps point at, and the gradient of a parameter.
 #pragma once
 
-#include "core/lookup.h"
 #include "cuda/job.h"
 #include "cuda/team.h"
+#include "schedules/lookup.h"
 
 namespace fastpool::cuda {
 

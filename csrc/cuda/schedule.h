@@ -7,7 +7,7 @@
 //   backward   rows.h          the same windows as forward
 //              whole.h         one window over the plane
 //              backward.h      all others
-// Layouts and sizes that none of these takes go by core/direct.h, in 64-bit indices (lookup.h, DirectBackward).
+// Layouts and sizes that none of these takes go by schedules/exact.h, in 64-bit indices (lookup.h, ExactBackward).
 #pragma once
 
 #include "core/kernels.h"
@@ -25,14 +25,6 @@ namespace fastpool::cuda {
 // A thread a window; or a warp, a warp by packs, a block by packs, or threads that share the windows of neighbouring channels.
 enum class Path { thread, warp, packs, block, columns };
 
-inline int64_t most_taps(const Axis& axis) {
-  if (!axis.adaptive()) return axis.kernel;
-  const int64_t whole = axis.in / axis.out, rest = axis.in % axis.out;
-  return rest == 0 ? whole : axis.out % rest == 0 ? whole + 1 : whole + 2;
-}
-
-inline int64_t most_taps(const Grid& grid) { return most_taps(grid.axis[0]) * most_taps(grid.axis[1]) * most_taps(grid.axis[2]); }
-
 // How windows that may be split over threads are.
 template <class Reducer, class S>
 Path team_path(const Problem& p, int64_t mean_taps) {
@@ -46,12 +38,12 @@ Path team_path(const Problem& p, int64_t mean_taps) {
 // All levels take one path, in one launch, except draws: up to 256 taps they sum in order, and beyond in classes.
 template <class Reducer, class S>
 Path choose(const Problem& p, const Level& level) {
-  if (Reducer::uses_uniform) return most_taps(level.grid) <= kMostSequentialTaps ? Path::thread : team_path<Reducer, S>(p, 0);
+  if (Reducer::uses_uniform) return level.grid.most_taps() <= kMostSequentialTaps ? Path::thread : team_path<Reducer, S>(p, 0);
   int64_t taps = 0, largest = 0;
   bool free_order = true, lines_shared = true;
   for (int l = 0; l < p.level_count; ++l) {
     const Level& other = p.levels[l];
-    const int64_t most = most_taps(other.grid);
+    const int64_t most = other.grid.most_taps();
     taps += most * other.grid.bins();
     largest = larger(largest, most);
     // Sums over sliding windows of up to 256 taps run in row-major order.
@@ -140,7 +132,7 @@ template <class Gradient, class Launcher>
 void backward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
-    if (!fits(p, launcher.limits.sizes)) return launch_all(DirectBackward<Gradient, S>(p), launcher);
+    if (!fits(p, launcher.limits.sizes)) return launch_all(ExactBackward<Gradient, S>(p), launcher);
     if (launch_rows<S, !Gradient::uses_input>(p,
                                               [&](auto windows) { launch_all(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); }))
       return;

@@ -20,7 +20,7 @@ namespace fastpool {
 extern const char* const kSources;  // written by setup.py
 
 static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
-static const char* const kChoices[] = {"tiled", "direct", "cuda", "cuda small grid", "cuda wide indices", "cuda large"};
+static const char* const kChoices[] = {"tiled", "exact", "cuda", "cuda small grid", "cuda wide indices", "cuda large"};
 
 static py::dict build_info() {
   py::dict info;
@@ -118,7 +118,7 @@ PYBIND11_MODULE(_C, m) {
         "Let no thread have more scratch memory (None: no limit); returns the previous limit. For tests.");
   m.def("scratch_size", &fastpool::cpu::scratch_size, "Bytes of scratch memory that the calling thread keeps. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
-        "Force the direct schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
+        "Force the exact schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
   m.def("set_order", &fastpool::set_order, py::arg("order"), "Start the random order that emulated threads run in. For tests.");
   m.def("run_faulty", &fastpool::run_faulty, py::arg("fault"), "Emulate a kernel with a fault that ends the process. For tests.");
   m.def("record", &fastpool::record, py::arg("on"),

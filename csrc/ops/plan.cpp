@@ -90,121 +90,15 @@ Shape shape_of(const int64_t* sizes, int64_t rank) {
   return shape;
 }
 
-struct WindowSizes {
-  int64_t smallest, largest;
-};
-
-static WindowSizes window_sizes(const Axis& axis) {
-  if (!axis.adaptive()) return {axis.kernel, axis.kernel};
-  const int64_t whole = axis.in / axis.out, rest = axis.in % axis.out;
-  if (rest == 0) return {whole, whole};
-  return {whole + 1, axis.out % rest == 0 ? whole + 1 : whole + 2};
-}
-
-// Lanes over one window pay from about two steps of all lanes on, and rows of half a step: an element of a maximum costs, in
-// ns, transposed and in lanes of its own, 6x6 0.28 and 0.47, 7x7 0.29 and 0.33; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
-constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
-// Transposing planes pays when there are a few, and rows are short. Milliseconds for (8, 512, W, W) float32 on one thread
-// of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
-// 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
-// outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
-constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
-// Rows, and transposed planes, read what lies between windows and between their elements too.
-constexpr int64_t kMostApart = 1024, kMostGaps = 8;
-// Rows at the ends of a tensor are copied for all lanes, of which there are 32 at most.
-constexpr int64_t kMostCopied = 128 << 10;
-static bool copies_much(const Grid& grid) {
-  return grid.axis[0].kernel * grid.axis[1].kernel * (32 * grid.axis[2].stride + grid.axis[2].extent()) > kMostCopied;
-}
-static bool reaches_far(const Axis& w) { return w.extent() > w.in + kMostApart; }
-static bool is_sparse(const Axis& w) { return w.stride > kMostApart || w.stride > kMostGaps * w.extent() || reaches_far(w); }
-static bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
-
-// So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
-// transposed. Milliseconds for (32, 64, 112, 112) float32 on two threads of AVX-512, as rows and transposed: averages 3x3
-// stride 3 12.6 and 5.2, 5x5 stride 3 32 and 7, 8x8 stride 8 15.8 and 5.0, but 4x4 stride 4 2.4 and 5.8; draws 4x4 stride 4
-// 20.6 and 8.6, 5x5 stride 2 29.6 and 20.2, but 3x3 stride 2 9.9 and 13.4; draws by soft-max 4x4 stride 4 40 and 14, but 3x3
-// stride 2 20 and 32. Averages of rows of 8000 and 100000, 3 wide stride 3, 28 and 19, 4.6 and 10.5.
-constexpr int64_t kMostTransposed = 8192;
-static bool walks_badly(const Grid& grid, bool several_passes) {
-  const Axis& w = grid.axis[2];
-  const bool gathers = w.stride == 3 || w.stride > 4, repeats = several_passes && (w.stride > 2 || w.kernel > 3);
-  return (gathers || repeats) && grid.axis[0].kernel * grid.axis[1].kernel * w.in <= kMostTransposed;
-}
-
-// Backward. Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75
-// ns, 28 columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28
-// columns 2.0 and 1.4; 3x3 stride 1, 28 columns 3.1 and 3.7, 20 columns 4.5 and 4.0.
-// Averages of bins repeat rows, whose copies need not be transposed.
-static bool has_narrow_gradient(const Grid& grid, bool alone, bool repeats) {
-  const Axis& w = grid.axis[2];
-  if (grid.bins() == 1 && (alone || !repeats)) return w.in <= 1024;
-  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent()))) return w.in < (repeats ? 32 : 64);
-  return w.out < (w.stride >= w.extent() ? 8 : 24);
-}
-
-// Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
-// milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
-// channels), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last 56x56 0.5 and 0.65. Channels-last
-// 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
-constexpr int64_t kManyChannels = 32;
-static bool compares_taps(const Grid& grid, bool channels_last, int64_t channels) {
-  const Axis& w = grid.axis[2];
-  int64_t taps = 1;
-  for (const Axis& axis : grid.axis) {
-    if (axis.adaptive() || axis.stride < axis.extent()) return false;
-    taps *= axis.kernel;
-  }
-  return taps <= (channels_last && channels >= kManyChannels ? 64 : 8) && w.dilation == 1 &&
-         (channels_last || (w.out >= 24 && w.before == 0 && (w.stride == 2 || w.stride == 4)));
-}
-
-static void choose_schedules(Level& level, bool bins, bool alone, bool channels_last, int64_t channels, ReducerTraits traits) {
-  const Axis* axis = level.grid.axis;
-  int64_t smallest = 1, largest = 1;
-  const bool sliding = level.grid.slides();
-  const int64_t smallest_width = window_sizes(axis[2]).smallest;
-  for (int a = 0; a < 3; ++a) {
-    const WindowSizes sizes = window_sizes(axis[a]);
-    smallest *= sizes.smallest;
-    largest = elements_of({largest, sizes.largest}, "a window");
-    level.clipped |= axis[a].clips();
+// What the windows of a level are like.
+static void classify(Level& level) {
+  int64_t largest = 1;
+  for (const Axis& axis : level.grid.axis) {
+    largest = elements_of({largest, axis.most_taps()}, "a window");
+    level.clipped |= axis.clips();
   }
   STD_TORCH_CHECK(largest < int64_t(1) << 31, "fastpool: a window must hold fewer than 2^31 elements");
-  level.large = smallest > kMostSequentialTaps;
-  level.forward = level.backward = Schedule::direct;
-  if (schedule_choice == ScheduleChoice::direct) return;
-  const bool planes = channels >= kFewPlanes;
-  // A draw sums small windows in order and large ones in classes; bins of both kinds take the exact path.
-  const bool one_order = !traits.draws || level.large || largest <= kMostSequentialTaps;
-  const bool free_order = bins && !traits.draws;
-  const int64_t flat_taps = traits.parts > 0 && level.grid.bins() == 1 ? kFlatWidth : kFlatTaps;  // several planes share their last steps
-  if (!one_order)
-    level.forward = Schedule::direct;
-  else if (channels_last)
-    level.forward = Schedule::rows;
-  else if (planes && (free_order || traits.any_order) && level.grid.folds(traits.parts))
-    level.forward = Schedule::planes;
-  else if (level.large || (free_order && smallest >= flat_taps && smallest_width >= kFlatWidth))
-    level.forward = Schedule::flat;
-  else if (sliding && (is_sparse(axis[2]) || copies_much(level.grid)))
-    level.forward = Schedule::direct;
-  else if (sliding && !(planes && (is_narrow(axis[2]) || walks_badly(level.grid, traits.several_passes))))
-    level.forward = Schedule::rows;
-  else if (largest <= kMostSequentialTaps)
-    level.forward = Schedule::planes;
-  const bool repeats = traits.shares && axis[2].stride > 4 && axis[2].stride >= axis[2].kernel;
-  const bool wide = axis[2].adaptive() || (axis[2].dilation == 1 && (repeats || axis[2].kernel > 2 * axis[2].out));
-  if (traits.selects)
-    level.backward = alone && compares_taps(level.grid, channels_last, channels) ? Schedule::rows : Schedule::scatter;
-  else if (channels_last)
-    level.backward = Schedule::rows;
-  else if (planes && (has_narrow_gradient(level.grid, alone, traits.shares) || (!sliding && smallest_width < kNarrowBin)))
-    level.backward = Schedule::planes;
-  else if (wide || !sliding || !alone)
-    level.backward = axis[2].adaptive() || axis[2].dilation == 1 ? Schedule::flat : Schedule::direct;
-  else
-    level.backward = reaches_far(axis[2]) ? Schedule::direct : Schedule::rows;
+  level.large = level.grid.least_taps() > kMostSequentialTaps;
 }
 
 Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtype, bool channels_last, ReducerTraits traits) {
@@ -226,7 +120,7 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
     }
     if (global) level.grid = Grid{{Axis{}, Axis{}, Axis{positions, 1, positions, positions, 0, 0, 1}}};
     level.free_order = bins;
-    choose_schedules(level, bins, windows.levels == 1, channels_last, shape.channels, traits);
+    classify(level);
     level.first_bin = p.bins;
     level.first_row = p.bin_rows;
     const int64_t level_bins = level.grid.bins();
@@ -258,6 +152,9 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
   p.saved = saved_last ? View{p.bins * p.channels, 1, p.channels} : View{p.bins * p.channels, p.bins, 1};
   p.levels = levels.data();
   p.level_count = int32_t(levels.size());
+  if (schedule_choice == ScheduleChoice::exact) return;
+  for (Level& level : levels) level.forward = cpu::choose_forward(p, level, traits);
+  p.backward = cpu::choose_backward(p, traits);
 }
 
 Dtype dtype_of(const Tensor& tensor) {

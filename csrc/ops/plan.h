@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/kernels.h"
+#include "cpu/schedule.h"
 
 namespace fastpool {
 
@@ -17,7 +18,7 @@ using torch::stable::Tensor;
 enum class Order : int64_t { map = -1, level = 0, channel = 1 };
 
 // From `cuda` on the CUDA schedules are emulated.
-enum class ScheduleChoice : int32_t { tiled, direct, cuda, cuda_small_grid, cuda_wide_indices, cuda_large };
+enum class ScheduleChoice : int32_t { tiled, exact, cuda, cuda_small_grid, cuda_wide_indices, cuda_large };
 ScheduleChoice set_schedule_choice(ScheduleChoice choice);  // a test hook; returns the previous one
 bool can_emulate_cuda();                                    // a build for tests
 bool emulates_cuda();
@@ -41,17 +42,6 @@ struct Shape {
   int64_t positions() const { return extent[0] * extent[1] * extent[2]; }
 };
 Shape shape_of(const int64_t* sizes, int64_t rank);
-
-// What decides the schedule besides the shape.
-struct ReducerTraits {
-  bool draws = false;           // running sums in row-major order, or in classes
-  int parts = 0;                // values that a part of a window comes to, where it may be reduced first
-  bool several_passes = false;  // over a window
-  bool any_order = false;       // with the same bits, whatever the order
-  bool selects = false;         // a gradient of selections
-  bool shares = false;          // a gradient that elements of a window share, but for a selected one
-  bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
-};
 
 // One input's problem. `levels` belongs to it, so a Plan is moved, never copied.
 struct Plan {

@@ -16,45 +16,45 @@ struct Backward {
   explicit Backward(const Problem& p) : p(p), units(backward_units(p)) {}
 
   void run(int64_t begin, int64_t end) const {
-    if constexpr (kHasLanes<S>)
-      if (!has(Schedule::direct)) return run_lanes(begin, end);
+    if constexpr (kHasLanes<S>) {
+      using enum BackwardSchedule;
+      switch (p.backward) {
+        case disjoint_lanes:
+          if constexpr (kSpecialises) return run_units<DisjointLanes<Gradient, S>>(begin, end);
+          break;
+        case disjoint_rows:
+          if constexpr (kSpecialises) return run_units<DisjointRows<Gradient, S>>(begin, end);
+          break;
+        case scatter:
+          if constexpr (Gradient::selects)
+            return overlaps(p) ? run_units<Scatter<S, Accumulated<S>>>(begin, end) : run_units<Scatter<S, S>>(begin, end);
+          break;
+        case whole_planes:
+          if constexpr (!Gradient::selects) return run_units<WholePlanes<Gradient, S>>(begin, end);
+          break;
+        case lanes:
+          if constexpr (!Gradient::selects) return run_units<LanesBackward<Gradient, S>>(begin, end);
+          break;
+        case sliding:
+          if constexpr (!Gradient::selects) return run_units<SlidingBackward<Gradient, S>>(begin, end);
+          break;
+        case levels:
+          if constexpr (!Gradient::selects) return run_units<LevelsBackward<Gradient, S>>(begin, end);
+          break;
+        case exact:
+          break;
+      }
+    }
+    FASTPOOL_ASSERT(p.backward == BackwardSchedule::exact);
     for (int64_t u = begin; u < end; ++u) run_exact(units.at(u));
   }
 
  private:
-  void run_lanes(int64_t begin, int64_t end) const {
-    if constexpr (kSpecialises) {
-      if (DisjointLanes<Gradient, S>::fits(p)) return run_units<DisjointLanes<Gradient, S>>(begin, end);
-      if (DisjointRows<Gradient, S>::fits(p)) return run_units<DisjointRows<Gradient, S>>(begin, end);
-    }
-    if constexpr (Gradient::selects)
-      overlaps(p) ? run_units<Scatter<S, Accumulated<S>>>(begin, end) : run_units<Scatter<S, S>>(begin, end);
-    else
-      gather(begin, end);
-  }
-
-  void gather(int64_t begin, int64_t end) const {
-    if (WholePlanes<Gradient, S>::fits(p))
-      run_units<WholePlanes<Gradient, S>>(begin, end);
-    else if (p.lanes_are_channels || has(Schedule::planes))
-      run_units<LanesBackward<Gradient, S>>(begin, end);
-    else if (has(Schedule::rows))
-      run_units<SlidingBackward<Gradient, S>>(begin, end);
-    else
-      run_units<LevelsBackward<Gradient, S>>(begin, end);
-  }
-
   template <class Kernel>
   void run_units(int64_t begin, int64_t end) const {
     Kernel kernel(p, units, Arena());
     for (int64_t u = begin; u < end; ++u) kernel.run(units.at(u));
     end_stores_past();
-  }
-
-  bool has(Schedule schedule) const {
-    for (int32_t l = 0; l < p.level_count; ++l)
-      if (p.levels[l].backward == schedule) return true;
-    return false;
   }
 
   void run_exact(const Units::Unit& unit) const {

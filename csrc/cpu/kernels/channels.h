@@ -104,17 +104,18 @@ class Channels {
   Range begin_sweep(const Units::Unit& unit) {
     const Axis* axis = level.grid.axis;
     swept_unit = unit;
-    swept_rows = share(level, unit);
+    swept_rows = rows_of(level, unit);
     Range seen{p.extent[0] * p.extent[1], 0};
     for (int64_t row = swept_rows.begin; row < swept_rows.end; ++row) {
       const Span d = axis[0].window(row / axis[1].out), h = axis[1].window(row % axis[1].out);
-      const int64_t last = (d.start + (d.count - 1) * d.step) * p.extent[1] + h.start + (h.count - 1) * h.step;
-      seen = {smaller(seen.begin, d.start * p.extent[1] + h.start), larger(seen.end, last + 1)};
+      const int64_t last = row_of_input(d, h, d.count - 1, h.count - 1, p.extent[1]);
+      seen = {smaller(seen.begin, row_of_input(d, h, 0, 0, p.extent[1])), larger(seen.end, last + 1)};
     }
     return seen;
   }
   // Row (i, j) of the input.
   void sweep(const Lines<S>& lines, int64_t i, int64_t j) {
+    FASTPOOL_ASSERT(swept && swept_unit.n < p.samples);
     const Axis* axis = level.grid.axis;
     const Range d = axis[0].covers(i), h = axis[1].covers(j);
     for (int64_t a = d.begin; a < d.end; ++a)
@@ -260,7 +261,7 @@ class Channels {
   FASTPOOL_HD void walk_row(Tile* walked, const Part* parts, const Lines<S>& lines, const Window& window, int64_t i, int64_t j, int64_t begin,
                        int64_t end, int64_t ahead, int64_t far) const {
     const Span &d = window.d, &h = window.h, &w = window.w;
-    const int64_t row = ((d.start + i * d.step) * lines.height + h.start + j * h.step) * lines.width + w.start;
+    const int64_t row = row_of_input(d, h, i, j, lines.height) * lines.width + w.start;
     const int64_t tap = tap_of_row(d, h, w, i, j);
     const int64_t step = w.step * lines.step;
     const S* from = lines.x + row * lines.step + begin * step;
@@ -274,6 +275,7 @@ class Channels {
           if constexpr (pass == 0) ask_for(from + parts[0].c, ahead, far);
           unrolled<tiles>([&](auto t) FASTPOOL_STEP {
             const S* x = from + parts[t].c;
+            FASTPOOL_ASSERT(x <= last || (tiles == 1 && x - last <= L));
             if (tiles == 1 && x > last) x = tail + (x - last);
             state_of(t).template add<pass>(sweeping ? load_stream<T, L>(x) : load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
           });
@@ -330,7 +332,7 @@ class Channels {
       if constexpr (in_blocks) totals.start(held);
       const Span &d = window.d, &h = window.h, &w = window.w;
       const int64_t position = lines.step, step = w.step * position, line = h.step * lines.width * position;
-      const S* slice = lines.x + ((d.start * lines.height + h.start) * lines.width + w.start) * position + part.c;
+      const S* slice = lines.x + (row_of_input(d, h, 0, 0, lines.height) * lines.width + w.start) * position + part.c;
       int64_t first_tap = tap_of_row(d, h, w);
       for (int64_t i = 0; i < d.count; ++i, slice += d.step * lines.height * lines.width * position, first_tap += h.size * w.size) {
         const S* row = slice;
@@ -343,6 +345,7 @@ class Channels {
             block.begin(held, in_blocks);
             for (; k < end; ++k, from += step) {
               if constexpr (pass == 0) ask_for(from, ahead);
+              FASTPOOL_ASSERT(from <= self.last || from - self.last <= L);
               const S* x = from > self.last ? self.tail + (from - self.last) : from;
               held.template add<pass>(load<T, L>(x), Tap<V>(Tap<T>(tap + k)));
             }
@@ -386,7 +389,7 @@ class Channels {
   template <int height, int width>
   void pool_held(Place& at, int64_t channels, const Lines<S>& lines, Window& window, int64_t bin, int64_t windows) const {
     const int64_t row_step = window.h.step * lines.width * lines.step, step = window.w.step * lines.step;
-    const S* first = lines.x + ((window.d.start * lines.height + window.h.start) * lines.width + window.w.start) * lines.step;
+    const S* first = lines.x + (row_of_input(window.d, window.h, 0, 0, lines.height) * lines.width + window.w.start) * lines.step;
     // Prefetchers lose track of positions side by side, so what the next window sees first is asked for.
     const auto is_new = [](int k) FASTPOOL_STEP { return height * width <= 4 || (k / width > 0 && k % width > 0); };
     const int64_t far = level.grid.axis[2].stride * lines.step * int64_t(sizeof(S));

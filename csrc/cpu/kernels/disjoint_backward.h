@@ -5,11 +5,6 @@
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
-inline bool is_disjoint(const Problem& p) {
-  const Axis* axis = p.levels[0].grid.axis;
-  return p.level_count == 1 && OutputRows(p.levels[0].grid).count() == 1 && OutputRows::covering(axis[2]) == 1 && axis[2].dilation == 1;
-}
-
 // Channels-last input.
 template <class Gradient, class S>
 class DisjointLanes {
@@ -18,9 +13,6 @@ class DisjointLanes {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) {
-    return p.lanes_are_channels && is_disjoint(p) && p.levels[0].output.channel == 1 && p.levels[0].backward == Schedule::rows;
-  }
   DisjointLanes(const Problem& p, const Units& units, Arena arena)
       : p(p),
         level(p.levels[0]),
@@ -59,6 +51,7 @@ class DisjointLanes {
     int64_t done = 0;
     for (int64_t o = 0; o < w.out; ++o) {
       const Span span = w.window(o);
+      FASTPOOL_ASSERT(span.start >= done && span.step == 1);
       clear_columns<S>(p, first + done * p.input.position, span.start - done, unit.channels);
       Facts<V> facts;
       if constexpr (Gradient::uses_divisor) divisors.give_one(facts, o);
@@ -105,11 +98,6 @@ class DisjointRows {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) {
-    const Axis& w = p.levels[0].grid.axis[2];
-    return !p.lanes_are_channels && is_disjoint(p) && p.levels[0].backward == Schedule::rows && w.before == 0 && w.kernel <= w.stride &&
-           (w.stride == 2 || w.stride == 4);
-  }
   DisjointRows(const Problem& p, const Units&, Arena arena)
       : p(p),
         level(p.levels[0]),
@@ -158,6 +146,7 @@ class DisjointRows {
   // junk, which those after it replace: `room` elements from the first one may be written.
   template <int stride>
   void run_rows(const Place& at, int64_t row_tap, int64_t row, int64_t count, int64_t room) {
+    FASTPOOL_ASSERT(count * p.extent[2] <= room);
     if constexpr (Gradient::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o), width = p.extent[2];
     const Start rows{row_tap, p.input.at(at.n, at.c, row * width), level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, bin)};
@@ -218,12 +207,6 @@ class WholePlanes {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static bool fits(const Problem& p) {
-    const Level& level = p.levels[0];
-    const Axis& w = level.grid.axis[2];
-    return !p.lanes_are_channels && p.level_count == 1 && level.grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in &&
-           w.window(0).step == 1;
-  }
   WholePlanes(const Problem& p, const Units&, Arena arena)
       : p(p), level(p.levels[0]), slots(arena, L), divisors(p, level, Gradient::uses_divisor, arena) {}
 
@@ -252,6 +235,7 @@ class WholePlanes {
 
   // `room` elements from the first one may be written.
   void run_plane(int64_t first, int64_t slot, int64_t room) const {
+    FASTPOOL_ASSERT(p.positions() <= room);
     const V zero(T(0));
     const Prepared<V> output = slots.spread(slot);
     const Span d = level.grid.axis[0].window(0), h = level.grid.axis[1].window(0), span = level.grid.axis[2].window(0);

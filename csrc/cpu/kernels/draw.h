@@ -75,6 +75,7 @@ void draw_row(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t fir
 // multiple of kBlocks.
 template <class T>
 void draw_channels(const Problem& p, uint64_t seed, int64_t n, int64_t c, int64_t block, int64_t count, int64_t step, T* to) {
+  FASTPOOL_ASSERT(step % kBlocks == 0 && count <= step);
   const uint64_t sample = uint64_t(p.offset_sample + n), channel = uint64_t(p.offset_channel + c);
   for (int64_t done = 0; done < count; done += kBlocks) {
     const WideWords drawn =

@@ -89,6 +89,7 @@ class Flat {
     for (; done + n <= count; done += n) {
       const S* x = begin + p.input.at(at.n, at.c + done, first);
       if (x + (n - 1) * positions + round_up(length, n) > end) break;
+      FASTPOOL_ASSERT(at.c + done + n <= p.channels);
       One sum[n];
       unrolled<n>([&](auto plane) FASTPOOL_STEP {
         const S* from = x + plane * positions;
@@ -170,24 +171,24 @@ class Flat {
   }
 
   // The first `whole` elements of a run, whose sums are long.
-  template <class Lanes>
-  __attribute__((noinline)) Lanes pooled_blocks(const S* x, int64_t whole, int64_t tap) const {
-    using Four = decltype(Lanes().y());
+  template <class Pooled>
+  __attribute__((noinline)) Pooled pooled_blocks(const S* x, int64_t whole, int64_t tap) const {
+    using Four = decltype(Pooled().y());
     constexpr int64_t step = sizeof(Four) / sizeof(T);
-    Lanes lanes;
-    lanes.start(Tap<Four>(Tap<T>(0)), p);
+    Pooled pooled;
+    pooled.start(Tap<Four>(Tap<T>(0)), p);
     Totals<Reducer, Four> totals;
-    totals.start(lanes);
+    totals.start(pooled);
     for (int64_t k = 0, blocks = 1; k < whole; ++blocks) {
       Block<Reducer, Four> block;
-      block.begin(lanes, true);
+      block.begin(pooled, true);
       for (const int64_t end = smaller(whole, k + kBlockSum * step); k < end; k += step)
-        lanes.template add<0>(load_stream<T, step>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
-      block.end(lanes, true);
-      if (blocks % kBlockSum == 0) totals.take(lanes);
+        pooled.template add<0>(load_stream<T, step>(x + k), Tap<Four>::iota(Tap<T>(tap + k)));
+      block.end(pooled, true);
+      if (blocks % kBlockSum == 0) totals.take(pooled);
     }
-    totals.give(lanes);
-    return lanes;
+    totals.give(pooled);
+    return pooled;
   }
 
   // The same of what is no mere sum: it takes memory instead of registers.
@@ -280,7 +281,7 @@ class Flat {
       Sums<in_blocks && pass + 1 == Reducer::passes> sums(state);
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const S* x = plane + ((d.start + i * d.step) * self.p.extent[1] + h.start + j * h.step) * self.p.extent[2] + w.start;
+          const S* x = plane + row_of_input(d, h, i, j, self.p.extent[1]) * self.p.extent[2] + w.start;
           const int64_t tap = tap_of_row(d, h, w, i, j);
           // Where lanes are classes of taps, rows begin in any of them.
           const int64_t lead = Reducer::uses_uniform ? tap % L : 0;
@@ -316,7 +317,7 @@ class Flat {
         k += round_up(w.size - k, L);
         continue;
       }
-      const S* x = plane + ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + w.start - w.first * w.step;
+      const S* x = plane + row_of_input(d, h, i, j, p.extent[1]) * p.extent[2] + w.start - w.first * w.step;
       for (; k < w.size && !(one.reached() > one.threshold); k += L)
         if (k >= w.first && k < w.first + w.count)
           one.template add<Reducer::walk_pass>(T(widen_one(x[k * w.step])), Tap<T>(row * w.size + k));

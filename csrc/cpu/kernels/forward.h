@@ -41,8 +41,8 @@ struct Forward {
   }
 
   bool is_joint(const Level& level) const {
-    if (p.lanes_are_channels) return level.forward != Schedule::direct && Swept::OneLevel::sweeps(p, level, units.most_channels());
-    return level.forward == Schedule::planes;
+    if (level.forward == ForwardSchedule::channels) return Swept::OneLevel::sweeps(p, level, units.most_channels());
+    return level.forward == ForwardSchedule::planes;
   }
   void run_joint(int64_t begin, int64_t end) const {
     if constexpr (Reducer::passes == 1)
@@ -57,21 +57,26 @@ struct Forward {
   }
 
   void run_level(const Level& level, int64_t begin, int64_t end) const {
-    if (level.forward == Schedule::direct) {
-      run_exact(level, begin, end);
-    } else if (p.lanes_are_channels) {
-      if constexpr (!Reducer::uses_uniform)
-        channels<Reducer, WindowsOf::both>(level, begin, end);
-      else if (level.large)
-        channels<typename LargeWindows<Reducer>::type, WindowsOf::large>(level, begin, end);
-      else
-        channels<Reducer, WindowsOf::small>(level, begin, end);
-    } else if (level.forward == Schedule::flat) {
-      const Flat<Reducer, S> flat(p, level);
-      each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
-    } else {
-      Rows<Reducer, S> rows(p, level, seed, Arena());
-      each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });
+    switch (level.forward) {
+      case ForwardSchedule::channels:
+        if constexpr (!Reducer::uses_uniform)
+          return channels<Reducer, WindowsOf::both>(level, begin, end);
+        else if (level.large)
+          return channels<typename LargeWindows<Reducer>::type, WindowsOf::large>(level, begin, end);
+        else
+          return channels<Reducer, WindowsOf::small>(level, begin, end);
+      case ForwardSchedule::flat: {
+        const Flat<Reducer, S> flat(p, level);
+        return each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });
+      }
+      case ForwardSchedule::rows: {
+        Rows<Reducer, S> rows(p, level, seed, Arena());
+        return each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });
+      }
+      case ForwardSchedule::planes:  // is joint
+      case ForwardSchedule::exact:
+        FASTPOOL_ASSERT(level.forward == ForwardSchedule::exact);
+        return run_exact(level, begin, end);
     }
   }
 
@@ -80,7 +85,7 @@ struct Forward {
   void each_unit(const Level& level, int64_t begin, int64_t end, const Run& run) const {
     for (int64_t u = begin; u < end; ++u) {
       const Units::Unit unit = units.at(u);
-      const Range rows = share(level, unit);
+      const Range rows = rows_of(level, unit);
       if (rows.begin < rows.end) run(unit, rows.begin, rows.end);
     }
   }
@@ -94,9 +99,8 @@ struct Forward {
 
   template <class R, WindowsOf windows>
   void channels(const Level& level, int64_t begin, int64_t end) const {
-    using Lanes = Channels<R, S, windows>;
     Arena arena;
-    Lanes lanes(p, level, seed, units.most_channels(), arena);
+    Channels<R, S, windows> lanes(p, level, seed, units.most_channels(), arena);
     const S* x = static_cast<const S*>(p.x);
     const Axis* axis = level.grid.axis;
     each_unit(level, begin, end, [&](const Units::Unit& unit, int64_t first, int64_t last) {

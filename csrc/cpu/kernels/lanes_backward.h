@@ -22,7 +22,7 @@ class LaneTerms {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  static FASTPOOL_HD int64_t most_sources(const Grid& grid) { return OutputRows(grid).count() * OutputRows::covering(grid.axis[2]); }
+  static FASTPOOL_HD int64_t most_sources(const Grid& grid) { return OutputRows(grid).count() * grid.axis[2].most_covers(); }
 
   // Lists the outputs that see column i of the row at hand, and returns where the list ends.
   Source<Gradient, T>* list(int64_t i, Source<Gradient, T>* to) const {
@@ -30,13 +30,8 @@ class LaneTerms {
     const Range outs = covers[i - columns.begin];
     for (int64_t r = 0; r < count; ++r)
       for (int64_t o = outs.begin; o < outs.end; ++o) {
-        int64_t tap = i + w.before - o * w.stride, size = w.kernel;
-        if (w.adaptive() || w.dilation != 1) {
-          tap = w.tap_of(o, i);
-          if (tap < 0) continue;
-          size = w.taps(o);
-        }
-        *to++ = {&slots, over[r].at + (o - seen.begin) * stride, Tap<T>(over[r].tap * size + tap)};
+        const int64_t tap = w.dense() ? i - w.origin(o) : w.tap_of(o, i);
+        if (tap >= 0) *to++ = {&slots, over[r].at + (o - seen.begin) * stride, Tap<T>(over[r].tap * w.taps(o) + tap)};
       }
     return to;
   }
@@ -57,7 +52,7 @@ class LaneTerms {
         level(level),
         rows(level.grid),
         stride(round_up(channels, L)),
-        row_size(most_seeing(level.grid.axis[2], most_columns) * stride),
+        row_size(level.grid.axis[2].most_covers(most_columns) * stride),
         slots(arena, rows.count() * row_size),
         covers(arena.take<Range>(most_columns)) {
     over = arena.take<OutputRow>(rows.count());
@@ -67,7 +62,8 @@ class LaneTerms {
     if (now.begin != columns.begin || now.end != columns.end)
       for (int64_t i = now.begin; i < now.end; ++i) covers[i - now.begin] = w.covers(i);
     columns = now;
-    seen = seeing(w, now);
+    seen = w.covers(now);
+    FASTPOOL_ASSERT((seen.end - seen.begin) * stride <= row_size);
   }
 };
 
@@ -82,19 +78,19 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
 
   PreparedLanes(const Problem& p, const Level& level, int64_t most_channels, int64_t most_columns, Arena& arena)
       : Terms(p, level, most_channels, most_columns, arena),
-        held(arena.take<int64_t>(rows.count())),
+        ids(arena.take<int64_t>(rows.count())),
         divisors(p, level, Gradient::uses_divisor, arena) {}
 
   void begin(const Units::Unit& now, Columns columns) {
     unit = now;
     Terms::move_to(columns);
-    for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
+    for (int64_t r = 0; r < rows.count(); ++r) ids[r] = -1;
   }
 
   int64_t row(int64_t d, int64_t h) {
     const int64_t slot = rows.slot(d, h), id = d * level.grid.axis[1].out + h, at = slot * row_size;
-    if (held[slot] != id) prepare(at, {unit.n, unit.c, {d, h, 0}});
-    held[slot] = id;
+    if (ids[slot] != id) prepare(at, {unit.n, unit.c, {d, h, 0}});
+    ids[slot] = id;
     return at;
   }
 
@@ -104,7 +100,7 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
 
  private:
   Units::Unit unit{};
-  int64_t* held;
+  int64_t* ids;  // of the row of outputs that each slot has
   Divisors<T> divisors;
 
   void prepare(int64_t to, Place at) {
@@ -131,6 +127,7 @@ void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Sour
              S* gx, int64_t step, int64_t channels, bool streams) {
   constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
+  FASTPOOL_ASSERT(channels <= step);
   for (int64_t k = 0; k < columns.end - columns.begin; ++k) {
     const Source<Gradient, T>* end = sources;
     for (int32_t l = 0; l < p.level_count; ++l) end = levels[l]->list(columns.begin + k, sources + (end - sources));
@@ -168,8 +165,8 @@ class LanesBackward {
     }
     sources = arena.take<Source<Gradient, T>>(most);
     if (p.lanes_are_channels) return;
-    turned = arena.take<S>(held_rows() * most_columns * stride);
-    turned_x = arena.take<S>(Gradient::uses_input ? held_rows() * most_columns * stride : 0);
+    turned = arena.take<S>(rows_at_once() * most_columns * stride);
+    turned_x = arena.take<S>(Gradient::uses_input ? rows_at_once() * most_columns * stride : 0);
   }
 
   // Row by row of the input gradient, for the channels of one unit.
@@ -205,8 +202,8 @@ class LanesBackward {
     const int64_t columns = p.lanes_are_channels ? p.extent[2] : smaller(p.extent[2], kSmallPlane);
     return columns_within<Gradient, T>(p, columns, stride, sizeof(Range), 512 << 10);
   }
-  // Rows of transposed planes that are held at once.
-  int64_t held_rows() const { return most_columns < p.extent[2] ? 1 : larger(kSmallPlane / p.extent[2], 1); }
+  // Rows of transposed planes that scratch has at once.
+  int64_t rows_at_once() const { return most_columns < p.extent[2] ? 1 : larger(kSmallPlane / p.extent[2], 1); }
 
   // The columns at hand of one row, at x and gx; its rows lie `line` apart.
   void run_row(int64_t row, bool is_first, const S* x, S* gx, int64_t step, int64_t line, int64_t channels) {
@@ -225,8 +222,8 @@ class LanesBackward {
   // The same in scratch, for planes that are transposed on the way.
   void run_planes(const Units::Unit& unit) {
     const int64_t count = columns.end - columns.begin;
-    for (int64_t first = unit.first_row; first < unit.last_row; first += held_rows()) {
-      const int64_t rows = smaller(held_rows(), unit.last_row - first), positions = rows * count;
+    for (int64_t first = unit.first_row; first < unit.last_row; first += rows_at_once()) {
+      const int64_t rows = smaller(rows_at_once(), unit.last_row - first), positions = rows * count;
       const int64_t element = p.input.at(unit.n, unit.c, first * p.extent[2] + columns.begin);
       if constexpr (Gradient::uses_input)
         transpose(turned_x, stride, static_cast<const S*>(p.x) + element, p.input.channel, unit.channels, positions);

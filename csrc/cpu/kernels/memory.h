@@ -147,6 +147,7 @@ FASTPOOL_HD void store(S* to, Lanes<T, L> lanes) {
 // A register of `bytes`, which was stored at `from` a moment ago and never gets there.
 template <int bytes>
 FASTPOOL_HD void stream(void* to, const void* from) {
+  FASTPOOL_ASSERT(reinterpret_cast<uintptr_t>(to) % bytes == 0);
   if constexpr (bytes == 16)
     _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
   else if constexpr (bytes == 32)
@@ -194,6 +195,7 @@ FASTPOOL_HD void copy_part(S* to, const S* from, int64_t count) {
 // The first `count` lanes; the others are 0. Out of line, as below: the compiler would prepare it on the common path.
 template <int L, class S>
 __attribute__((noinline)) void take_part(S* values, const S* from, int64_t count) {
+  FASTPOOL_ASSERT(count <= L);
   memset(values, 0, L * sizeof(S));
   copy_part<L>(values, from, larger(count, 0));
 }
@@ -223,6 +225,7 @@ FASTPOOL_HD Lanes<T, L> load_apart(const S* from, int64_t step, int64_t count) {
 // Neighbouring lanes go `step` apart.
 template <int L, class S>
 __attribute__((noinline)) void put_part(S* to, int64_t step, const S* values, int64_t count) {
+  FASTPOOL_ASSERT(count <= L);
   if (step == 1) return copy_part<L>(to, values, larger(count, 0));
   for (int64_t i = 0; i < count; ++i) to[i * step] = values[i];
 }
@@ -289,6 +292,8 @@ template <class To, class From>
 void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int64_t rows, int64_t columns) {
   using T = std::conditional_t<sizeof(From) == 2, uint32_t, From>;
   constexpr int n = kRegisterBytes / int(sizeof(T));
+  FASTPOOL_ASSERT(rows <= to_step || columns <= 1);
+  FASTPOOL_ASSERT(columns <= from_step || rows <= 1);
   if (rows < n || columns < n) {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < columns; ++c) to[c * to_step + r] = To(from[r * from_step + c]);

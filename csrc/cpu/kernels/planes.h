@@ -19,7 +19,7 @@ class Planes {
   using T = Accumulated<S>;
   static constexpr int L = kLanes<T>;
 
-  static bool folds_rows(const Level& level) { return (level.free_order || Reducer::any_order) && level.grid.folds(Reducer::parts); }
+  static bool folds_rows(const Level& level) { return cpu::folds_rows(level, Reducer::parts, Reducer::any_order); }
   // `whole` has small planes, transposed.
   Planes(const Problem& p, const Level& level, uint64_t seed, const S* whole, Arena& arena)
       : p(p),
@@ -53,12 +53,13 @@ class Planes {
   // Turns to the bins of one round; returns whether there are any.
   bool begin(const Units::Unit& unit, int64_t round) {
     const Axis* axis = level.grid.axis;
-    const Range all = share(level, unit);
+    const Range all = rows_of(level, unit);
     const int64_t across = ceil_div(axis[2].out, tile.columns), first = all.begin + round / across * tile.rows;
     rows = {smaller(first, all.end), smaller(first + tile.rows, all.end)};
     bins = {round % across * tile.columns, smaller((round % across + 1) * tile.columns, axis[2].out)};
-    seen = seen_by(axis[2], bins);
+    seen = axis[2].seen_by(bins);
     if (folds) seen.begin = smaller(seen.begin, larger(seen.end - L, 0)), seen.end = larger(seen.end, seen.begin + L);
+    FASTPOOL_ASSERT(bins.end - bins.begin <= tile.columns && seen.end - seen.begin <= tile.seen);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       windows[row - rows.begin] = {axis[0].window(row / axis[1].out), axis[1].window(row % axis[1].out)};
     return rows.begin < rows.end;
@@ -80,6 +81,7 @@ class Planes {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span &d = windows[row - rows.begin].d, &h = windows[row - rows.begin].h;
+      FASTPOOL_ASSERT(row - rows.begin < tile.rows && (whole || d.count * h.count <= tile.window_rows || folds));
       // The kernel finds channel c of the row's first bin where scratch has room for it.
       const int64_t before = row * grid.axis[2].out + bins.begin - (row - rows.begin) * columns;
       const int64_t out = c + before * L, saved = c + (level.first_bin + before) * L;
@@ -100,7 +102,7 @@ class Planes {
       const int64_t width = seen.end - seen.begin;
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const int64_t from = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2] + seen.begin;
+          const int64_t from = row_of_input(d, h, i, j, p.extent[1]) * p.extent[2] + seen.begin;
           transpose(values + (i * h.count + j) * width * L, L, static_cast<const S*>(p.x) + p.input.at(n, c, from), p.input.channel, count,
                     width);
         }
@@ -112,7 +114,7 @@ class Planes {
   }
 
  private:
-  using Lanes = Channels<Reducer, S, Reducer::uses_uniform ? WindowsOf::small : WindowsOf::both>;
+  using Turned = Channels<Reducer, S, Reducer::uses_uniform ? WindowsOf::small : WindowsOf::both>;
 
   struct Windows {
     Span d, h;
@@ -133,7 +135,7 @@ class Planes {
   S* values;
   Problem turned;  // results go to scratch
   Level turned_level;
-  Lanes lanes;
+  Turned lanes;
   S *y, *second;
   int32_t* taps;
   T *slope, *moments;
@@ -141,23 +143,13 @@ class Planes {
   std::array<T*, Reducer::parts> folded{}, turned_parts{};
   Tap<T>*folded_taps = nullptr, *turned_taps = nullptr;
 
-  // Those that some bins see. Windows that step over each other may begin, and end, in any order: what the first and the
-  // last would see without an end of the input holds them all.
-  static Range seen_by(const Axis& w, Range bins) {
-    const int64_t last = w.position(bins.end - 1, 0);
-    return {larger(w.position(bins.begin, 0), 0), smaller(last + (w.adaptive() ? w.taps(bins.end - 1) : w.extent()), w.in)};
-  }
   // The most columns of the input that `columns` bins side by side see.
-  static int64_t most_seen(const Axis& w, int64_t columns) {
-    const int64_t seen = w.adaptive() ? ceil_div(columns * w.in, w.out) + 2 : (columns - 1) * w.stride + w.extent();
-    return smaller(larger(seen, L), w.in);
-  }
+  static int64_t most_seen(const Axis& w, int64_t columns) { return smaller(larger(w.most_seen(columns), L), w.in); }
   static Tile tile_of(const Level& level) {
     constexpr int64_t most = 128 << 10;
     const Grid& grid = level.grid;
     const bool folds = folds_rows(level);
-    Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, 1};
-    for (int a = 0; a < 2; ++a) tile.window_rows *= grid.axis[a].adaptive() ? grid.axis[a].in / grid.axis[a].out + 2 : grid.axis[a].kernel;
+    Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, grid.axis[0].most_taps() * grid.axis[1].most_taps()};
     const auto bytes = [&] {
       return most_seen(grid.axis[2], tile.columns) * L * int64_t(folds ? sizeof(T) : sizeof(S) * tile.window_rows);
     };
@@ -227,7 +219,7 @@ class Planes {
   // Tiles of columns side by side, so that memory is read in its order; the last ones overlap others.
   template <int tiles>
   void fold_columns(const S* plane, const Span& d, const Span& h, int64_t column, int64_t to) const {
-    using V = typename Lanes::V;
+    using V = typename Turned::V;
     typename Reducer::template State<V> state[tiles];
     Totals<Reducer, V> totals[tiles];
     int64_t at[tiles], blocks = 0;
@@ -239,8 +231,8 @@ class Planes {
       at[t] = smaller(column + t * L, seen.end - L);
     });
     for (int64_t i = 0; i < d.count; ++i) {
-      const S* from = plane + ((d.start + i * d.step) * p.extent[1] + h.start) * p.extent[2];
-      const int64_t first = (d.first + i) * h.size + h.first;
+      const S* from = plane + row_of_input(d, h, i, 0, p.extent[1]) * p.extent[2];
+      const int64_t first = row_of_window(d, h, i, 0);
       for (int64_t j = 0; j < h.count;) {
         Block<Reducer, V> block[tiles];
         unrolled<tiles>([&](auto t) FASTPOOL_STEP { block[t].begin(state[t], is_long); });
@@ -270,7 +262,7 @@ class PlaneLevels {
   PlaneLevels(const Problem& p, uint64_t seed, Arena arena)
       : p(p), whole(turns_whole(p) ? arena.take<S>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l)
-      if (p.levels[l].forward == Schedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
+      if (p.levels[l].forward == ForwardSchedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
   }
 
   void run(const Units::Unit& unit) {
@@ -285,7 +277,8 @@ class PlaneLevels {
 
   static bool turns_whole(const Problem& p) {
     bool turns = false;
-    for (int32_t l = 0; l < p.level_count; ++l) turns |= p.levels[l].forward == Schedule::planes && !OneLevel::folds_rows(p.levels[l]);
+    for (int32_t l = 0; l < p.level_count; ++l)
+      turns |= p.levels[l].forward == ForwardSchedule::planes && !OneLevel::folds_rows(p.levels[l]);
     return turns && is_small(p.levels[0].grid);
   }
 

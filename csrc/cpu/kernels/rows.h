@@ -36,7 +36,7 @@ class Rows {
     for (int64_t first = 0; first < w.out; first += columns) {
       const int64_t outputs = smaller(columns, w.out - first);
       Place at{n, c, {begin / level.grid.axis[1].out, begin % level.grid.axis[1].out, first}};
-      held_line = -1;
+      found_line = -1;
       for (int64_t row = begin, done; row < end; row += done) {
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
@@ -48,7 +48,7 @@ class Rows {
           run_row(at, outputs, room, done == 2);
         }
         at.o[1] += done;
-        if (at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], held_line = -1;
+        if (at.o[1] == level.grid.axis[1].out) at.o[1] = 0, ++at.o[0], found_line = -1;
       }
     }
   }
@@ -62,7 +62,7 @@ class Rows {
   // For each row of a window: what the first lane reads first, be it padding, and that element's tap.
   const S** rows;
   int64_t *taps, row_count = 0;
-  int64_t held_line = -1;  // the row of outputs whose rows these are, if none of them is padding or copied
+  int64_t found_line = -1;  // the row of outputs whose rows these are, if none of them is padding or copied
   S* copies;
   T* drawn;
   Divisors<T> divisors;
@@ -95,26 +95,25 @@ class Rows {
   // Finds the rows of a window; whether lanes may read `length` elements of each.
   bool find_rows(const Place& at, int64_t length) {
     const S* x = static_cast<const S*>(p.x);
-    if (is_whole(at.o[1]) && held_line >= 0) {
-      const int64_t distance = (at.o[1] - held_line) * line_step();
+    if (is_whole(at.o[1]) && found_line >= 0) {
+      const int64_t distance = (at.o[1] - found_line) * line_step();
       for (int64_t r = 0; r < row_count; ++r) rows[r] += distance;
     } else {
       const Span d = level.grid.axis[0].window(at.o[0]), h = level.grid.axis[1].window(at.o[1]);
-      const int64_t plane = p.input.at(at.n, at.c, 0), column = at.o[2] * w.stride - w.before;
+      const int64_t plane = p.input.at(at.n, at.c, 0), column = w.origin(at.o[2]);
       row_count = 0;
       for (int64_t i = 0; i < d.count; ++i)
         for (int64_t j = 0; j < h.count; ++j) {
-          const int64_t row = (d.start + i * d.step) * p.extent[1] + h.start + j * h.step;
-          rows[row_count] = x + (plane + row * p.extent[2] + column);
-          taps[row_count++] = ((d.first + i) * h.size + h.first + j) * w.kernel;
+          rows[row_count] = x + (plane + row_of_input(d, h, i, j, p.extent[1]) * p.extent[2] + column);
+          taps[row_count++] = row_of_window(d, h, i, j) * w.kernel;
         }
     }
-    held_line = is_whole(at.o[1]) ? at.o[1] : -1;
+    found_line = is_whole(at.o[1]) ? at.o[1] : -1;
     return rows[0] >= x && rows[row_count - 1] + length <= x + p.samples * p.channels * p.positions();
   }
   // One row of outputs. Rows at either end of the tensor, beyond which lanes would read, are copied.
   void find_row(const Place& at, int64_t outputs) {
-    const int64_t length = reach(level.grid, outputs), column = at.o[2] * w.stride - w.before;
+    const int64_t length = reach(level.grid, outputs), column = w.origin(at.o[2]);
     if (find_rows(at, length)) return;
     const int64_t begin = larger(-column, 0), count = smaller(length, p.extent[2] - column) - begin;
     for (int64_t r = 0; r < row_count; ++r) {
@@ -122,7 +121,7 @@ class Rows {
       memcpy(copy + begin, rows[r] + begin, size_t(count) * sizeof(S));
       rows[r] = copy;
     }
-    held_line = -1;
+    found_line = -1;
   }
   // Two rows of outputs at once, if they are short and see as many rows of the input.
   bool find_pair(const Place& at) {
@@ -264,6 +263,7 @@ class Rows {
     if (!is_whole(at.o[1]) || !find_rows(at, length) || ((width == 2 || Reducer::passes > 1) && row_count != width)) return 0;
     const int64_t readable = (static_cast<const S*>(p.x) + size - rows[row_count - 1] - length) / line_step() + 1;
     const int64_t count = smaller(smaller(most, whole.end - at.o[1]), readable);
+    FASTPOOL_ASSERT(count > 0);
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     int64_t room = outputs == w.out ? most * w.out : outputs;
@@ -283,8 +283,8 @@ class Rows {
           ask_for(rows[0] + row * line_step() + line * p.extent[2], smaller(length, p.extent[2]) * int64_t(sizeof(S)));
       for (int64_t lane0 = 0;; lane0 += L) {
         lane0 = smaller(lane0, larger(outputs - L, 0));
-        const int64_t lanes = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
-        const bool clipped = column < 0 || column + (lanes - 1) * w.stride + width > w.in;
+        const int64_t lanes = smaller(L, outputs - lane0), column = w.origin(at.o[2] + lane0);
+        const bool clipped = w.clips({at.o[2] + lane0, at.o[2] + lane0 + lanes});
         if (differ) facts = facts_at(at, lane0, lanes, paired);
         State state;
         state.start(Tap<V>(Tap<T>(0)), p);
@@ -313,6 +313,7 @@ class Rows {
 
   // One row of `outputs`, or two; as many as `room` may be written.
   void run_row(const Place& at, int64_t outputs, int64_t room, bool paired) {
+    FASTPOOL_ASSERT((paired ? 2 : 1) * outputs <= room && row_count <= most_rows(level.grid));
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
     const int64_t bin = level.bin(at.o);
     if constexpr (Reducer::uses_uniform) draw_row(p, seed, at.n, at.c, level.first_bin + bin, paired ? 2 * outputs : outputs, drawn);
@@ -320,8 +321,8 @@ class Rows {
     // The last lanes of a row are computed a second time rather than left empty.
     for (int64_t lane0 = 0;; lane0 += L) {
       lane0 = smaller(lane0, larger(outputs - L, 0));
-      const int64_t count = smaller(L, outputs - lane0), column = (at.o[2] + lane0) * w.stride - w.before;
-      const bool clipped = column < 0 || column + (count - 1) * w.stride + w.extent() > w.in;
+      const int64_t count = smaller(L, outputs - lane0), column = w.origin(at.o[2] + lane0);
+      const bool clipped = w.clips({at.o[2] + lane0, at.o[2] + lane0 + count});
       const Facts<V> facts = facts_at(at, lane0, count, paired);
       State state;
       state.start(Tap<V>(Tap<T>(0)), p);

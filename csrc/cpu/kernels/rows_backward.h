@@ -20,21 +20,22 @@ class PreparedRows {
         rows(level.grid),
         pitch(pitch_of(room)),
         slots(arena, rows.count() * pitch),
-        held(arena.take<int64_t>(rows.count())),
+        ids(arena.take<int64_t>(rows.count())),
         divisors(p, level, Gradient::uses_divisor, arena) {}
 
   // From now on element j of a row is output `origin + j`; those outside first … end - 1 do not exist.
   void move_to(int64_t n_, int64_t c_, int64_t origin_, int64_t first_, int64_t end_) {
     if (origin_ != origin || first_ != first || end_ != end) slots.clear(0, rows.count() * pitch);
     n = n_, c = c_, origin = origin_, first = first_, end = end_;
-    for (int64_t r = 0; r < rows.count(); ++r) held[r] = -1;
+    FASTPOOL_ASSERT(first >= origin && end - origin <= pitch);
+    for (int64_t r = 0; r < rows.count(); ++r) ids[r] = -1;
   }
 
   // Where the slots of element 0 of a row of outputs are.
   int64_t row(int64_t d, int64_t h) {
     const int64_t slot = rows.slot(d, h), id = d * level.grid.axis[1].out + h;
-    if (held[slot] != id) prepare(slot * pitch, {n, c, {d, h, 0}});
-    held[slot] = id;
+    if (ids[slot] != id) prepare(slot * pitch, {n, c, {d, h, 0}});
+    ids[slot] = id;
     return slot * pitch;
   }
   const SlotArrays<Gradient, T>& arrays() const { return slots; }
@@ -45,7 +46,7 @@ class PreparedRows {
   OutputRows rows;
   int64_t pitch, n = 0, c = 0, origin = 0, first = 0, end = -1;
   SlotArrays<Gradient, T> slots;
-  int64_t* held;
+  int64_t* ids;  // of the row of outputs that each slot has
   Divisors<T> divisors;
 
   static FASTPOOL_HD int64_t pitch_of(int64_t room) { return round_up(room, L) + L; }
@@ -92,7 +93,7 @@ class SlidingBackward {
         level(p.levels[0]),
         w(level.grid.axis[2]),
         most_columns(columns_of_tile<Gradient, S>(p)),
-        outputs(p, level, most_columns / w.stride + 2 + reach(w), arena),
+        outputs(p, level, most_columns / w.stride + 2 + w.reach(), arena),
         over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void run(const Units::Unit& unit) {
@@ -116,13 +117,11 @@ class SlidingBackward {
   Columns columns{};
   int64_t origin = 0, count = 0;
 
-  static FASTPOOL_HD int64_t reach(const Axis& w) { return (w.extent() - 1) / w.stride; }
-
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
-    const int64_t first = (tile.begin + w.before) / w.stride, end = (tile.end - 1 + w.before) / w.stride + 1;
-    origin = first - reach(w);
-    outputs.move_to(n, c, origin, larger(origin, 0), larger(smaller(end, w.out), larger(origin, 0)));
+    origin = w.last_begun(tile.begin) - w.reach();
+    const int64_t first = larger(origin, 0);
+    outputs.move_to(n, c, origin, first, larger(w.covers(tile).end, first));
   }
 
   // The gradients of one row's columns; `room` elements from the first one may be written.
@@ -161,6 +160,7 @@ class SlidingBackward {
 
   template <int fixed_stride>
   void blocks(const S* x, S* to, int64_t room) const {
+    FASTPOOL_ASSERT(room == 0 || room >= columns.end - columns.begin);
     const int64_t stride = fixed_stride ? fixed_stride : w.stride, width = L * stride, length = columns.end - columns.begin;
     for (int64_t done = 0; done < length; done += width) {
       // The last block is computed a second time rather than left empty.
@@ -196,16 +196,17 @@ class WideBackward {
   WideBackward(const Problem& p, const Level& level, int64_t most_columns, Arena& arena)
       : p(p),
         level(level),
-        outputs(p, level, most_seeing(level.grid.axis[2], most_columns), arena),
-        spans(arena.take<Span>(most_seeing(level.grid.axis[2], most_columns))),
+        outputs(p, level, level.grid.axis[2].most_covers(most_columns), arena),
+        spans(arena.take<Span>(level.grid.axis[2].most_covers(most_columns))),
         over(arena.take<OutputRow>(OutputRows(level.grid).count())) {}
 
   void move_to(int64_t n, int64_t c, Columns tile) {
     columns = tile;
-    const Range outs = seeing(level.grid.axis[2], tile);
+    const Range outs = level.grid.axis[2].covers(tile);
     for (int64_t o = outs.begin; (outs.begin != seen.begin || outs.end != seen.end) && o < outs.end; ++o)
       spans[o - outs.begin] = level.grid.axis[2].window(o);
     seen = outs;
+    FASTPOOL_ASSERT(tile.end - tile.begin > 0 && seen.end - seen.begin <= level.grid.axis[2].most_covers(tile.end - tile.begin));
     outputs.move_to(n, c, seen.begin, seen.begin, seen.end);
   }
 

@@ -8,9 +8,8 @@ namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
 // Whether an element may hear from several outputs.
 inline bool overlaps(const Problem& p) {
-  bool found = p.level_count > 1;
-  for (const Axis& axis : p.levels[0].grid.axis) found |= axis.out > 1 && (axis.adaptive() || axis.stride < axis.extent());
-  return found;
+  const Grid& grid = p.levels[0].grid;
+  return p.level_count > 1 || OutputRows(grid).count() * grid.axis[2].most_covers() > 1;
 }
 
 // Sums are of type Sum: the gradient itself, or where they have to be narrowed in the end, scratch.
@@ -26,7 +25,7 @@ class Scatter {
                                    : p.input.position),
         sources(arena.take<Source>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l) sources[l] = source_of(p.levels[l], arena);
-    if (narrows) sums = arena.take<Sum>(held_rows() * held_columns() * step + 1);
+    if (narrows) sums = arena.take<Sum>(most_rows() * most_columns() * step + 1);
   }
 
   void run(const Units::Unit& unit) const {
@@ -38,7 +37,7 @@ class Scatter {
 
  private:
   static constexpr bool narrows = !std::is_same_v<S, Sum>;  // some rows of the input at a time
-  static constexpr int64_t kHeld = 128 << 10, kMostListed = 4096;
+  static constexpr int64_t kMostSums = 128 << 10, kMostListed = 4096;
   static constexpr int L = kLanes<T>;
   static constexpr uint32_t kFewTaps = 64;
 
@@ -51,7 +50,7 @@ class Scatter {
     bool alike;
   };
   // The sums of some elements of the input; what lies elsewhere is left to others.
-  struct Held {
+  struct Target {
     Sum* first;
     int64_t begin, size;
   };
@@ -66,9 +65,9 @@ class Scatter {
   Source* sources;
   Sum* sums = nullptr;
 
-  // Columns and rows whose sums are held at once.
-  int64_t held_columns() const { return smaller(larger(kHeld / step, 1), p.extent[2]); }
-  int64_t held_rows() const { return smaller(larger(kHeld / (p.extent[2] * step), 1), p.extent[0] * p.extent[1]); }
+  // Columns and rows whose sums there is room for at once.
+  int64_t most_columns() const { return smaller(larger(kMostSums / step, 1), p.extent[2]); }
+  int64_t most_rows() const { return smaller(larger(kMostSums / (p.extent[2] * step), 1), p.extent[0] * p.extent[1]); }
   static int64_t list_size(const Problem& p, const Grid& grid) {
     const bool alike = grid.slides();
     if (p.tap_bytes != 1 || (!alike && (p.positions() > kMostListed || grid.bins() > kMostListed))) return 0;
@@ -96,13 +95,10 @@ class Scatter {
           int64_t* to = elements + listed;
           listed += level.grid.taps(o);
           const int64_t from = alike ? 0 : level.grid.origin(o);
-          for (int64_t i = 0; i < axis[0].taps(o[0]); ++i)
-            for (int64_t j = 0; j < axis[1].taps(o[1]); ++j) {
-              const int64_t row = from + (i * axis[0].dilation * p.extent[1] + j * axis[1].dilation) * p.extent[2];
-              for (int64_t k = 0; k < axis[2].taps(o[2]); ++k) *to++ = (row + k * axis[2].dilation) * step;
-            }
+          level.grid.each_offset(o, [&](int64_t offset) { *to++ = (from + offset) * step; });
         }
     begins[bin] = listed;
+    FASTPOOL_ASSERT(listed == size);
     return {&level, elements, begins, uint32_t(begins[1]), alike};
   }
 
@@ -110,11 +106,11 @@ class Scatter {
   void run_planes(const Units::Unit& unit) const {
     const Level& level = *sources[0].level;
     const int64_t first[3] = {0, 0, 0};
-    const Held held{reinterpret_cast<Sum*>(static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0)), 0, unit.channels * p.positions()};
-    fill_zeros(held.first, held.size);
+    const Target target{reinterpret_cast<Sum*>(static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0)), 0, unit.channels * p.positions()};
+    fill_zeros(target.first, target.size);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, 0);
     const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + p.saved.at(unit.n, unit.c, 0);
-    add_outputs(held, sources[0].alike ? level.grid.origin(first) : 0, p.positions(), sources[0].elements, sources[0].count, taps, g,
+    add_outputs(target, sources[0].alike ? level.grid.origin(first) : 0, p.positions(), sources[0].elements, sources[0].count, taps, g,
                 unit.channels);
   }
 
@@ -126,12 +122,13 @@ class Scatter {
       return;
     }
     // Columns of several rows follow each other where they are all there are.
-    const int64_t columns = held_columns();
+    const int64_t columns = most_columns();
     for (int64_t row = unit.first_row, rows; row < unit.last_row; row += rows) {
-      rows = columns < p.extent[2] ? 1 : smaller(held_rows(), unit.last_row - row);
+      rows = columns < p.extent[2] ? 1 : smaller(most_rows(), unit.last_row - row);
       for (int64_t column = 0; column < p.extent[2]; column += columns) {
         const int64_t begin = row * p.extent[2] + column, end = smaller(column + columns, p.extent[2]), positions = rows * (end - column);
         S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, begin);
+        FASTPOOL_ASSERT(positions <= most_rows() * most_columns() && (unit.channels <= step || !p.lanes_are_channels));
         add_levels(unit, {row, row + rows, {column, end}}, {sums, begin * step, positions * step});
         if (!p.lanes_are_channels) narrow(gx, sums, positions);
         for (int64_t i = 0; i < positions && p.lanes_are_channels; ++i) narrow(gx + i * p.input.position, sums + i * step, unit.channels);
@@ -142,14 +139,14 @@ class Scatter {
     for (int64_t i = 0; i < count; i += L) store_part(to + i, 1, load<T, L>(from + i), smaller(L, count - i));
   }
 
-  // Sums of rows first … last - 1 of the input, of which those of some columns are held. Those of channels-last input are
+  // Sums of rows first … last - 1 of the input, of which those of some columns are here. Those of channels-last input are
   // cleared just before the first output that sees them, so that they are still in the cache for it.
-  void add_levels(const Units::Unit& unit, const Part& part, const Held& held) const {
+  void add_levels(const Units::Unit& unit, const Part& part, const Target& target) const {
     const int64_t width = part.columns.end - part.columns.begin, rows = part.last - part.first;
     int64_t cleared = 0;
     const auto clear_to = [&](int64_t row) {
       const int64_t count = smaller(row - part.first, rows);
-      if (cleared < count) clear(unit, held, cleared * width, count * width);
+      if (cleared < count) clear(unit, target, cleared * width, count * width);
       cleared = larger(cleared, count);
     };
     if (!p.lanes_are_channels) clear_to(part.last);
@@ -160,31 +157,31 @@ class Scatter {
       Range slices{0, axis[0].out}, lines{0, axis[1].out}, outputs{0, axis[2].out};
       if (rows < p.extent[0] * height) {
         const int64_t slice = part.first / height, last_slice = (part.last - 1) / height;
-        slices = seeing(axis[0], {slice, last_slice + 1});
-        if (slice == last_slice) lines = seeing(axis[1], {part.first % height, (part.last - 1) % height + 1});
+        slices = axis[0].covers({slice, last_slice + 1});
+        if (slice == last_slice) lines = axis[1].covers({part.first % height, (part.last - 1) % height + 1});
       }
-      if (width < p.extent[2]) outputs = seeing(axis[2], part.columns);
+      if (width < p.extent[2]) outputs = axis[2].covers(part.columns);
       for (int64_t d = slices.begin; d < slices.end; ++d) {
-        if (!p.lanes_are_channels) add_plane(unit, held, source, d, lines, outputs);
+        if (!p.lanes_are_channels) add_plane(unit, target, source, d, lines, outputs);
         for (int64_t h = lines.begin; h < lines.end && p.lanes_are_channels; ++h) {
           const Span deep = axis[0].window(d), high = axis[1].window(h);
-          clear_to((deep.start + (deep.count - 1) * deep.step) * height + high.start + (high.count - 1) * high.step + 1);
-          add_row(unit, held, source, d, h, outputs);
+          clear_to(row_of_input(deep, high, deep.count - 1, high.count - 1, height) + 1);
+          add_row(unit, target, source, d, h, outputs);
         }
       }
     }
     clear_to(part.last);
   }
-  // Positions begin … end - 1 of those held.
-  void clear(const Units::Unit& unit, const Held& held, int64_t begin, int64_t end) const {
-    Sum* to = held.first + begin * step;
+  // Positions begin … end - 1 of those that are here.
+  void clear(const Units::Unit& unit, const Target& target, int64_t begin, int64_t end) const {
+    Sum* to = target.first + begin * step;
     if (narrows || unit.channels == step) return fill_zeros(to, (end - begin) * step);
     for (int64_t i = 0; i < end - begin; ++i) fill_zeros(to + i * step, unit.channels);
   }
   static void fill_zeros(Sum* to, int64_t count) { memset(static_cast<void*>(to), 0, size_t(count) * sizeof(Sum)); }
 
   // Some outputs of some lines of slice `d` of one plane.
-  void add_plane(const Units::Unit& unit, const Held& held, const Source& source, int64_t d, Range lines, Range outputs) const {
+  void add_plane(const Units::Unit& unit, const Target& target, const Source& source, int64_t d, Range lines, Range outputs) const {
     const Level& level = *source.level;
     const Axis* axis = level.grid.axis;
     int64_t o[3] = {d, lines.begin, outputs.begin};
@@ -192,90 +189,91 @@ class Scatter {
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, first);
     const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + saved;
     if (source.elements && source.alike)
-      return add_alike(held, source, level.grid.origin(o) - held.begin, axis[1].stride * p.extent[2], lines.end - lines.begin, count, taps,
-                       g);
+      return add_alike(target, source, level.grid.origin(o) - target.begin, axis[1].stride * p.extent[2], lines.end - lines.begin, count,
+                       taps, g);
     for (int64_t line = 0; o[1] < lines.end; ++o[1], line += axis[2].out) {
       if (source.elements) {
-        add_bins(held, source.elements, source.begins + first + line, taps + line, g + line, count);
+        add_bins(target, source.elements, source.begins + first + line, taps + line, g + line, count);
         continue;
       }
       for (int64_t i = 0; i < count; ++i) {
         o[2] = outputs.begin + i;
         const uint32_t tap = uint32_t(saved_tap<T>(p, saved + line + i));
-        if (tap < uint32_t(level.grid.taps(o))) add(held, level.grid.position(o, tap) - held.begin, g[line + i]);
+        if (tap < uint32_t(level.grid.taps(o))) add(target, level.grid.position(o, tap) - target.begin, g[line + i]);
       }
     }
   }
   // These by themselves, so that all of it stays in registers: `lines` of `outputs`, the first of which lies at `origin`.
-  static __attribute__((noinline)) void add_alike(const Held& held, const Source& source, int64_t origin, int64_t between, int64_t lines,
-                                                  int64_t outputs, const uint8_t* taps, const S* g) {
+  static __attribute__((noinline)) void add_alike(const Target& target, const Source& source, int64_t origin, int64_t between,
+                                                  int64_t lines, int64_t outputs, const uint8_t* taps, const S* g) {
     const int64_t across = source.level->grid.axis[2].out, stride = source.level->grid.axis[2].stride, *elements = source.elements;
     const uint32_t count = source.count;
     for (; lines > 0; --lines, origin += between, taps += across, g += across)
-      add_outputs(held, origin, stride, elements, count, taps, g, outputs);
+      add_outputs(target, origin, stride, elements, count, taps, g, outputs);
   }
-  static __attribute__((noinline)) void add_bins(const Held& held, const int64_t* elements, const int64_t* begins, const uint8_t* taps,
+  static __attribute__((noinline)) void add_bins(const Target& target, const int64_t* elements, const int64_t* begins, const uint8_t* taps,
                                                  const S* g, int64_t bins) {
     for (int64_t i = 0; i < bins; ++i)
-      if (taps[i] < begins[i + 1] - begins[i]) add(held, elements[begins[i] + taps[i]] - held.begin, g[i]);
+      if (taps[i] < begins[i + 1] - begins[i]) add(target, elements[begins[i] + taps[i]] - target.begin, g[i]);
   }
   // Some outputs of line `h` of slice `d`, of all channels.
-  void add_row(const Units::Unit& unit, const Held& held, const Source& source, int64_t d, int64_t h, Range outputs) const {
+  void add_row(const Units::Unit& unit, const Target& target, const Source& source, int64_t d, int64_t h, Range outputs) const {
     const Level& level = *source.level;
     const Axis* axis = level.grid.axis;
-    int64_t o[3] = {d, h, outputs.begin}, bin = level.bin(o), origin = (source.alike ? level.grid.origin(o) * step : 0) - held.begin;
+    int64_t o[3] = {d, h, outputs.begin}, bin = level.bin(o), origin = (source.alike ? level.grid.origin(o) * step : 0) - target.begin;
     int64_t saved = p.saved.at(unit.n, unit.c, level.first_bin + bin);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, bin);
     for (; o[2] < outputs.end; ++o[2], ++bin, saved += p.saved.position, g += level.output.position) {
       const uint32_t count = uint32_t(level.grid.taps(o));
       const int64_t* elements = source.elements ? source.elements + (source.alike ? 0 : source.begins[bin]) : nullptr;
       if (elements && p.saved.channel == 1 && level.output.channel == 1)
-        add_channels(held, origin, elements, count, static_cast<const uint8_t*>(p.taps) + saved, g, unit.channels);
+        add_channels(target, origin, elements, count, static_cast<const uint8_t*>(p.taps) + saved, g, unit.channels);
       else
         for (int64_t c = 0; c < unit.channels; ++c) {
           const uint32_t tap = uint32_t(saved_tap<T>(p, saved + c * p.saved.channel));
           if (tap >= count) continue;
-          const int64_t at = elements ? origin + elements[tap] : level.grid.position(o, tap) * step - held.begin;
-          add(held, at + c, g[c * level.output.channel]);
+          const int64_t at = elements ? origin + elements[tap] : level.grid.position(o, tap) * step - target.begin;
+          add(target, at + c, g[c * level.output.channel]);
         }
       if (source.alike) origin += axis[2].stride * step;
     }
   }
-  static __attribute__((noinline)) void add_channels(const Held& held, int64_t origin, const int64_t* elements, uint32_t count,
+  static __attribute__((noinline)) void add_channels(const Target& target, int64_t origin, const int64_t* elements, uint32_t count,
                                                      const uint8_t* taps, const S* g, int64_t channels) {
     int64_t c = 0;
     if constexpr (std::is_same_v<Sum, T>)
       if (count <= kFewTaps)
-        for (; c + L <= channels; c += L) add_lanes(held, origin + c, elements, count, taps + c, g + c);
-    add_outputs(held, origin + c, 1, elements, count, taps + c, g + c, channels - c);
+        for (; c + L <= channels; c += L) add_lanes(target, origin + c, elements, count, taps + c, g + c);
+    add_outputs(target, origin + c, 1, elements, count, taps + c, g + c, channels - c);
   }
   // One window in each lane: its gradient goes to the element it selected, and nothing to the others.
-  static FASTPOOL_HD void add_lanes(const Held& held, int64_t origin, const int64_t* elements, uint32_t count, const uint8_t* taps, const S* g) {
+  static FASTPOOL_HD void add_lanes(const Target& target, int64_t origin, const int64_t* elements, uint32_t count, const uint8_t* taps,
+                              const S* g) {
     using V = Lanes<T, L>;
     const V gradient = load<T, L>(g);
     const Tap<V> tap = load<Tap<T>, L>(taps);
     for (uint32_t k = 0; k < count; ++k) {
       const int64_t at = origin + elements[k];
-      if (uint64_t(at) >= uint64_t(held.size)) continue;
-      store(held.first + at, load<T, L>(held.first + at) + select(tap == Tap<V>(Tap<T>(k)), gradient, V(T(0))));
+      if (uint64_t(at) >= uint64_t(target.size)) continue;
+      store(target.first + at, load<T, L>(target.first + at) + select(tap == Tap<V>(Tap<T>(k)), gradient, V(T(0))));
     }
   }
   // `outputs` of windows of `count` elements, `between` apart.
-  static FASTPOOL_HD void add_outputs(const Held& held, int64_t origin, int64_t between, const int64_t* elements, uint32_t count,
+  static FASTPOOL_HD void add_outputs(const Target& target, int64_t origin, int64_t between, const int64_t* elements, uint32_t count,
                                 const uint8_t* taps, const S* g, int64_t outputs) {
-    const Held mine = held;
+    const Target mine = target;
     for (int64_t i = 0; i < outputs; ++i, origin += between)
       if (taps[i] < count) add(mine, origin + elements[taps[i]], g[i]);
   }
   // Taps that no window has stand for no element: a draw may find none to select.
-  static FASTPOOL_HD void add(const Held& held, int64_t at, S g) {
+  static FASTPOOL_HD void add(const Target& target, int64_t at, S g) {
     if constexpr (narrows)  // an element behind the others takes what lies elsewhere: a jump would be hard to predict
-      held.first[uint64_t(at) < uint64_t(held.size) ? at : held.size] += widen_one(g);
-    else if (uint64_t(at) < uint64_t(held.size)) {
+      target.first[uint64_t(at) < uint64_t(target.size) ? at : target.size] += widen_one(g);
+    else if (uint64_t(at) < uint64_t(target.size)) {
       if constexpr (std::is_same_v<S, T>)
-        held.first[at] += g;
+        target.first[at] += g;
       else if (g.bits & 0x7fff)  // 0 + -0 is 0
-        held.first[at] = g;
+        target.first[at] = g;
     }
   }
 };

@@ -42,14 +42,7 @@ FASTPOOL_HD const S* input_of(const Problem& p, int64_t at) {
 }
 
 // Columns of the input whose gradients are computed before those beside them.
-struct Columns {
-  int64_t begin, end;
-};
-// The outputs that see some columns, and the most that as many columns have.
-inline Range seeing(const Axis& w, Columns columns) { return {w.covers(columns.begin).begin, w.covers(columns.end - 1).end}; }
-inline int64_t most_seeing(const Axis& w, int64_t columns) {
-  return smaller(w.out, w.adaptive() ? columns * w.out / w.in + 2 : (columns + w.extent() - 2) / w.stride + 2);
-}
+using Columns = Range;
 
 // Columns below which a tile has the same outputs all over again, or lanes without work.
 template <class T>
@@ -114,11 +107,7 @@ struct SlotArrays {
 struct OutputRows {
   int64_t depth, height;
 
-  FASTPOOL_HD explicit OutputRows(const Grid& grid) : depth(covering(grid.axis[0])), height(covering(grid.axis[1])) {}
-  // The most outputs whose windows cover one element.
-  static FASTPOOL_HD int64_t covering(const Axis& axis) {
-    return smaller(axis.out, axis.adaptive() ? ceil_div(axis.out, axis.in) + 1 : ceil_div(axis.extent(), axis.stride));
-  }
+  FASTPOOL_HD explicit OutputRows(const Grid& grid) : depth(grid.axis[0].most_covers()), height(grid.axis[1].most_covers()) {}
   FASTPOOL_HD int64_t count() const { return depth * height; }
   // Division of 32 bits takes a fraction of the time.
   static FASTPOOL_HD int64_t index(int64_t row, int64_t size) {
@@ -136,7 +125,7 @@ int64_t columns_within(const Problem& p, int64_t columns, int64_t channels, int6
     int64_t outputs = 0;
     for (int32_t l = 0; l < p.level_count; ++l) {
       const Grid& grid = p.levels[l].grid;
-      outputs += OutputRows(grid).count() * most_seeing(grid.axis[2], columns);
+      outputs += OutputRows(grid).count() * grid.axis[2].most_covers(columns);
     }
     return outputs * channels * SlotArrays<Gradient, T>::bytes + columns * column_bytes;
   };
@@ -157,6 +146,7 @@ int64_t list_rows(const Grid& grid, const int64_t i[2], OutputRow* to, const Row
   for (int64_t o = d.begin; o < d.end; ++o)
     for (int64_t q = h.begin; q < h.end; ++q) {
       const int64_t tap_d = axis[0].tap_of(o, i[0]), tap_h = axis[1].tap_of(q, i[1]);
+      FASTPOOL_ASSERT(count < OutputRows(grid).count());
       if (tap_d >= 0 && tap_h >= 0) to[count++] = {row(o, q), tap_d * axis[1].taps(q) + tap_h};
     }
   return count;

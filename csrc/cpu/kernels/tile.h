@@ -3,14 +3,14 @@
 
 #include <array>
 
-#include "core/direct.h"
 #include "cpu/kernels/draw.h"
 #include "cpu/work.h"
+#include "schedules/exact.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
 // A level's rows of bins in a unit of work.
-inline Range share(const Level& level, const Units::Unit& unit) {
+inline Range rows_of(const Level& level, const Units::Unit& unit) {
   return {larger(unit.first_row - level.first_row, 0), smaller(unit.last_row - level.first_row, level.grid.rows())};
 }
 
@@ -63,6 +63,7 @@ class Arena {
   Arena() { restart_scratch(); }
   template <class T>
   T* take(int64_t count) {
+    FASTPOOL_ASSERT(count >= 0);
     return static_cast<T*>(take_scratch(count * int64_t(sizeof(T))));
   }
 };
@@ -82,9 +83,9 @@ class Divisors {
     if (!every && !level.clipped && level.grid.slides()) every = axis[0].kernel * axis[1].kernel * w.kernel;
     constant = every != 0;
     inverse = every > 0 && (every & (every - 1)) == 0;
-    held = constant ? 0 : smaller(w.out, kHeld);
-    columns = arena.take<T>(held + L);
-    fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), held + L);
+    listed = constant ? 0 : smaller(w.out, kMostListed);
+    columns = arena.take<T>(listed + L);
+    fill_run(columns, inverse ? T(1) / T(every) : constant ? T(every) : T(1), listed + L);
     if (!constant) find(0);
   }
   FASTPOOL_HD void move_to(const int64_t o[3]) {
@@ -98,23 +99,24 @@ class Divisors {
   FASTPOOL_HD void give_one(Facts<V>& facts, int64_t o) const { give(facts, V(*at(o))); }
 
  private:
-  static constexpr int64_t kHeld = 4096;  // of a long row as many as stay in the first-level cache
+  static constexpr int64_t kMostListed = 4096;  // of a long row as many as stay in the first-level cache
   const Problem& p;
   const Axis* axis;
   T *columns = nullptr, rows = T(1);  // of the outputs from `first` on, and a few that do not exist
   mutable int64_t first = 0;
-  int64_t held = 0;
+  int64_t listed = 0;
   bool constant = true, inverse = false;
 
   // Those of output o and the lanes behind it.
   FASTPOOL_HD const T* at(int64_t o) const {
     if (constant) return columns;
-    if (o < first || smaller(o + L, axis[2].out) > first + held) find(o);
+    if (o < first || smaller(o + L, axis[2].out) > first + listed) find(o);
     return columns + (o - first);
   }
   __attribute__((noinline)) void find(int64_t from) const {
     const Axis& w = axis[2];
-    const int64_t end = smaller(from + held, w.out);
+    FASTPOOL_ASSERT(from >= 0 && from < w.out);
+    const int64_t end = smaller(from + listed, w.out);
     const Range whole = w.adaptive() ? Range{from, from} : w.whole();
     const int64_t begin = smaller(larger(whole.begin, from), end), stop = larger(smaller(whole.end, end), begin);
     first = from;

@@ -1,5 +1,5 @@
 // One output, or one input gradient, at a time: the exact path that every schedule is tested against, the fallback
-// for what the fast paths leave out, and the body of the direct CUDA schedule.
+// for what the fast paths leave out, and the body of the exact CUDA kernels.
 #pragma once
 
 #include "reducers/reducer.h"
@@ -18,7 +18,7 @@ FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, Stat
   const S* x = static_cast<const S*>(p.x) + p.input.at(at.n, at.c, 0);
   for (int64_t i = 0; i < d.count; ++i)
     for (int64_t j = 0; j < h.count; ++j) {
-      const int64_t row = ((d.start + i * d.step) * p.extent[1] + h.start + j * h.step) * p.extent[2];
+      const int64_t row = row_of_input(d, h, i, j, p.extent[1]) * p.extent[2];
       const int64_t tap = tap_of_row(d, h, w, i, j);
       for (int64_t k = 0; k < w.count; ++k) {
         state.template add<pass>(T(widen(x[(row + w.start + k * w.step) * p.input.position])), Tap<T>(tap + k));
@@ -89,6 +89,7 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
 
 template <class Reducer, class S>
 FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& at) {
+  FASTPOOL_ASSERT(at.n < p.samples && at.c < p.channels && level.bin(at.o) < level.grid.bins());
   // A level of adaptive bins may hold both kinds.
   if (level.grid.taps(at.o) > kMostSequentialTaps)
     forward_one<typename LargeWindows<Reducer>::type, S>(p, level, at);
@@ -98,6 +99,7 @@ FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& a
 
 template <class T>
 FASTPOOL_HD Tap<T> saved_tap(const Problem& p, int64_t at) {
+  FASTPOOL_ASSERT(p.taps && (p.tap_bytes == 1 || p.tap_bytes == 4));
   return p.tap_bytes == 1 ? Tap<T>(static_cast<const uint8_t*>(p.taps)[at]) : Tap<T>(static_cast<const int32_t*>(p.taps)[at]);
 }
 

@@ -1,7 +1,7 @@
 // Reading what taps point at: input values (the adjoint of a selection's backward) and plane positions.
 #pragma once
 
-#include "core/direct.h"
+#include "schedules/exact.h"
 
 namespace fastpool {
 

@@ -1,0 +1,195 @@
+// Which schedules there are and which computes what: the first that fits. They have the names of their classes in
+// csrc/cpu/kernels.
+#pragma once
+
+#include "core/problem.h"
+#include "cpu/capability.h"
+
+namespace fastpool {
+
+// What decides the schedule besides the shape.
+struct ReducerTraits {
+  bool draws = false;           // running sums in row-major order, or in classes
+  int parts = 0;                // values that a part of a window comes to, where it may be reduced first
+  bool several_passes = false;  // over a window
+  bool any_order = false;       // with the same bits, whatever the order
+  bool selects = false;         // a gradient of selections
+  bool shares = false;          // a gradient that elements of a window share, but for a selected one
+  bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
+};
+
+}  // namespace fastpool
+
+namespace fastpool::cpu {
+
+// Of each level.
+enum class ForwardSchedule : int8_t {
+  exact,     // one output at a time, of any windows
+  channels,  // channels-last input: lanes are channels
+  planes,    // lanes are planes, which are transposed
+  flat,      // lanes share one window
+  rows,      // lanes are neighbouring outputs of a row
+};
+
+// Of all levels.
+enum class BackwardSchedule : int8_t {
+  exact,           // one element at a time
+  disjoint_lanes,  // windows that do not overlap, of channels-last input
+  disjoint_rows,   // the same of contiguous input
+  scatter,         // selections, from outputs to the input
+  whole_planes,    // planes that are one window each
+  lanes,           // lanes are channels, or planes that are transposed
+  sliding,         // lanes are elements of a row a stride apart
+  levels,          // bins and wide windows: lanes are the elements of a row that an output sees
+};
+
+// Whether kernels know common geometries, and half types, in vectors (kSpecialises, kHasLanes).
+inline bool specialises() {
+#if defined(__x86_64__)
+  return capability() != Capability::baseline;
+#else
+  return true;
+#endif
+}
+inline bool has_lanes(Dtype dtype) { return specialises() || dtype == Dtype::float32 || dtype == Dtype::float64; }
+
+// Lanes over one window pay from about two steps of all lanes on, and rows of half a step: an element of a maximum costs, in
+// ns, transposed and in lanes of its own, 6x6 0.28 and 0.47, 7x7 0.29 and 0.33; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
+constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
+inline bool fills_lanes(const Grid& grid, int parts) {
+  // Several planes share their last steps.
+  return grid.least_taps() >= (parts > 0 && grid.bins() == 1 ? kFlatWidth : kFlatTaps) && grid.axis[2].least_taps() >= kFlatWidth;
+}
+
+// Transposing planes pays when there are a few, and rows are short. Milliseconds for (8, 512, W, W) float32 on one thread
+// of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
+// 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
+// outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
+constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
+inline bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
+
+// So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
+// transposed. Milliseconds for (32, 64, 112, 112) float32 on two threads of AVX-512, as rows and transposed: averages 3x3
+// stride 3 12.6 and 5.2, 5x5 stride 3 32 and 7, 8x8 stride 8 15.8 and 5.0, but 4x4 stride 4 2.4 and 5.8; draws 4x4 stride 4
+// 20.6 and 8.6, 5x5 stride 2 29.6 and 20.2, but 3x3 stride 2 9.9 and 13.4; draws by soft-max 4x4 stride 4 40 and 14, but 3x3
+// stride 2 20 and 32. Averages of rows of 8000 and 100000, 3 wide stride 3, 28 and 19, 4.6 and 10.5.
+constexpr int64_t kMostTransposed = 8192;
+inline bool walks_badly(const Grid& grid, bool several_passes) {
+  const Axis& w = grid.axis[2];
+  const bool gathers = w.stride == 3 || w.stride > 4, repeats = several_passes && (w.stride > 2 || w.kernel > 3);
+  return (gathers || repeats) && grid.axis[0].kernel * grid.axis[1].kernel * w.in <= kMostTransposed;
+}
+
+// Whether rows are long enough for lanes to be columns, and windows hardly overlap and have so many rows that it pays to
+// reduce each column first, to one value or to two: then any order has to be right.
+inline bool folds_rows(const Level& level, int parts, bool any_order) {
+  const Axis* axis = level.grid.axis;
+  int64_t rows = 1;
+  bool apart = axis[2].in >= 32;
+  for (int a = 0; a < 3; ++a) {
+    apart &= axis[a].adaptive() ? axis[a].in >= 3 * axis[a].out || axis[a].in == axis[a].out : axis[a].stride >= axis[a].extent();
+    if (a < 2) rows *= axis[a].adaptive() ? axis[a].in / axis[a].out : axis[a].kernel;
+  }
+  return (level.free_order || any_order) && apart && parts > 0 && rows >= (parts == 1 ? 3 : 10);
+}
+
+// Rows, and transposed planes, read what lies between windows and between their elements too.
+constexpr int64_t kMostApart = 1024, kMostGaps = 8;
+inline bool reaches_far(const Axis& w) { return w.extent() > w.in + kMostApart; }
+inline bool is_sparse(const Axis& w) { return w.stride > kMostApart || w.stride > kMostGaps * w.extent() || reaches_far(w); }
+// Rows at the ends of a tensor are copied for all lanes, of which there are 32 at most.
+constexpr int64_t kMostCopied = 128 << 10;
+inline bool copies_much(const Grid& grid) {
+  return grid.axis[0].kernel * grid.axis[1].kernel * (32 * grid.axis[2].stride + grid.axis[2].extent()) > kMostCopied;
+}
+
+inline ForwardSchedule choose_forward(const Problem& p, const Level& level, const ReducerTraits& traits) {
+  using enum ForwardSchedule;
+  const Grid& grid = level.grid;
+  const Axis& w = grid.axis[2];
+  const bool slides = grid.slides(), few = p.channels < kFewPlanes;
+  if (!has_lanes(p.dtype)) return exact;
+  // A draw sums small windows in order and large ones in classes; a level of both kinds is neither.
+  if (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps) return exact;
+  if (p.lanes_are_channels) return channels;
+  if (!few && folds_rows(level, traits.parts, traits.any_order)) return planes;
+  if (level.large || (level.free_order && !traits.draws && fills_lanes(grid, traits.parts))) return flat;
+  if (slides && (is_sparse(w) || copies_much(grid))) return exact;
+  if (slides && (few || !(is_narrow(w) || walks_badly(grid, traits.several_passes)))) return rows;
+  return grid.most_taps() <= kMostSequentialTaps ? planes : exact;
+}
+
+// Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
+// milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
+// channels), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last 56x56 0.5 and 0.65. Channels-last
+// 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
+constexpr int64_t kManyChannels = 32;
+inline bool compares_taps(const Problem& p, const Grid& grid) {
+  const Axis& w = grid.axis[2];
+  for (const Axis& axis : grid.axis)
+    if (axis.adaptive() || axis.stride < axis.extent()) return false;
+  return grid.most_taps() <= (p.lanes_are_channels && p.channels >= kManyChannels ? 64 : 8) && (p.lanes_are_channels || w.out >= 24);
+}
+
+// Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75 ns, 28
+// columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28 columns
+// 2.0 and 1.4; 3x3 stride 1, 28 columns 3.1 and 3.7, 20 columns 4.5 and 4.0.
+// Averages of bins repeat rows, whose copies need not be transposed.
+constexpr int64_t kNarrowPlane = 1024;
+inline bool has_narrow_gradient(const Grid& grid, bool alone, bool shares) {
+  const Axis& w = grid.axis[2];
+  if (!grid.slides() && w.least_taps() < kNarrowBin) return true;
+  if (grid.bins() == 1 && (alone || !shares)) return w.in <= kNarrowPlane;
+  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent()))) return w.in < (shares ? 32 : 64);
+  return w.out < (w.stride >= w.extent() ? 8 : 24);
+}
+
+// Whether an output gives to many neighbours at once.
+inline bool has_wide_gradient(const Grid& grid, bool shares) {
+  const Axis& w = grid.axis[2];
+  const bool repeats = shares && w.stride > 4 && w.stride >= w.kernel;
+  return !grid.slides() || (w.dilation == 1 && (repeats || w.kernel > 2 * w.out));
+}
+
+inline bool is_disjoint(const Problem& p) {
+  const Axis* axis = p.levels[0].grid.axis;
+  return p.level_count == 1 && axis[0].most_covers() * axis[1].most_covers() * axis[2].most_covers() == 1 && axis[2].dilation == 1;
+}
+// Rows of windows side by side that begin with the input, in vectors of two or four elements.
+inline bool has_phases(const Axis& w) { return w.before == 0 && w.kernel <= w.stride && (w.stride == 2 || w.stride == 4); }
+
+inline bool is_whole_plane(const Problem& p, const Grid& grid) {
+  const Axis& w = grid.axis[2];
+  return p.level_count == 1 && grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in && w.window(0).step == 1;
+}
+
+inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& traits) {
+  using enum BackwardSchedule;
+  const Level& level = p.levels[0];
+  const Grid& grid = level.grid;
+  const bool last = p.lanes_are_channels, alone = p.level_count == 1, few = p.channels < kFewPlanes;
+  const auto narrow = [&](const Grid& of) { return !few && has_narrow_gradient(of, alone, traits.shares); };
+  const auto wide = [&](const Grid& of) { return !alone || has_wide_gradient(of, traits.shares); };
+  // What lanes of neighbours would read too much for.
+  const auto gaps = [&](const Grid& of) { return wide(of) ? of.axis[2].dilation != 1 : reaches_far(of.axis[2]); };
+  if (!has_lanes(p.dtype)) return exact;
+  if (specialises() && is_disjoint(p) && (!traits.selects || compares_taps(p, grid))) {
+    if (last && level.output.channel == 1) return disjoint_lanes;
+    if (!last && has_phases(grid.axis[2]) && (traits.selects || !(narrow(grid) || wide(grid)))) return disjoint_rows;
+  }
+  if (traits.selects) return scatter;
+  if (last) return lanes;
+  if (is_whole_plane(p, grid)) return whole_planes;
+  bool any_narrow = false;
+  for (int32_t l = 0; l < p.level_count; ++l) {
+    const Grid& of = p.levels[l].grid;
+    if (narrow(of))
+      any_narrow = true;
+    else if (gaps(of))
+      return exact;
+  }
+  if (any_narrow) return lanes;
+  return wide(grid) ? levels : sliding;
+}
+
+}  // namespace fastpool::cpu
