@@ -129,7 +129,8 @@ def _example(form: str, pooling: Pooling, place: dict[str, str]) -> str:
     options, shown, by_window, overall = pooling.example
     windows = "" if form == "global" else f", {place['two']}"
     first = f", {pooling.arguments[0].default}" if pooling.name == "lp" else ""  # as in torch
-    pooled = shown.format(f"fastpool.{place['name']}(x{first}{windows}{options})")
+    sizes = place["two"].strip("()")
+    pooled = shown.format(f"fastpool.{place['name']}(x{first}{windows}{options.format(**place, sizes=sizes)})")
     return f"""
 Example:
     >>> import torch, fastpool

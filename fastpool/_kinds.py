@@ -90,6 +90,68 @@ def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
     return _leaving(output, geometry)
 
 
+def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x = _entering(input, geometry)[0]
+    logit = _products(x, geometry, [_filters("weight", weight, x, geometry, ())])[0]
+    if bias is not None:
+        if not isinstance(bias, Tensor):
+            raise TypeError(f"bias must be a tensor or None, got {type(bias).__name__}")
+        check_parameter("bias", bias, x)
+        if bias.dim() > 1 or bias.numel() not in (1, geometry.channels):
+            raise ValueError(f"bias must be a 0-d tensor or ({geometry.channels},), got shape {tuple(bias.shape)}")
+        logit = logit + bias.to(logit.dtype).reshape(-1, *[1] * len(geometry.spatial))
+    alpha = torch.sigmoid(logit)
+    alpha = alpha[0] if geometry.lead == 1 else alpha
+    return pooled("mixed", input, geometry, alpha)
+
+
+def tree_kind(input: Any, geometry: Geometry, leaves: Tensor, gates: Tensor) -> Tensor:
+    x = _entering(input, geometry)[0]
+    filters = [_filters("leaves", leaves, x, geometry, (2, 4)), _filters("gates", gates, x, geometry, (1, 3))]
+    count = len(filters[0])
+    if len(filters[1]) != count - 1:
+        raise ValueError(f"gates must hold one filter less than leaves, which hold {count}, got {len(filters[1])}")
+    products = _products(x, geometry, filters)
+    values, shares = products[:count], torch.sigmoid(products[count:])
+    while count > 1:
+        count //= 2
+        s = shares[count - 1 : 2 * count - 1]
+        values = s * values[0::2] + (1 - s) * values[1::2]
+    return _leaving(values[0].to(x.dtype), geometry)
+
+
+def _filters(name: str, filters: Any, x: Tensor, geometry: Geometry, counts: Sequence[int]) -> Tensor:
+    """As (filters, C or 1, *kernel)"""
+    if not isinstance(filters, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(filters).__name__}")
+    check_parameter(name, filters, x)
+    kernel, channels = geometry.window[1::6], geometry.channels
+    each = filters if counts else filters.unsqueeze(0)
+    shared = tuple(each.shape[1:]) == kernel
+    if (counts and len(each) not in counts) or not (shared or tuple(each.shape[1:]) == (channels, *kernel)):
+        lead = f"{' or '.join(map(str, counts))}, " if counts else ""
+        raise ValueError(
+            f"{name} must have shape ({lead}*{kernel}) or ({lead}{channels}, *{kernel}), got {tuple(filters.shape)}"
+        )
+    return each.unsqueeze(1) if shared else each
+
+
+def _products(x: Tensor, geometry: Geometry, filters: Sequence[Tensor]) -> Tensor:
+    """Of each filter with each window, (filters, N, C, *output), by one convolution in the accumulation type."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    channels, rank = geometry.channels, len(geometry.spatial)
+    each = torch.cat([f.to(wide.dtype).expand(-1, channels, *f.shape[2:]) for f in filters])
+    sides: list[int] = []
+    axes = list(zip(*[iter(geometry.window)] * 6))
+    for n, (output, kernel, stride, before, _, dilation) in reversed(list(zip(geometry.spatial, axes))):
+        sides += [before, (output - 1) * stride + dilation * (kernel - 1) + 1 - n - before]
+    convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[rank - 1]
+    weights = each.transpose(0, 1).reshape(channels * len(each), 1, *each.shape[2:])
+    strides, dilations = [axis[2] for axis in axes], [axis[5] for axis in axes]
+    y = convolve(torch.nn.functional.pad(wide, sides), weights, None, strides, 0, dilations, channels)
+    return y.reshape(len(y), channels, len(each), *y.shape[2:]).movedim(2, 0)
+
+
 def stochastic_kind(
     input: Any,
     geometry: Geometry,

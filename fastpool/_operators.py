@@ -11,7 +11,7 @@ from . import _table
 POOLINGS = {pooling.name: pooling for pooling in _table.POOLINGS}
 # Powers of 1 and 2 have operators of their own, and so have distributions; the expectation by soft-max is soft_pool.
 POOLS = (
-    *(f"{name}_pool" for name in POOLINGS if name != "stochastic"),
+    *(f"{name}_pool" for name in POOLINGS if hasattr(torch.ops.fastpool, f"{name}_pool")),
     "lp1_pool",
     "lp2_pool",
     "stochastic_relu_pool",

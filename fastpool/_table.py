@@ -69,6 +69,10 @@ PER_CHANNEL = (
     "a number, or a tensor of the input's dtype (or float32 beside half types) on its device: "
     "0-d, or ``(C,)`` for one per channel."
 )
+MIXING = (
+    "Lee, Gallagher, Tu: Generalizing pooling functions in convolutional neural networks (AISTATS 2016).\n"
+    "    Possibly patented (UCSD SD2016-053, status unknown)."
+)
 
 POOLINGS = (
     Pooling(
@@ -136,8 +140,7 @@ The gradient g gives ``alpha * g`` to the largest element and ``(1 - alpha) * g 
             ),
         ),
         parameter=True,
-        paper="Lee, Gallagher, Tu: Generalizing pooling functions in convolutional neural networks (AISTATS 2016).\n"
-        "    Possibly patented (UCSD SD2016-053, status unknown).",
+        paper=MIXING,
         regions=True,
         module="Mixed",
     ),
@@ -197,7 +200,7 @@ Each output is ``sum w_i x_i / sum w_i`` with ``w_i = exp(beta * x_i)``: the mea
 element for large beta, towards the smallest where it is negative. The gradient g gives
 ``g * w_i * (1 + beta * (x_i - y)) / sum w``; ``beta`` receives ``sum g * (sum w x^2 / sum w - y^2)``, the variance
 under the weights. Elements of weight 0 contribute nothing; NaN anywhere gives NaN.""",
-        example=("", "{}", "tensor([2.7616, 5.9281])", "tensor([5.7889])"),
+        example=("", "{}", "tensor([2.7616, 5.9281])", "tensor([5.7615])"),
         arguments=(Argument("beta", "1.0", PER_CHANNEL, "float | Tensor"),),
         parameter=True,
         paper="Stergiou, Poppe, Kalliatakis: Refining activation downsampling with SoftPool (ICCV 2021).",
@@ -210,7 +213,7 @@ under the weights. Elements of weight 0 contribute nothing; NaN anywhere gives N
 Each output is ``log(mean(exp(r * x))) / r``: the mean for small r, towards the largest element for large r, towards the
 smallest where it is negative. The gradient g gives ``g * p_i``, ``p = softmax(r * x)``; ``r`` receives
 ``sum g * (sum p x - y) / r``.""",
-        example=("", "{}", "tensor([2.4338, 5.3250])", "tensor([4.6850])"),
+        example=("", "{}", "tensor([2.4338, 5.3250])", "tensor([4.6859])"),
         arguments=(Argument("r", "1.0", PER_CHANNEL + " The number 0 is refused.", "float | Tensor", "nonzero"),),
         parameter=True,
         paper="Pinheiro, Collobert: From image-level to pixel-level labeling with convolutional networks (CVPR 2015).",
@@ -257,5 +260,55 @@ no integer.""",
         arguments=(Argument("norm_type", "2.0", "the power p, not 0.", "float", "nonzero"),),
         forms=("sliding",),
         by_hand=True,
+    ),
+    Pooling(
+        name="gated",
+        summary="A blend of maximum and mean of {}, which a learned filter mixes.",
+        formula="""
+Each output is ``alpha * max + (1 - alpha) * mean`` of its window with ``alpha = sigmoid(<weight, window> + bias)``, the
+mean over the elements inside the input; padding counts as 0 in the product. All gradients are exact. The product is a
+convolution by torch, of half types in float32.""",
+        example=(
+            ", weight=torch.zeros({two})",
+            "{}",
+            "tensor([2.5000, 5.0000])",
+            "",
+        ),
+        arguments=(
+            Argument(
+                "weight", "", "the filter: ``(*kernel_size)``, or ``(C, *kernel_size)`` for one a channel.", "Tensor"
+            ),
+            Argument("bias", "None", "0-d, or ``(C,)`` for one per channel.", "Tensor | None"),
+        ),
+        forms=("sliding",),
+        paper=MIXING,
+        call="gated_kind",
+        module="Gated",
+    ),
+    Pooling(
+        name="tree",
+        summary="A learned tree of filters over {}.",
+        formula="""
+A leaf m gives ``<leaves[m], window>``, a node ``s * left + (1 - s) * right``, ``s = sigmoid(<gates[m], window>)``.
+Padding counts as 0. All gradients are exact. The products are one convolution by torch, of half types in float32.""",
+        example=(
+            ", leaves=torch.ones(2, {sizes}), gates=torch.zeros(1, {sizes})",
+            "{}",
+            "tensor([4., 8.])",
+            "",
+        ),
+        arguments=(
+            Argument("leaves", "", "2 or 4 filters, ``(2 or 4, [C,] *kernel_size)``.", "Tensor"),
+            Argument(
+                "gates",
+                "",
+                "1 or 3 filters, the root's first: ``(1 or 3, [C,] *kernel_size)``.",
+                "Tensor",
+            ),
+        ),
+        forms=("sliding",),
+        paper=MIXING,
+        call="tree_kind",
+        module="Tree",
     ),
 )

@@ -38,7 +38,8 @@ RANKS = {"sliding": (1, 2, 3), "adaptive": (1, 2, 3), "global": (0,)}
 def declared(pooling: Pooling, form: str, leave_out: tuple[str, ...] = ()) -> str:
     arguments = [argument for argument in pooling.arguments if argument.name not in leave_out]
     star = "    *,\n" if arguments and not (pooling.positional and form != "global") else ""
-    return star + "".join(f"    {a.name}: {a.annotation} = {a.default},\n" for a in arguments)
+    given = [f"    {a.name}: {a.annotation}{a.default and f' = {a.default}'},\n" for a in arguments]
+    return star + "".join(given)
 
 
 def function(pooling: Pooling, form: str, rank: int) -> str:
@@ -114,7 +115,7 @@ def formatted(text: str) -> str:
 
 def main() -> int:
     poolings = [pooling for pooling in POOLINGS if not pooling.by_hand]
-    each = [(pooling, form, rank) for pooling in poolings for form, ranks in RANKS.items() for rank in ranks]
+    each = [(p, form, rank) for p in poolings for form, ranks in RANKS.items() if form in p.forms for rank in ranks]
     written = {
         "functional.py": "".join(function(*which) for which in each),
         "nn.py": "".join(map(bases, poolings)) + "".join(module(*which) for which in each),

@@ -10,7 +10,18 @@ from torch import Tensor
 
 from ._checks import refuse_scripting
 from ._docs import F, documented
-from ._kinds import Pooled, avg_kind, lp_kind, pooled, pooled_twice, pyramid_kind, selected, stochastic_kind
+from ._kinds import (
+    Pooled,
+    avg_kind,
+    gated_kind,
+    lp_kind,
+    pooled,
+    pooled_twice,
+    pyramid_kind,
+    selected,
+    stochastic_kind,
+    tree_kind,
+)
 from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
@@ -47,6 +58,9 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "gated_pool1d",
+    "gated_pool2d",
+    "gated_pool3d",
     "gem_pool1d",
     "gem_pool2d",
     "gem_pool3d",
@@ -90,6 +104,9 @@ __all__ = [
     "stochastic_pool1d",
     "stochastic_pool2d",
     "stochastic_pool3d",
+    "tree_pool1d",
+    "tree_pool2d",
+    "tree_pool3d",
 ]
 
 
@@ -991,6 +1008,102 @@ def global_mean_std_pool(
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of every channel."""
     return pooled_twice("mean_std", input, whole(input, keepdim), correction)
+
+
+@_public
+def gated_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """A blend of maximum and mean of 1-D windows, which a learned filter mixes."""
+    return gated_kind(input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), weight, bias)
+
+
+@_public
+def gated_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """A blend of maximum and mean of 2-D windows, which a learned filter mixes."""
+    return gated_kind(input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), weight, bias)
+
+
+@_public
+def gated_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """A blend of maximum and mean of 3-D windows, which a learned filter mixes."""
+    return gated_kind(input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), weight, bias)
+
+
+@_public
+def tree_pool1d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    leaves: Tensor,
+    gates: Tensor,
+) -> Tensor:
+    """A learned tree of filters over 1-D windows."""
+    return tree_kind(input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), leaves, gates)
+
+
+@_public
+def tree_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    leaves: Tensor,
+    gates: Tensor,
+) -> Tensor:
+    """A learned tree of filters over 2-D windows."""
+    return tree_kind(input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), leaves, gates)
+
+
+@_public
+def tree_pool3d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    leaves: Tensor,
+    gates: Tensor,
+) -> Tensor:
+    """A learned tree of filters over 3-D windows."""
+    return tree_kind(input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), leaves, gates)
 
 
 # End of what is written.

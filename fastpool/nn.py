@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import functional
-from ._arguments import exact
+from ._arguments import exact, per_axis
 from ._checks import check_flag, number, refuse_scripting
 from ._kinds import OPTIONS, check_mode
 from ._windows import Levels, OutputSize, Padding, Size
@@ -58,6 +58,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "GatedPool1d",
+    "GatedPool2d",
+    "GatedPool3d",
     "GeMPool1d",
     "GeMPool2d",
     "GeMPool3d",
@@ -101,6 +104,9 @@ __all__ = [
     "StochasticPool1d",
     "StochasticPool2d",
     "StochasticPool3d",
+    "TreePool1d",
+    "TreePool2d",
+    "TreePool3d",
 ]
 
 
@@ -153,7 +159,7 @@ class _Sliding(_Pool):
     ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
+        self.stride: Size | None = kernel_size if stride is None else stride
         self.padding = padding
         self.dilation = dilation
         self.ceil_mode = ceil_mode
@@ -361,6 +367,97 @@ class _SlidingAvg(_Sliding):
         return self.pool(input, count_include_pad=self.count_include_pad, divisor_override=self.divisor_override)
 
 
+class _SlidingGated(_Sliding):
+    """Holds the filter, and perhaps a bias."""
+
+    notes = """
+
+    Args:
+        num_channels: one filter, and one bias, for each of so many channels instead of one for all.
+        bias: learn a bias, too.
+
+    The filter starts as N(0, 0.1^2), the bias at 0.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        num_channels: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        check_flag("bias", bias)
+        self.weight = _filter(self.function, kernel_size, num_channels)
+        self.bias = torch.nn.Parameter(torch.empty(num_channels or ())) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.normal_(self.weight, std=0.1)
+        if self.bias is not None:
+            torch.nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Any:
+        return self.pool(input, weight=self.weight, bias=self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, weight={tuple(self.weight.shape)}, bias={self.bias is not None}"
+
+
+class _SlidingTree(_Sliding):
+    """Holds the filters of leaves and gates."""
+
+    notes = """
+
+    Args:
+        levels: 1 for two leaves, 2 for four.
+        num_channels: filters for each of so many channels instead of those for all.
+
+    Leaves start near the average, gates as N(0, 0.1^2).
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        levels: int = 2,
+        num_channels: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        if levels not in (1, 2):
+            raise ValueError(f"levels must be 1 or 2, got {levels!r}")
+        self.leaves = _filter(self.function, kernel_size, num_channels, 2**levels)
+        self.gates = _filter(self.function, kernel_size, num_channels, 2**levels - 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        taps = math.prod(self.leaves.shape[-int(self.function.__name__[-2]) :])
+        torch.nn.init.normal_(self.leaves, 1 / taps, 0.1 / taps)
+        torch.nn.init.normal_(self.gates, std=0.1)
+
+    def forward(self, input: Tensor) -> Any:
+        return self.pool(input, leaves=self.leaves, gates=self.gates)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, leaves={tuple(self.leaves.shape)}"
+
+
+def _filter(
+    function: Callable[..., Any], kernel_size: Size, num_channels: int | None, *count: int
+) -> torch.nn.Parameter:
+    _check_channels(True, num_channels)
+    kernel = per_axis("kernel_size", exact("kernel_size", kernel_size), int(function.__name__[-2]), 1)
+    return torch.nn.Parameter(torch.empty(*count, *([num_channels] if num_channels else []), *kernel))
+
+
 class _SlidingMixed(_Mixed, _Sliding):
     def __init__(
         self,
@@ -482,6 +579,7 @@ class _SlidingLP(_Sliding):
         dilation: Size = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self.stride = stride  # as torch shows it
         self.norm_type = norm_type
         if padding != 0 or dilation != 1:
             self.shown = (*self.shown, "padding", "dilation")
@@ -955,6 +1053,30 @@ class GlobalMeanStdPool(_Own, _Global):
     ) -> None:
         super().__init__(keepdim)
         self._store(correction=correction)
+
+
+class GatedPool1d(_SlidingGated):
+    function = staticmethod(functional.gated_pool1d)
+
+
+class GatedPool2d(_SlidingGated):
+    function = staticmethod(functional.gated_pool2d)
+
+
+class GatedPool3d(_SlidingGated):
+    function = staticmethod(functional.gated_pool3d)
+
+
+class TreePool1d(_SlidingTree):
+    function = staticmethod(functional.tree_pool1d)
+
+
+class TreePool2d(_SlidingTree):
+    function = staticmethod(functional.tree_pool2d)
+
+
+class TreePool3d(_SlidingTree):
+    function = staticmethod(functional.tree_pool3d)
 
 
 # End of what is written.

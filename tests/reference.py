@@ -341,6 +341,37 @@ def mean_std_pool(x, windows, correction=0):
     return each_window(x, windows, formula)
 
 
+def products(x, windows, weight):
+    """Of a filter (K,) or (C, K) with every window: clipped taps count as 0."""
+
+    def formula(values, grid):
+        taps = np.where(grid.exist, values, 0.0)
+        return ((taps * (weight if weight.ndim == 1 else weight[:, None, :])).sum(-1),)
+
+    return each_window(x, windows, formula)[0]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gated_pool(x, windows, weight, bias=0.0):
+    with np.errstate(over="ignore"):
+        return mixed_pool(x, windows, sigmoid(products(x, windows, weight) + np.reshape(bias, (-1, 1))))
+
+
+def tree_pool(x, windows, leaves, gates):
+    values = [products(x, windows, leaf) for leaf in leaves]
+    with np.errstate(over="ignore"):
+        shares = [sigmoid(products(x, windows, gate)) for gate in gates]
+    nodes = shares[1:] + shares[:1]  # from the bottom
+    while len(values) > 1:
+        s = nodes[: len(values) // 2]
+        values = [a * left + (1 - a) * right for a, left, right in zip(s, values[0::2], values[1::2], strict=True)]
+        nodes = nodes[len(s) :]
+    return values[0]
+
+
 def philox(seed, counter):
     """Philox-4x32-10 (Salmon et al. 2011). counter: four arrays of uint32 -> four arrays of uint32"""
     low32 = np.uint64(0xFFFFFFFF)

@@ -187,11 +187,10 @@ def backward_samples(name, numbers):
     return saved_samples(samples)
 
 
-LP = [3.0, 9.0]
 NUMBERS = {
-    "lp_pool": LP,
-    "lp1_pool": LP,
-    "lp2_pool": LP,
+    "lp_pool": [4.0, 9.0],
+    "lp1_pool": [1.0, 9.0],
+    "lp2_pool": [2.0, 9.0],
     "stochastic_relu_pool": [],
     "stochastic_softmax_pool": [0.5],
     "expectation_relu_pool": [],

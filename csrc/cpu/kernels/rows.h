@@ -188,10 +188,17 @@ class Rows {
             add_masked<Reducer, 0>(state, x[k], Tap<V>(Tap<T>(self.taps[r] + k)), !clipped, [&]() FASTPOOL_STEP { return within[k]; });
           });
         } else {
-          if (width == 3 && clipped)
+          const Held<V, State, held * width> window{self.p, facts, state, x};
+          if constexpr (kMasks<State, V> && width == 3) {
+            if (clipped) {
+              for_each_pass<0, Reducer::passes>(HeldInside<V, State, held * width, width>{window, within});
+              continue;
+            }
+          } else if (width == 3 && clipped) {
             unrolled<held * width>([&](auto k)
                                        FASTPOOL_STEP { x[k] = select(within[k % width], x[k], V(Reducer::template padding<T>())); });
-          for_each_pass<0, Reducer::passes>(Held<V, State, held * width>{self.p, facts, state, x});
+          }
+          for_each_pass<0, Reducer::passes>(window);
         }
       }
     }

@@ -211,10 +211,14 @@ FASTPOOL_HD void store_lanes(const Problem& p, const Level& level, int64_t out, 
     store_some<Reducer, S>(p, level, out, step, saved, saved_step, count, Results<Reducer, V>(p, state));
 }
 
+// Whether a state takes elements of some lanes only.
+template <class State, class V>
+constexpr bool kMasks = requires(State state, V x, Tap<V> tap, Mask<V> inside) { state.template add_inside<0>(x, tap, inside); };
+
 // Adds an element for the lanes where `inside` or `always` holds.
 template <class Reducer, int pass, class State, class V>
 FASTPOOL_HD void add_masked(State& state, V x, Tap<V> tap, bool always, const auto& inside) {
-  if constexpr (requires { state.template add_inside<pass>(x, tap, inside()); }) {
+  if constexpr (kMasks<State, V>) {
     if (always) return state.template add<pass>(x, tap);
     state.template add_inside<pass>(x, tap, inside());
   } else {
@@ -266,6 +270,20 @@ struct Held {
     if constexpr (pass > 0) state.template begin<pass>(facts, p);
     FASTPOOL_UNROLL
     for (int k = 0; k < taps; ++k) state.template add<pass>(x[k], Tap<V>(Scalar<Tap<V>>(k)));
+  }
+};
+
+// The same where columns are inside the input for some lanes only.
+template <class V, class State, int taps, int width>
+struct HeldInside {
+  const Held<V, State, taps>& window;
+  const Mask<V> (&inside)[width];
+
+  template <int pass>
+  FASTPOOL_HD void run() const {
+    if constexpr (pass > 0) window.state.template begin<pass>(window.facts, window.p);
+    FASTPOOL_UNROLL
+    for (int k = 0; k < taps; ++k) window.state.template add_inside<pass>(window.x[k], Tap<V>(Scalar<Tap<V>>(k)), inside[k % width]);
   }
 };
 
