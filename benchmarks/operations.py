@@ -33,6 +33,10 @@ def fastpool(kind: str, **options):
     return build
 
 
+def sppf(layer: Layer):
+    return partial(importlib.import_module("fastpool.functional").sppf2d, **layer.arguments)
+
+
 def parameterised(build, *names):
     """Tensor parameters come after x in a call; fastpool takes its own by keyword."""
 
@@ -166,6 +170,14 @@ OPERATIONS: dict[str, Operation] = {
         expectation("softmax"),
         {"torch": torch_ops.expectation_softmax},
         ("expectation_pool", "expectation_pool_backward"),
+    ),
+    "sppf": Operation(
+        sppf,
+        {"torch": torch_ops.sppf},
+        ("max_pool", "select_backward"),
+        check="equal",
+        taps=True,
+        windowings=("sppf",),
     ),
 }
 

@@ -57,6 +57,7 @@ __all__ = [
     "MixedPool1d",
     "MixedPool2d",
     "MixedPool3d",
+    "SPPF2d",
     "SpatialPyramidPool1d",
     "SpatialPyramidPool2d",
     "SpatialPyramidPool3d",
@@ -583,3 +584,16 @@ class SpatialPyramidPool2d(_SpatialPyramid):
 
 class SpatialPyramidPool3d(_SpatialPyramid):
     function = staticmethod(functional.spatial_pyramid_pool3d)
+
+
+class SPPF2d(_Pool):
+    function = staticmethod(functional.sppf2d)
+    shown = ("kernel_size", "repeats")
+
+    def __init__(self, kernel_size: Size = 5, repeats: int = 3) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.repeats = repeats
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.sppf2d(input, self.kernel_size, self.repeats)

@@ -55,6 +55,7 @@ BITS = "tests/test_determinism.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
+SPPF = "tests/test_sppf.py"
 CUDA = "tests/test_cuda_schedules.py"
 CUDA_MEMORY = "tests/test_cuda_memory.py"
 TORCH = "tests/test_torch_parity.py"
@@ -1083,6 +1084,10 @@ PYTHON = [
             "max_kind(input, whole(input, True), return_indices)",
             f"{FORWARD} -k global",
         ),
+        ("each map of SPPF from the input", "maps[-1]", "input", SPPF),
+        ("SPPF side by side on the wrong axis", "torch.cat(maps, -3)", "torch.cat(maps, 1)", SPPF),
+        ("even kernels of SPPF", "k % 2 == 0", "k % 2 == 2", SPPF),
+        ("no repeats of SPPF", "count < 1", "count < 0", SPPF),
     ),
     *in_file(
         "fastpool/nn.py",
