@@ -55,6 +55,9 @@ BITS = "tests/test_determinism.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
+RANDOM_MIXED = "tests/test_random_mixed.py"
+ATTENTION = "tests/test_attention.py"
+REPLACE = "tests/test_replace.py"
 SPPF = "tests/test_sppf.py"
 CUDA = "tests/test_cuda_schedules.py"
 CUDA_MEMORY = "tests/test_cuda_memory.py"
@@ -1098,6 +1101,78 @@ PYTHON = [
             '0 < number("alpha", alpha) < 1',
             '0 <= number("alpha", alpha) < 1',
             f"{MODULES} {ERRORS}",
+        ),
+        (
+            "maxima as rare as means should be",
+            "torch.rand(draws, device=maximum.device) < self.p",
+            "torch.rand(draws, device=maximum.device) >= self.p",
+            RANDOM_MIXED,
+        ),
+        (
+            "one draw for every channel",
+            "maximum.shape[-1 - self.rank] if self.per_channel else 1",
+            "1",
+            RANDOM_MIXED,
+        ),
+        (
+            "drawn by arithmetic",
+            "torch.where(takes_maximum.view(-1, *[1] * self.rank), maximum, mean)",
+            "torch.lerp(mean, maximum, takes_maximum.view(-1, *[1] * self.rank).to(mean.dtype))",
+            RANDOM_MIXED,
+        ),
+        (
+            "blend of the other share",
+            "self.blend(input, *windows, alpha=self.p)",
+            "self.blend(input, *windows, alpha=1 - self.p)",
+            RANDOM_MIXED,
+        ),
+        ("probabilities above 1", "0 <= self.p <= 1", "0 <= self.p", RANDOM_MIXED),
+        (
+            "attention by all scores",
+            "convolution(positions).flatten(2).unsqueeze(1).mT.contiguous()",
+            "convolution(positions).flatten(2).unsqueeze(1).mT",
+            ATTENTION,
+        ),
+        (
+            "attention without its scale",
+            "torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scale)",
+            "torch.nn.functional.scaled_dot_product_attention(query, key, value)",
+            ATTENTION,
+        ),
+        (
+            "queries from every position",
+            "x if self.output_size is None else functional.adaptive_avg_pool2d(x, self.output_size)",
+            "x",
+            ATTENTION,
+        ),
+        ("layout of attention", "memory_format(layout_of(x), 4)", "torch.contiguous_format", ATTENTION),
+        (
+            "parameters that are not reset",
+            "(self.query, self.key, self.value)",
+            "(self.query, self.value)",
+            ATTENTION,
+        ),
+    ),
+    *in_file(
+        "fastpool/_replace.py",
+        ("a layer in two places becomes two", "old not in made", "True", REPLACE),
+        ("replaced layers train", "old.training", "True", REPLACE),
+        ("replaced layers without the model's dtype", "like is None", "True", REPLACE),
+        ("indices that are asked for get lost", 'getattr(old, "return_indices", False)', "False", REPLACE),
+        ("divisors that get lost", 'getattr(old, "divisor_override", None)', "None", REPLACE),
+        (
+            "padding counted as by default",
+            '("count_include_pad", "divisor_override")',
+            '("divisor_override",)',
+            REPLACE,
+        ),
+        ("options that lose", "{**taken, **chosen}", "{**chosen, **taken}", REPLACE),
+        ("subclasses are replaced", "type(old) not in LAYERS", "not isinstance(old, tuple(LAYERS))", REPLACE),
+        (
+            "names without repeats",
+            "model.named_modules(remove_duplicate=False)",
+            "model.named_modules()",
+            REPLACE,
         ),
     ),
 ]
