@@ -31,6 +31,18 @@ def average(layer):
     return torch_pool("avg", layer)
 
 
+def sppf(layer):
+    kernel_size, repeats = layer.arguments["kernel_size"], layer.arguments["repeats"]
+
+    def steps(x):
+        maps = [x]
+        for _ in range(repeats):
+            maps.append(F.max_pool2d(maps[-1], kernel_size, 1, kernel_size // 2))
+        return torch.cat(maps, 1)
+
+    return steps
+
+
 def reduction(name: str):
     """A global pooling as a plain reduction."""
 

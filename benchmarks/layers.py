@@ -43,6 +43,8 @@ class Layer:
         """Windows in the whole layer, all samples and channels."""
         if self.windowing == "sliding":
             windows = math.prod(self.output_size)
+        elif self.windowing == "sppf":
+            windows = self.arguments["repeats"] * math.prod(self.shape[2:])
         else:
             windows = sum(level**self.rank for level in self.levels)
         return self.shape[0] * self.shape[1] * windows
@@ -50,7 +52,7 @@ class Layer:
     @property
     def taps(self) -> int:
         """Elements of the largest window."""
-        if self.windowing == "sliding":
+        if self.windowing in ("sliding", "sppf"):
             return self.arguments["kernel_size"] ** self.rank
         sizes = (math.prod(max(b - a for a, b in bins(level, n)) for n in self.shape[2:]) for level in self.levels)
         return max(sizes)
@@ -77,6 +79,10 @@ def global_(shape, **flags) -> Layer:
 
 def pyramid(shape, levels, **flags) -> Layer:
     return Layer(shape, "pyramid", {"levels": levels}, **flags)
+
+
+def sppf(shape, kernel_size, repeats, **flags) -> Layer:
+    return Layer(shape, "sppf", {"kernel_size": kernel_size, "repeats": repeats}, **flags)
 
 
 # What a reader asks for first.
@@ -121,6 +127,7 @@ LAYERS: dict[str, Layer] = {
     "sppnet-conv5": pyramid((32, 256, 13, 13), (6, 3, 2, 1)),
     "sppnet-conv5-180": pyramid((32, 256, 10, 10), (4, 3, 2, 1)),
     "pspnet-bin6": adaptive((2, 2048, 60, 60), 6),
+    "yolov5s-sppf": sppf((16, 256, 20, 20), 5, 3),
     "unet-down1": sliding((4, 64, 256, 256), 2),
     "unet-down2": sliding((4, 128, 128, 128), 2),
     "unet-down4": sliding((4, 512, 32, 32), 2),

@@ -33,6 +33,10 @@ def fastpool(kind: str, **options):
     return build
 
 
+def sppf(layer: Layer):
+    return partial(importlib.import_module("fastpool.functional").sppf2d, **layer.arguments)
+
+
 def parameterised(build, *names):
     """Tensor parameters come after x in a call; fastpool takes its own by keyword."""
 
@@ -189,6 +193,14 @@ OPERATIONS: dict[str, Operation] = {
         {"torch": torch_ops.mean_and_std},
         ("mean_std_pool", "mean_std_pool_backward"),
         windowings=MAPS,
+    ),
+    "sppf": Operation(
+        sppf,
+        {"torch": torch_ops.sppf},
+        ("max_pool", "select_backward"),
+        check="equal",
+        taps=True,
+        windowings=("sppf",),
     ),
 }
 

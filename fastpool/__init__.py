@@ -11,7 +11,8 @@ except ImportError as error:
     ) from error
 
 from . import _fake, functional, nn  # noqa: F401  # _fake registers shapes for compilers
+from ._replace import replace_pooling
 from .functional import *  # noqa: F403
 
 __version__: str = str(_C.build_info()["version"])
-__all__ = ["functional", "nn", *functional.__all__]
+__all__ = ["functional", "nn", "replace_pooling", *functional.__all__]

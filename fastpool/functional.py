@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._arguments import as_int, exact, per_axis
 from ._checks import refuse_scripting
 from ._docs import F, documented
 from ._kinds import (
@@ -101,6 +102,7 @@ __all__ = [
     "spatial_pyramid_pool1d",
     "spatial_pyramid_pool2d",
     "spatial_pyramid_pool3d",
+    "sppf2d",
     "stochastic_pool1d",
     "stochastic_pool2d",
     "stochastic_pool3d",
@@ -1269,3 +1271,53 @@ def spatial_pyramid_pool3d(
 ) -> Tensor:
     """3-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
     return pyramid_kind(3, input, levels, mode, bins, flatten, options)
+
+
+def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
+    """The input beside its maxima over growing 2-D windows, as detection models take them: "SPPF".
+
+    ``cat([x, m(x), m(m(x)), ...], 1)`` with ``repeats`` maxima beside x, where m is max pooling with stride 1 that
+    keeps the size. As m applied i times is the maximum over a window of ``i * (kernel_size - 1) + 1``, this equals the
+    "SPP" of windows 5, 9 and 13 for less work. Ties, NaN and -inf as in max pooling; padding is never an element. Each
+    gradient goes to the element that its maximum chose, step by step, and all that arrive are summed.
+
+    Args:
+        input: ``(N, C, H, W)`` or ``(C, H, W)``, float16, bfloat16, float32 or float64.
+        kernel_size: the window's size: an odd int, or a pair of them.
+        repeats: how many maxima, at least 1.
+
+    Returns:
+        A tensor of the input's dtype and layout, ``(N, (repeats + 1) * C, H, W)`` or without N. An empty batch gives an
+        empty result.
+
+    Raises:
+        TypeError, ValueError: for an argument that is not as described, before anything is computed.
+        RuntimeError: for a device that this build has no kernels for.
+
+    Example:
+        >>> import torch, fastpool
+        >>> x = torch.tensor([0.0, 5.0, 0.0, 0.0, 0.0, 1.0]).reshape(1, 1, 1, 6)
+        >>> fastpool.sppf2d(x, 3, repeats=2)[0, :, 0]
+        tensor([[0., 5., 0., 0., 0., 1.],
+                [5., 5., 5., 0., 1., 1.],
+                [5., 5., 5., 5., 1., 1.]])
+
+    Reference:
+        He, Zhang, Ren, Sun: Spatial pyramid pooling in deep convolutional networks (TPAMI 2015), whose pyramid the
+        YOLO detectors turned into maxima of one size; done in steps since YOLOv5.
+    """
+    kernels = per_axis("kernel_size", exact("kernel_size", kernel_size), 2, 1)
+    if any(k % 2 == 0 for k in kernels):
+        raise ValueError(f"kernel_size must be odd on every axis, so that the size stays, got {kernel_size}")
+    count = as_int(repeats)
+    if count is None:
+        raise TypeError(f"repeats must be an int, got {repeats!r}")
+    if count < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    maps = [input]
+    for _ in range(count):
+        maps.append(max_pool2d(maps[-1], kernels, 1, "same"))
+    return torch.cat(maps, -3)
+
+
+sppf2d.__prepare_scriptable__ = refuse_scripting("sppf2d")  # type: ignore[attr-defined]

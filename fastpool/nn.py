@@ -20,8 +20,9 @@ from torch import Tensor
 
 from . import functional
 from ._arguments import exact, per_axis
-from ._checks import check_flag, number, refuse_scripting
+from ._checks import check_flag, check_input, number, refuse_scripting
 from ._kinds import OPTIONS, check_mode
+from ._layouts import layout_of, memory_format
 from ._windows import Levels, OutputSize, Padding, Size
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "AdaptiveStochasticPool1d",
     "AdaptiveStochasticPool2d",
     "AdaptiveStochasticPool3d",
+    "AttentionPool2d",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -95,6 +97,10 @@ __all__ = [
     "MixedPool1d",
     "MixedPool2d",
     "MixedPool3d",
+    "RandomMixedPool1d",
+    "RandomMixedPool2d",
+    "RandomMixedPool3d",
+    "SPPF2d",
     "SoftPool1d",
     "SoftPool2d",
     "SoftPool3d",
@@ -1137,3 +1143,181 @@ class SpatialPyramidPool2d(_SpatialPyramid):
 
 class SpatialPyramidPool3d(_SpatialPyramid):
     function = staticmethod(functional.spatial_pyramid_pool3d)
+
+
+class SPPF2d(_Pool):
+    function = staticmethod(functional.sppf2d)
+    shown = ("kernel_size", "repeats")
+
+    def __init__(self, kernel_size: Size = 5, repeats: int = 3) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.repeats = repeats
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.sppf2d(input, self.kernel_size, self.repeats)
+
+
+class _RandomMixed(_Sliding):
+    """Draws maximum or mean in training mode and blends both in evaluation mode."""
+
+    rank: ClassVar[int]
+    both: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
+    blend: ClassVar[Callable[..., Tensor]]
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        p: float = 0.5,
+        per_channel: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self.p = number("p", p)
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p}")
+        check_flag("per_channel", per_channel)
+        self.per_channel = per_channel
+
+    def forward(self, input: Tensor) -> Tensor:
+        windows = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        if not self.training:
+            return self.blend(input, *windows, alpha=self.p)
+        maximum, mean = self.both(input, *windows)
+        draws = maximum.shape[-1 - self.rank] if self.per_channel else 1
+        takes_maximum = torch.rand(draws, device=maximum.device) < self.p
+        # Not lambda * maximum + (1 - lambda) * mean, which is NaN where the other one is infinite.
+        return torch.where(takes_maximum.view(-1, *[1] * self.rank), maximum, mean)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p}, per_channel={self.per_channel}"
+
+
+_RANDOM_MIXED = """Maximum or mean of {rank}-D windows, whichever is drawn.
+
+    After ``train()`` every call draws lambda from {{0, 1}}, 1 with probability p, and returns
+    ``lambda * max + (1 - lambda) * mean``: the very bits of one pooling, whose gradient alone flows. After ``eval()``
+    the result is ``p * max + (1 - p) * mean``, that of :func:`fastpool.mixed_pool{rank}d`. The mean is over the
+    elements inside the input; ties, NaN and empty batches are as in :func:`fastpool.max_avg_pool{rank}d`. Draws come
+    from torch's default generator of the input's device, and nothing waits for that device.
+
+    Args:
+        kernel_size, stride, padding, dilation, ceil_mode: as in :func:`fastpool.mixed_pool{rank}d`.
+        p: the probability of the maximum, a number in [0, 1].
+        per_channel: draw for each channel on its own instead of once for the layer; samples always share a draw.
+
+    Raises:
+        TypeError, ValueError: for an argument that is not as described.
+
+    Example:
+        >>> import torch, fastpool
+        >>> pool = fastpool.nn.RandomMixedPool{rank}d({windows}, p=0.25)
+        >>> x = torch.tensor([3.0, 1.0, 2.0, 6.0]).reshape({shape})
+        >>> pool(x).flatten().tolist() in ([3.0, 6.0], [2.0, 4.0])
+        True
+        >>> pool.eval()(x).flatten()
+        tensor([2.2500, 4.5000])
+
+    Reference:
+        Yu, Wang, Chen, Wei: Mixed pooling for convolutional neural networks (RSKT 2014).
+    """
+
+
+class RandomMixedPool1d(_RandomMixed):
+    __doc__ = _RANDOM_MIXED.format(rank=1, windows="2", shape="1, 1, 4")
+    rank = 1
+    both = staticmethod(functional.max_avg_pool1d)
+    blend = staticmethod(functional.mixed_pool1d)
+
+
+class RandomMixedPool2d(_RandomMixed):
+    __doc__ = _RANDOM_MIXED.format(rank=2, windows="(1, 2)", shape="1, 1, 1, 4")
+    rank = 2
+    both = staticmethod(functional.max_avg_pool2d)
+    blend = staticmethod(functional.mixed_pool2d)
+
+
+class RandomMixedPool3d(_RandomMixed):
+    __doc__ = _RANDOM_MIXED.format(rank=3, windows="(1, 1, 2)", shape="1, 1, 1, 1, 4")
+    rank = 3
+    both = staticmethod(functional.max_avg_pool3d)
+    blend = staticmethod(functional.mixed_pool3d)
+
+
+class AttentionPool2d(_Pool):
+    """Every position, or every cell of a smaller map, gathers from all positions what resembles it.
+
+    ``y_i = sum_j softmax_j(scale * <q_i, k_j>) v_j``, where q, k and v are 1x1 convolutions of the input (the modules
+    ``query``, ``key`` and ``value``, initialised as torch.nn.Conv2d) and j runs over all H*W positions. With
+    ``output_size`` the queries come from the adaptively averaged input instead, and the result has that size. One head,
+    through :func:`torch.nn.functional.scaled_dot_product_attention`: its fused kernels need no memory of (H*W)^2. They
+    have no second derivative; ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` around the calls has.
+
+    Args:
+        in_features: channels of the input.
+        out_features: channels of the result, of queries, keys and values.
+        scale: a factor of the scores; 1 as in non-local networks, ``out_features ** -0.5`` as in transformers.
+        output_size: None for the input's, an int, or a pair whose entries may be None, as in
+            :func:`fastpool.adaptive_avg_pool2d`.
+
+    Shape:
+        ``(N, in_features, H, W)`` gives ``(N, out_features, H, W)``, or ``output_size`` for H, W; both may lack N.
+        Channels-last stays so. The input's dtype is that of the parameters, float16, bfloat16, float32 or float64.
+
+    Raises:
+        TypeError, ValueError: for an argument that is not as described.
+
+    Example:
+        >>> import torch, fastpool
+        >>> pool = fastpool.nn.AttentionPool2d(16, 32, scale=32 ** -0.5, output_size=7)
+        >>> pool(torch.rand(2, 16, 20, 24)).shape
+        torch.Size([2, 32, 7, 7])
+
+    Reference:
+        Vaswani et al.: Attention is all you need (NeurIPS 2017); Wang, Girshick, Gupta, He: Non-local neural networks
+        (CVPR 2018).
+    """
+
+    shown = ("in_features", "out_features", "scale", "output_size")
+
+    def __init__(
+        self, in_features: int, out_features: int, scale: float = 1.0, output_size: OutputSize | None = None
+    ) -> None:
+        super().__init__()
+        for name, features in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(exact(name, features), tuple):
+                raise TypeError(f"{name} must be an int, got {features!r}")
+            if features < 1:
+                raise ValueError(f"{name} must be at least 1, got {features}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.scale = number("scale", scale)
+        self.output_size = output_size
+        self.query = torch.nn.Conv2d(in_features, out_features, 1)
+        self.key = torch.nn.Conv2d(in_features, out_features, 1)
+        self.value = torch.nn.Conv2d(in_features, out_features, 1)
+
+    def reset_parameters(self) -> None:
+        for convolution in (self.query, self.key, self.value):
+            convolution.reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_input(input)
+        if input.dim() not in (3, 4) or input.shape[-3] != self.in_features or 0 in input.shape[-2:]:
+            axes = f"{self.in_features}, H, W"
+            raise ValueError(f"input must be (N, {axes}) or ({axes}), with H, W >= 1, got shape {tuple(input.shape)}")
+        x = input if input.dim() == 4 else input.unsqueeze(0)
+        seeking = x if self.output_size is None else functional.adaptive_avg_pool2d(x, self.output_size)
+        # One head; channels side by side, without which no fused kernel takes them.
+        query, key, value = [
+            convolution(positions).flatten(2).unsqueeze(1).mT.contiguous()
+            for convolution, positions in ((self.query, seeking), (self.key, x), (self.value, x))
+        ]
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        y = found.squeeze(1).mT.reshape(x.shape[0], self.out_features, *seeking.shape[2:])
+        y = y.contiguous(memory_format=memory_format(layout_of(x), 4))
+        return y if input.dim() == 4 else y.squeeze(0)

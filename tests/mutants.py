@@ -55,6 +55,10 @@ BITS = "tests/test_determinism.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
+RANDOM_MIXED = "tests/test_random_mixed.py"
+ATTENTION = "tests/test_attention.py"
+REPLACE = "tests/test_replace.py"
+SPPF = "tests/test_sppf.py"
 CUDA = "tests/test_cuda_schedules.py"
 CUDA_MEMORY = "tests/test_cuda_memory.py"
 TORCH = "tests/test_torch_parity.py"
@@ -288,6 +292,9 @@ REDUCERS = [
     *in_file(
         "csrc/reducers/max.h",
         ("padding of maxima", "return -Limits<T>::infinity();", "return T(0);", f"{FORWARD} -k 'max and clipped'"),
+    ),
+    *in_file(
+        "csrc/reducers/largest.h",
         (
             "maximum without taps overlooks NaN",
             "sum == sum",
@@ -335,18 +342,34 @@ REDUCERS = [
             f"{FORWARD} {BACKWARD} -k 'expectation and (tiny or subnormal)'",
         ),
         (
-            "soft-max sums that overflow below",
-            "(weighted < infinity<V>()) & (weighted > -infinity<V>())",
-            "(weighted < infinity<V>())",
-            f"{FORWARD} -k huge",
-        ),
-        ("expectation of -inf alone", "largest <= empty", "largest < empty", f"{FORWARD} -k 'expectation and inf'"),
-        (
             "zeros have a gradient",
             "select(x <= zero, zero, slope)",
             "select(x < zero, zero, slope)",
             f"{BACKWARD} -k 'expectation and ties'",
         ),
+    ),
+    *in_file(
+        "csrc/reducers/soft.h",
+        (
+            "soft-max sums that overflow below",
+            "(weighted < infinity<V>()) & (weighted > -infinity<V>())",
+            "(weighted < infinity<V>())",
+            f"{FORWARD} -k 'soft and huge'",
+        ),
+        (
+            "gradient of a soft mean without its distance",
+            "exponent * V(T(0.69314718055994531))",
+            "exponent",
+            f"{BACKWARD} -k 'soft and ties'",
+        ),
+    ),
+    *in_file(
+        "csrc/reducers/lse.h",
+        ("log-mean-exp of a sum", "mean(sum, facts)", "sum", f"{FORWARD} -k 'lse and ties'"),
+    ),
+    *in_file(
+        "csrc/reducers/gem.h",
+        ("gradient below eps", "x < V(gem_eps<T>(p))", "x < V(T(-1))", f"{BACKWARD} -k 'gem and negative'"),
     ),
     *in_file(
         "csrc/reducers/weights.h",
@@ -1071,6 +1094,10 @@ PYTHON = [
             'selected("max", input, whole(input, True), return_indices)',
             f"{FORWARD} -k global",
         ),
+        ("each map of SPPF from the input", "maps[-1]", "input", SPPF),
+        ("SPPF side by side on the wrong axis", "torch.cat(maps, -3)", "torch.cat(maps, 1)", SPPF),
+        ("even kernels of SPPF", "k % 2 == 0", "k % 2 == 2", SPPF),
+        ("no repeats of SPPF", "count < 1", "count < 0", SPPF),
     ),
     *in_file(
         "fastpool/nn.py",
@@ -1081,6 +1108,78 @@ PYTHON = [
             '0 < number("alpha", alpha) < 1',
             '0 <= number("alpha", alpha) < 1',
             f"{MODULES} {ERRORS}",
+        ),
+        (
+            "maxima as rare as means should be",
+            "torch.rand(draws, device=maximum.device) < self.p",
+            "torch.rand(draws, device=maximum.device) >= self.p",
+            RANDOM_MIXED,
+        ),
+        (
+            "one draw for every channel",
+            "maximum.shape[-1 - self.rank] if self.per_channel else 1",
+            "1",
+            RANDOM_MIXED,
+        ),
+        (
+            "drawn by arithmetic",
+            "torch.where(takes_maximum.view(-1, *[1] * self.rank), maximum, mean)",
+            "torch.lerp(mean, maximum, takes_maximum.view(-1, *[1] * self.rank).to(mean.dtype))",
+            RANDOM_MIXED,
+        ),
+        (
+            "blend of the other share",
+            "self.blend(input, *windows, alpha=self.p)",
+            "self.blend(input, *windows, alpha=1 - self.p)",
+            RANDOM_MIXED,
+        ),
+        ("probabilities above 1", "0 <= self.p <= 1", "0 <= self.p", RANDOM_MIXED),
+        (
+            "attention by all scores",
+            "convolution(positions).flatten(2).unsqueeze(1).mT.contiguous()",
+            "convolution(positions).flatten(2).unsqueeze(1).mT",
+            ATTENTION,
+        ),
+        (
+            "attention without its scale",
+            "torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scale)",
+            "torch.nn.functional.scaled_dot_product_attention(query, key, value)",
+            ATTENTION,
+        ),
+        (
+            "queries from every position",
+            "x if self.output_size is None else functional.adaptive_avg_pool2d(x, self.output_size)",
+            "x",
+            ATTENTION,
+        ),
+        ("layout of attention", "memory_format(layout_of(x), 4)", "torch.contiguous_format", ATTENTION),
+        (
+            "parameters that are not reset",
+            "(self.query, self.key, self.value)",
+            "(self.query, self.value)",
+            ATTENTION,
+        ),
+    ),
+    *in_file(
+        "fastpool/_replace.py",
+        ("a layer in two places becomes two", "old not in made", "True", REPLACE),
+        ("replaced layers train", "old.training", "True", REPLACE),
+        ("replaced layers without the model's dtype", "like is None", "True", REPLACE),
+        ("indices that are asked for get lost", 'getattr(old, "return_indices", False)', "False", REPLACE),
+        ("divisors that get lost", 'getattr(old, "divisor_override", None)', "None", REPLACE),
+        (
+            "padding counted as by default",
+            '("count_include_pad", "divisor_override")',
+            '("divisor_override",)',
+            REPLACE,
+        ),
+        ("options that lose", "{**taken, **chosen}", "{**chosen, **taken}", REPLACE),
+        ("subclasses are replaced", "type(old) not in LAYERS", "not isinstance(old, tuple(LAYERS))", REPLACE),
+        (
+            "names without repeats",
+            "model.named_modules(remove_duplicate=False)",
+            "model.named_modules()",
+            REPLACE,
         ),
     ),
 ]

@@ -6,10 +6,11 @@ import inspect
 import pytest
 import torch
 
+import fastpool._replace
 import fastpool.functional
 import fastpool.nn
 
-MODULES = [fastpool.functional, fastpool.nn]
+MODULES = [fastpool.functional, fastpool.nn, fastpool._replace]
 
 
 def public(module):

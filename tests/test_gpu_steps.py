@@ -273,7 +273,7 @@ def test_timed_parts_make_no_cpu_tensor(name):
     operation, tried = operations.OPERATIONS[name], 0
     if name == "stochastic_compiled":
         pytest.skip("compiled code is not seen")
-    for layer_name in ("tiny", "published-global", "published-adaptive", "sppnet-conv5"):
+    for layer_name in ("tiny", "published-global", "published-adaptive", "sppnet-conv5", "yolov5s-sppf"):
         layer = layers.LAYERS[layer_name]
         builders = [operation.fastpool, *operation.rivals.values()] if layer.windowing in operation.windowings else []
         for function in filter(None, (builder(layer) for builder in builders)):
