@@ -1,7 +1,6 @@
 """No pooling of the table is without functions, modules, pyramid mode, reference, tests, benchmark or documentation."""
 
 import inspect
-import sys
 from pathlib import Path
 
 import backends
@@ -74,11 +73,3 @@ def test_benchmarks_and_documentation(kind):
     for operator in operators_of(kind):
         assert f'"{operator}"' in benchmarks, f"no benchmark row runs {operator}"
     assert f"`{kind}_pool`" in (ROOT / "README.md").read_text(), "not in the README's table of operations"
-
-
-def test_what_is_written_is_what_the_table_says(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "fastpool"))
-    import _write
-
-    monkeypatch.setattr(sys, "argv", ["_write.py", "--check"])
-    assert _write.main() == 0

@@ -27,9 +27,11 @@ double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c
 #undef FASTPOOL_BACKWARD
 #define FASTPOOL_FORWARD(...)                                                           \
   namespace fastpool::cpu {                                                             \
+  static_assert(IsReducer<__VA_ARGS__>);                                                \
   template void exact_forward<__VA_ARGS__>(const Problem&, const Level&, const Place&); \
   }
 #define FASTPOOL_BACKWARD(...)                                                                                           \
   namespace fastpool::cpu {                                                                                              \
+  static_assert(IsGradient<__VA_ARGS__>);                                                                                \
   template double backward_exact<__VA_ARGS__>(const Problem&, const Level&, int64_t, int64_t, const int64_t[3], double); \
   }

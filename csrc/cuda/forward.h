@@ -111,12 +111,12 @@ struct Walk {
       }
     }
   }
-  template <int pass>
+  template <int pass, bool is_last>
   FASTPOOL_HD void visit() {
     const FastAxis* axis = job.fast[window.l].axis;
     const FastSpan &d = window.d, &h = window.h, &w = window.w;
     // A window that a lone thread walks again may be of any size.
-    const bool blocks = items == 1 && width == 1 && Reducer::long_sums > 0 && window.taps() > kMostSequentialTaps;
+    const bool blocks = items == 1 && width == 1 && is_last && Reducer::long_sums > 0 && window.taps() > kMostSequentialTaps;
     Totals<Reducer, T> totals;
     totals.start(states[0]);
     for (int32_t i = 0; i < d.count; ++i)
@@ -147,7 +147,7 @@ struct Walk {
         FASTPOOL_UNROLL
         for (int i = 0; i < items; ++i) states[i].template begin<pass>(facts[i], job.p);
       }
-      visit<pass>();
+      visit<pass, pass + 1 == passes>();
       run<pass + 1, passes>(facts);
     }
   }

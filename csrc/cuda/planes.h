@@ -78,10 +78,10 @@ struct PlanesForward : Job {
           for (int32_t begin = 0; begin < window.w.count; begin += kBlockSum) {
             const int32_t end = least(begin + kBlockSum, window.w.count);
             for (int32_t w = begin; w < end; ++w) state.template add<pass>(widened(S(shared[row + w])), Tap<T>(tap++));
-            totals.take(state);
+            if constexpr (kSumsIn<Reducer, pass>) totals.take(state);
           }
         }
-      totals.give(state);
+      if constexpr (kSumsIn<Reducer, pass>) totals.give(state);
       run<pass + 1>(shared, at, window, facts, state);
     }
   }

@@ -51,7 +51,7 @@ struct Strides {
       split(at, size);
       split(step, size);
     }
-    const bool blocks = Reducer::long_sums > 0 && taps > members * in_flight;
+    const bool blocks = kSumsIn<Reducer, pass> && taps > members * in_flight;
     Totals<Reducer, T> totals;
     totals.start(state);
     for (int32_t tap = member; tap < taps;) {
@@ -116,7 +116,7 @@ struct Packs {
       split(at, of_row);
       split(step, of_row);
     }
-    const bool blocks = Reducer::long_sums > 0 && taps > members * kBlockSum;
+    const bool blocks = kSumsIn<Reducer, pass> && taps > members * kBlockSum;
     Totals<Reducer, T> totals;
     totals.start(state);
     for (int32_t pack = member; pack < packs;) {

@@ -8,8 +8,8 @@
 //   part(0 or 1) with tap(), where `parts`: what a part of the window comes to; hold(a, b, tap) begins with one, after
 //                                  start, and merge(a, b, tap) adds another; parts come in any order
 //   share<pass>(team, facts)       after each pass, instead of begin, where lanes share one window, lane = tap mod 32
-//   long_sum<i>()                  a reference to one of `long_sums` that grow with the window: schedules add up long ones in
-//                                  blocks (core/sums.h)
+//   long_sum<i>()                  a reference to one of `long_sums` that grow with the window in the last pass: schedules add up
+//                                  long ones in blocks (core/sums.h)
 //   ordinary()                     where the fast arithmetic holds; elsewhere Careful recomputes the output
 //   finish(facts)                  then y(), second(), or with p.mixes mixture(), slope(); tap(), moment(0 or 1)
 //
@@ -18,6 +18,8 @@
 // A team is what lanes that share a window ask of each other: sum(x), max(x) (NaN wins), first(tap), last(tap),
 // from(mask, x) (x of a lane where mask holds), lane() and spread(x)[r] (x of lane r).
 #pragma once
+
+#include <concepts>
 
 #include "core/exp.h"
 #include "core/problem.h"
@@ -64,6 +66,10 @@ FASTPOOL_HD V mean(V sum, const Facts<V>& facts) {
   return facts.inverse ? sum * facts.divisor : sum / facts.divisor;
 }
 
+// Whether the sums of a reducer grow in a pass.
+template <class R, int pass>
+constexpr bool kSumsIn = R::long_sums > 0 && pass + 1 == R::passes;
+
 // What ordinary() returns where the fast arithmetic holds for all values.
 struct Always {
   FASTPOOL_HD constexpr operator bool() const { return true; }
@@ -103,6 +109,60 @@ struct OutputFacts {
 // Whether the elements of a window get the same, but for one that was selected.
 template <class G>
 constexpr bool kShares = requires(Slot<float> slot) { G::share(slot); };
+
+// The contract once more, for the compiler: of one value, whose lanes are like it. What a reducer says that it uses or saves,
+// it must provide.
+template <class T>
+struct AnyTeam {
+  T sum(T) const;
+  T max(T) const;
+  Tap<T> first(Tap<T>) const;
+  Tap<T> last(Tap<T>) const;
+  T from(bool, T) const;
+  Tap<T> lane() const;
+  const T* spread(T) const;
+};
+
+template <class R, class T, class State>
+concept HasState =
+    requires(State state, const Problem& p, const Facts<T>& facts, const AnyTeam<T>& team, T x, Tap<T> tap) {
+      state.start(tap, p);
+      state.template begin<R::passes - 1>(facts, p);
+      state.template add<0>(x, tap);
+      bool(state.ordinary());
+      state.finish(facts);
+      { state.y() } -> std::convertible_to<T>;
+      { state.tap() } -> std::convertible_to<Tap<T>>;
+      { state.moment(0) } -> std::convertible_to<T>;
+    } && (!R::has_second || requires(State state) {
+      { state.second() } -> std::convertible_to<T>;
+    }) && (!R::saves_slope || requires(State state) {
+      { state.slope() } -> std::convertible_to<T>;
+    }) && (R::long_sums < 1 || requires(State state) { state.template long_sum<0>(); }) && (R::long_sums < 2 || requires(State state) {
+      state.template long_sum<1>();
+    }) && (R::parts == 0 || requires(State state, T x, Tap<T> tap) {
+      state.part(0);
+      state.merge(x, x, tap);
+    });
+
+template <class R>
+concept IsReducer =
+    requires {
+      { R::template padding<float>() } -> std::convertible_to<float>;
+    } && HasState<R, float, typename R::template State<float>> && HasState<R, double, typename R::template State<double>> &&
+    requires(typename SharedWindows<R>::type::template State<float> state, const AnyTeam<float>& team, const Facts<float>& facts) {
+      state.template share<0>(team, facts);
+    } && (R::careful_passes == 0 || requires(typename R::template Careful<float> state, const Facts<float>& facts) {
+      state.template add<0>(0.0f, Tap<float>(0));
+      state.finish(facts);
+      state.y();
+    });
+
+template <class G>
+concept IsGradient = requires(const OutputFacts<float>& output, const Facts<float>& facts, const Problem& p, const Slot<float>& slot) {
+  { G::prepare(output, facts, p) } -> std::same_as<Slot<float>>;
+  { G::term(0.0f, Tap<float>(0), slot, Tap<float>(0), p) } -> std::same_as<float>;
+} && (!G::selects || G::uses_taps) && G::slots >= 1 && G::slots <= 3;
 
 // An operator: which reducer and gradient it runs, and what it takes besides windows. Its name stands at the end of the
 // reducer's file, where every backend and csrc/ops/operators.h find it:

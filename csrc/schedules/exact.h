@@ -7,10 +7,10 @@
 namespace fastpool {
 
 // Calls state.add<pass>(x, tap) for every element of one window.
-template <int pass, class Reducer, class S, class State>
+template <int pass, bool is_last, class Reducer, class S, class State>
 FASTPOOL_HD void visit(const Problem& p, const Grid& grid, const Place& at, State& state) {
   using T = Accumulated<S>;
-  const bool blocks = Reducer::long_sums > 0 && grid.taps(at.o) > kMostSequentialTaps;
+  const bool blocks = is_last && Reducer::long_sums > 0 && grid.taps(at.o) > kMostSequentialTaps;
   Totals<Reducer, T> totals;
   totals.start(state);
   int added = 0;
@@ -32,7 +32,7 @@ template <int pass, int passes, class Reducer, class S, class State>
 FASTPOOL_HD void visit_passes(const Problem& p, const Grid& grid, const Place& at, const Facts<Accumulated<S>>& facts, State& state) {
   if constexpr (pass < passes) {
     if (pass > 0) state.template begin<pass>(facts, p);
-    visit<pass, Reducer, S>(p, grid, at, state);
+    visit<pass, pass + 1 == passes, Reducer, S>(p, grid, at, state);
     visit_passes<pass + 1, passes, Reducer, S>(p, grid, at, facts, state);
   }
 }
