@@ -14,7 +14,7 @@ DRAWS = {
     "relu": {"distribution": "relu"},
     "softmax": {"distribution": "softmax", "temperature": 0.5},
 }
-WEIGHTED = tuple(pooling.function for pooling in BY_TABLE)
+WEIGHTED = ("expectation softmax", *(pooling.function for pooling in BY_TABLE))
 ROUNDED = (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX, *BY_TABLE)
 
 

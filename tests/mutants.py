@@ -351,9 +351,9 @@ REDUCERS = [
     *in_file(
         "csrc/reducers/soft.h",
         (
-            "soft-max sums that overflow below",
-            "(weighted < infinity<V>()) & (weighted > -infinity<V>())",
-            "(weighted < infinity<V>())",
+            "soft-max sums that overflow",
+            "(squares < infinity<V>()) & (extremes.largest < infinity<V>())",
+            "extremes.largest < infinity<V>()",
             f"{FORWARD} -k 'soft and huge'",
         ),
         (

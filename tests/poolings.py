@@ -192,15 +192,42 @@ MIN = Pooling(
 TABLE = {pooling.name: pooling for pooling in _table.POOLINGS}
 
 
-def compose_by_formula(kind, x, windows, options):
-    """The formula behind its second derivative, in the input's dtype."""
-    pooling = TABLE[kind]
-    numbers = [options.get(argument.name, argument.value) for argument in pooling.arguments]
-    if pooling.parameter:
-        numbers.append(numbers.pop(0))
-    if kind == "lp":
-        numbers.append(float(windows.sizes[0]))
-    return [*WINDOW_FORMULAS[f"{kind}_pool"](*gather_windows(x, windows), None, numbers)]
+def mean_of(values, exist):
+    return RowMajorSum.apply(torch.where(exist, values, 0)).to(values.dtype) / exist.sum(-1)
+
+
+def compose_soft(x, windows, beta=1.0):
+    values, exist = gather_windows(x, windows)
+    largest = (beta * values).masked_fill(~exist, -torch.inf).amax(-1, keepdim=True).detach()
+    weights = (beta * values - largest).exp().masked_fill(~exist, 0)
+    weighted = RowMajorSum.apply(weights * torch.where(weights > 0, values, 0)).to(x.dtype)
+    return [weighted / RowMajorSum.apply(weights).to(x.dtype)]
+
+
+def compose_lse(x, windows, r=1.0):
+    values, exist = gather_windows(x, windows)
+    largest = (r * values).masked_fill(~exist, -torch.inf).amax(-1, keepdim=True).detach()
+    return [(largest[..., 0] + mean_of((r * values - largest).exp(), exist).log()) / r]
+
+
+def compose_gem(x, windows, p=3.0, eps=1e-6):
+    values, exist = gather_windows(x, windows)
+    return [mean_of(values.clamp_min(eps) ** p, exist) ** (1 / p)]
+
+
+def compose_lp(x, windows, norm_type):
+    values, exist = gather_windows(x, windows)
+    mean = mean_of(torch.where(exist, values, 1) ** norm_type, exist)
+    return [(mean * int(windows.sizes[0])) ** (1 / norm_type)]
+
+
+def compose_mean_std(x, windows, correction=0):
+    values, exist = gather_windows(x, windows)
+    mean, count = mean_of(values, exist), exist.sum(-1)
+    squares = mean_of((values - mean[..., None]) ** 2, exist) * count
+    variance = squares / (count - correction).clamp_min(1)
+    varies = (variance != 0) & (count > correction)
+    return [mean, torch.where(varies, torch.where(varies, variance, 1).sqrt(), 0)]
 
 
 def table_row(kind, **options):
@@ -214,7 +241,7 @@ def table_row(kind, **options):
         " ".join((kind, *(f"{name}={value}" for name, value in options.items()))),
         kind,
         formula,
-        lambda x, windows: compose_by_formula(kind, x, windows, options),
+        lambda x, windows: globals()[f"compose_{kind}"](x, windows, **options),
         ("never",) * pooling.results,
         options,
         pooling.forms,

@@ -136,6 +136,18 @@ def test_parameter(pooling, shared, form):
     assert gradgradcheck(pool, inputs)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("channels", [2, 17])
+@pytest.mark.parametrize("pooling", LEARNED, ids=str)
+def test_parameter_of_large_windows(pooling, channels, layout):
+    """Whose sums are long."""
+    x = torch.randn(1, channels, 18, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    x = cases.LAYOUTS[layout](x)
+    name = TABLE[pooling.function].arguments[0].name
+    values = torch.linspace(0.5, 2, channels, dtype=torch.float64).requires_grad_()
+    assert gradcheck(lambda parameter: pooling.of_form("global", **{name: parameter})(x), values)
+
+
 @pytest.mark.parametrize("mode", ["max", "avg", "max_avg", "mixed", "stochastic", "expectation"])
 def test_list_of_sizes(mode):
     items = [X[2][0].clone().requires_grad_(), X[2][1, :, :3, :2].clone().requires_grad_()]

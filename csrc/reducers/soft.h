@@ -23,7 +23,7 @@ struct Soft : Reducer {
   struct State : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;
-    V sharp, weights, weighted, squares;
+    V sharp, weights, squares;
 
     // What the second pass has in place of the extremes: the one that is factored out, and the weighted distances to it.
     FASTPOOL_HD V& extreme() {
@@ -33,7 +33,7 @@ struct Soft : Reducer {
 
     FASTPOOL_HD void start(Tap<V>, const Problem&) {
       extremes.start();
-      weights = weighted = V(T(0));
+      weights = V(T(0));
     }
     FASTPOOL_HD void turn(V beta) {
       sharp = sharpness_of(beta);
@@ -61,19 +61,17 @@ struct Soft : Reducer {
       }
     }
     FASTPOOL_HD V weight(V x) { return power_of_two((x - extreme()) * sharp); }
-    // -inf contributes nothing.
+    // -inf contributes nothing. Distances keep the digits of elements that are alike and far from 0.
     FASTPOOL_HD void add_weighted(V w, V x) {
-      const V least(-Limits<T>::largest());
+      const V distance = larger_of(V(-Limits<T>::largest()), x - extreme()), share = w * distance;
       weights = weights + w;
-      weighted = weighted + w * larger_of(least, x);
-      const V distance = larger_of(least, x - extreme()), share = w * distance;
       distances() = distances() + share;
       squares = squares + share * distance;
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
       if constexpr (which)
-        return weighted;
+        return distances();
       else
         return weights;
     }
@@ -84,22 +82,18 @@ struct Soft : Reducer {
         turn(facts.parameter);
       } else {
         weights = team.sum(weights);
-        weighted = team.sum(weighted);
         distances() = team.sum(distances());
         squares = team.sum(squares);
       }
     }
-    FASTPOOL_HD Mask<V> ordinary() const {
-      return (weighted < infinity<V>()) & (weighted > -infinity<V>()) & (squares < infinity<V>()) & is_sharp(sharp);
-    }
+    FASTPOOL_HD Mask<V> ordinary() const { return (squares < infinity<V>()) & (extremes.largest < infinity<V>()) & is_sharp(sharp); }
     FASTPOOL_HD void finish(const Facts<V>&) {
-      weighted = weighted / weights;
-      const V mean = extremes.negative / weights;
-      squares = squares / weights - mean * mean;
+      distances() = distances() / weights;
+      squares = squares / weights - distances() * distances();
     }
-    FASTPOOL_HD V y() const { return weighted; }
+    FASTPOOL_HD V y() const { return extremes.largest + extremes.negative; }
     FASTPOOL_HD V slope() const { return squares; }
-    FASTPOOL_HD V moment(int which) const { return soft_moment(which, y(), weights, extremes.largest, (extremes.largest - y()) * sharp); }
+    FASTPOOL_HD V moment(int which) const { return soft_moment(which, y(), weights, extremes.largest, -extremes.negative * sharp); }
   };
 
   // Beyond that rounding of y alone counts: it is the extreme.

@@ -495,9 +495,9 @@ class Channels {
             end = window.end_of_step(k, positions);
             self.template walk_tiles<pass, false>(tile, tiles, first, channels, lines, window, i, j, k, end,
                                                   self.far_away && channels > 2 * L ? L * int64_t(sizeof(S)) : 0, far);
-            self.end_step(tile, tiles, window, i, j, end);
+            if constexpr (kSumsIn<Reducer, pass>) self.end_step(tile, tiles, window, i, j, end);
           }
-      for (int64_t t = 0; window.sums_are_long && t < tiles; ++t) tile[t].totals.give(tile[t].state);
+      for (int64_t t = 0; kSumsIn<Reducer, pass> && window.sums_are_long && t < tiles; ++t) tile[t].totals.give(tile[t].state);
     }
   };
 
