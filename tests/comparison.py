@@ -36,7 +36,7 @@ def assert_bitwise(actual, expected, what=""):
         )
 
 
-def tolerance(expected, composed, dtype):
+def tolerance(expected, composed, dtype, factor=1):
     """expected: finite float64 values; composed: the same from a composition of torch operations in dtype."""
     largest = float(np.abs(expected).max(initial=0.0))
     finite = np.isfinite(composed)  # a composition may overflow or give NaN where fastpool must not
@@ -44,10 +44,10 @@ def tolerance(expected, composed, dtype):
         return 1e-12 * largest
     info = torch.finfo(dtype)
     last_place = max(info.eps * 2.0 ** np.floor(np.log2(largest)), info.smallest_normal * info.eps) if largest else 0.0
-    return 2 * float(np.abs(composed[finite] - expected[finite]).max(initial=0.0)) + last_place
+    return factor * (2 * float(np.abs(composed[finite] - expected[finite]).max(initial=0.0)) + last_place)
 
 
-def assert_close(actual, expected, composed, what="", ignore=None):
+def assert_close(actual, expected, composed, what="", ignore=None, factor=1):
     """expected: float64, whose NaN and infinities must be met exactly; ignore: elements that are checked elsewhere."""
     expected = np.asarray(expected, dtype=np.float64)
     assert tuple(actual.shape) == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {expected.shape}"
@@ -57,7 +57,7 @@ def assert_close(actual, expected, composed, what="", ignore=None):
     use = np.ones(expected.shape, bool) if ignore is None else ~ignore.reshape(expected.shape)
     finite = np.isfinite(expected) & use
     with np.errstate(invalid="ignore"):
-        allowed = tolerance(expected[finite], composed64[finite], actual.dtype)
+        allowed = tolerance(expected[finite], composed64[finite], actual.dtype, factor)
         bad = np.where(finite, ~(np.abs(actual64 - expected) <= allowed), False)
     special = use & ~finite
     bad |= special & ~((actual64 == expected) | (np.isnan(actual64) & np.isnan(expected)))

@@ -1,7 +1,7 @@
 """The poolings under test: one row for each, saying how to call it, what it computes and how torch would compose it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -91,6 +91,7 @@ class Pooling:
     bitwise: tuple  # for each output: "always", "sums" (sliding windows of up to 256 taps) or "never"
     options: dict = field(default_factory=dict, hash=False)
     forms: tuple = ("sliding", "adaptive", "global")
+    factor: int = 1  # of the error that is allowed
 
     def __str__(self):
         return self.name
@@ -180,7 +181,7 @@ MAX_AVG = Pooling(
 )
 MIXED = mixed_row(0.3)
 EXPECTATION_RELU = expectation_row("relu")
-EXPECTATION_SOFTMAX = expectation_row("softmax")
+EXPECTATION_SOFTMAX = replace(expectation_row("softmax"), factor=2)
 
 MIN = Pooling(
     "min",
@@ -223,8 +224,9 @@ def compose_lp(x, windows, norm_type):
 
 def compose_mean_std(x, windows, correction=0):
     values, exist = gather_windows(x, windows)
-    mean, count = mean_of(values, exist), exist.sum(-1)
-    squares = mean_of((values - mean[..., None]) ** 2, exist) * count
+    first, count = mean_of(values, exist).detach(), exist.sum(-1)
+    mean = first + mean_of(values - first[..., None], exist)
+    squares = mean_of((values - mean.detach()[..., None]) ** 2, exist) * count  # its derivative by the mean is 0
     variance = squares / (count - correction).clamp_min(1)
     varies = (variance != 0) & (count > correction)
     return [mean, torch.where(varies, torch.where(varies, variance, 1).sqrt(), 0)]
@@ -245,6 +247,7 @@ def table_row(kind, **options):
         ("never",) * pooling.results,
         options,
         pooling.forms,
+        2,  # logarithms and powers of our own are off by 2 to 3 units in the last place, torch's by one
     )
 
 

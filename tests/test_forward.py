@@ -40,7 +40,7 @@ def check_outputs(pooling, case, x, outputs, reshape):
             assert_bitwise(output, reshape(bitwise[i]), what)
         else:
             composed = composed or pooling.composition(x if case.batched else x[None], windows)
-            assert_close(output, reshape(exact[i]), composed[i], what)
+            assert_close(output, reshape(exact[i]), composed[i], what, factor=pooling.factor)
 
 
 @pytest.mark.parametrize(("pooling", "case"), COMBINATIONS)
@@ -110,12 +110,13 @@ def test_ones_average_to_one_in_half_precision(dtype, size):
     case = cases.sliding("ones", x.shape, size)
     everything = cases.adaptive("ones", x.shape, 1)
     for pooling in POOLINGS:
-        if pooling.name == "avg divisor 7":
+        if pooling.name in ("avg divisor 7", "lp norm_type=2.0"):
             continue
-        for output in pooling(case, x):
+        count = 1 if pooling.function == "mean_std" else 2
+        for output in pooling(case, x)[:count]:
             assert_bitwise(output, one, f"{pooling} sliding")
         if "global" in pooling.forms:
-            for output in pooling(everything, x) + pooling(everything, x, "global"):
+            for output in pooling(everything, x)[:count] + pooling(everything, x, "global")[:count]:
                 assert_bitwise(output, one, f"{pooling} of one bin")
     for layout in ("contiguous", "channels_last"):
         several = cases.adaptive("ones", (1, 3, size, size), 1)

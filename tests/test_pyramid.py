@@ -3,8 +3,6 @@
 import zlib
 from dataclasses import dataclass
 
-import sys
-
 import cases
 import numpy as np
 import pytest
@@ -122,7 +120,7 @@ def test_values(case, name):
                 assert_bitwise(y, flat(expected, counts, flatten), what)
             else:
                 composed = torch.from_numpy(flat(composition, counts, flatten)).to(dtype)
-                assert_close(y, flat(expected, counts, flatten), composed, what)
+                assert_close(y, flat(expected, counts, flatten), composed, what, factor=pooling.factor)
             if name == "max_avg" and flatten is None:
                 assert_bitwise(y[:, : case.shape[1]], expected[0], what)
 
@@ -149,18 +147,12 @@ def incoming(case, y, counts, whole):
     return torch.from_numpy(g.astype(float)).to(y.dtype)
 
 
-# The accuracy rule allows 2.83e-7; one of 2,400 elements is 2.89e-7 off, a power of a ratio beside four sums of others.
-KNOWN_MISS = ("gem", "pyramid wide", torch.float32)
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("name", MODES)
 def test_gradient(case, name):
     pooling = MODES[name][0]
     counts, windows = case.windows()
     for dtype in cases.DTYPES if name == "max" else cases.some_dtypes(case):
-        if (name, case.name, dtype) == KNOWN_MISS:
-            continue
         x = case.values(dtype).requires_grad_()
         x64 = x.detach().double().numpy()
         y = case(x, None, **mode_of(name))
@@ -174,18 +166,13 @@ def test_gradient(case, name):
         else:
             leaf = x.detach().clone().requires_grad_()
             composed = torch.cat(pooling.composition(leaf, windows), 1)
-            assert_close(actual, expected, torch.autograd.grad(composed, leaf, g)[0], what, ignore=outside)
+            assert_close(
+                actual, expected, torch.autograd.grad(composed, leaf, g)[0], what, ignore=outside, factor=pooling.factor
+            )
         for flatten in ("level", "channel"):
             z = case(x, flatten, **mode_of(name))
             same = torch.from_numpy(reference.flatten_pyramid(g.double().numpy(), counts, flatten)).to(dtype)
             assert_bitwise(torch.autograd.grad(z, x, same)[0], actual, f"{what}, flatten={flatten!r}")
-
-
-@pytest.mark.xfail(reason="the known miss of the accuracy rule", raises=AssertionError, strict=True)
-def test_known_miss(monkeypatch):
-    name, case, _ = KNOWN_MISS
-    monkeypatch.setattr(sys.modules[__name__], "KNOWN_MISS", None)
-    test_gradient(next(c for c in CASES if c.name == case), name)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
