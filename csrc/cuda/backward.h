@@ -53,9 +53,9 @@ struct Outputs {
 
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
-  static constexpr bool heavy = Gradient::slots > 1;
-  static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, blocks = side_by_side ? 2 : kBlocks<S, heavy>, rows = 2,
-                       columns = 2;
+  static constexpr bool heavy = Gradient::slots > 1 || Gradient::uses_input;
+  static constexpr int threads = 1, items = kItems<S, heavy, side_by_side>, rows = 2, columns = 2;
+  static constexpr int blocks = side_by_side ? 2 - (Gradient::uses_input && sizeof(S) == 8) : kBlocks<S, heavy>;
   using T = Accumulated<S>;
 
   Divisor tile_rows, tile_columns;
