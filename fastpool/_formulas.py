@@ -52,27 +52,31 @@ def _present(saved: Tensor, what: str) -> Tensor:
 
 def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
     results = RESULTS[name]
-    draws = name.startswith("stochastic_")
+    at = {result: i for i, result in enumerate(results)}
+    taps, moments, slope = at.get("taps", 0), at.get("moments", 0), at.get("slope", 0)
 
     def save(ctx: Any, inputs: Any, output: Any) -> None:
         tensors, own, numbers, integers, window, order, saves = inputs
-        ctx.saved, ctx.own = _saved(tensors, window, order), (numbers, integers)
-        if len(results) == 1:
-            return
         ctx.set_materialize_grads(False)
-        named = dict(zip(results, output))
-        constant = [named[result] for result in ("moments",) if result in named]
-        if "slope" in named and not saves & SAVE_SLOPE:
-            constant.append(named["slope"])
-        if "second" in named and order != MAP:
-            constant.append(named["second"])  # empty: a pyramid holds both results in one
+        ctx.saved, ctx.own, ctx.dtype = _saved(tensors, window, order), (numbers, integers), output[0].dtype
+        constant = [output[moments]] if moments else []
+        if slope and not saves & SAVE_SLOPE:
+            constant.append(output[slope])
+        if "second" in at and order != MAP:
+            constant.append(output[1])  # empty: a pyramid holds both results in one
         if constant:
             ctx.mark_non_differentiable(*constant)
-        ctx.dtype = output[0].dtype
-        kept = [named["taps"]] if "taps" in named else [output[0], named["moments"], *tensors]
-        ctx.save_for_backward(None if draws else own, named.get("slope"), *kept)
+        kept = [output[taps]] if taps else [output[0], output[moments], *tensors]
+        ctx.save_for_backward(own, output[slope] if slope else None, *kept)
 
-    return save
+    if len(results) == 1:
+        return _save_windows
+    return save if f"{name}_backward" in OPERATORS else _save_selection
+
+
+def _save_windows(ctx: Any, inputs: Any, output: Tensor) -> None:
+    tensors, _, numbers, integers, window, order, _ = inputs
+    ctx.saved, ctx.own = _saved(tensors, window, order), (numbers, integers)
 
 
 def _backward(name: str) -> Callable[..., Grads]:
@@ -167,8 +171,15 @@ def _save_pool_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
 # Selections: max, min and the stochastic draw. select and select_backward are each other's adjoint.
 
 
+def _save_selection(ctx: Any, inputs: Any, output: Any) -> None:
+    tensors, _, _, _, window, order, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+    ctx.saved = _saved(tensors, window, order)
+
+
 def _selection_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
-    _, _, taps = ctx.saved_tensors
+    (taps,) = ctx.saved_tensors
     return (call("select_backward", grad, _present(taps, "taps"), *ctx.saved),)
 
 

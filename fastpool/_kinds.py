@@ -18,6 +18,8 @@ from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._windows import MAP, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
+# Of each pooling its operator, and whether a gradient needs moments; taps else.
+SAVES = {name: (f"{name}_pool", "moments" in RESULTS[f"{name}_pool"]) for name in POOLINGS if f"{name}_pool" in RESULTS}
 # What a call returns: a tensor; with return_indices=True (result, indices).
 Pooled = Any
 
@@ -39,25 +41,29 @@ def selected(name: str, input: Any, geometry: Geometry, return_indices: bool = F
 
 
 def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: bool = False) -> Any:
-    pooling = POOLINGS[name]
+    operator, saves_moments = SAVES[name]
     inputs = _entering(input, geometry)
-    parameter, learned = None, False
+    recorded = _recorded(inputs)
+    saves = 0
+    if recorded or taps:
+        saves = SAVE_MOMENTS if saves_moments else geometry.tap_bytes
+    window, order = geometry.window, geometry.order
+    if not own:
+        return run(operator, recorded, inputs, None, (), (), window, order, saves)
+    pooling = POOLINGS[name]
+    parameter: Tensor | None = None
     numbers: list[float] = []
     for argument, value in zip(pooling.arguments, own):
         if pooling.parameter and not numbers and isinstance(value, Tensor):
             parameter = _parameter(argument.name, value, inputs[0], geometry, pooling.regions)
-            learned = _recorded([parameter])
-            value = 0.0
-        numbers.append(number(argument.name, value, argument.allowed if parameter is None else "any"))
+            numbers.append(0.0)
+        else:
+            numbers.append(number(argument.name, value, argument.allowed))
     if pooling.parameter:
         numbers.append(numbers.pop(0))  # where the operator has it
-    recorded = _recorded(inputs)
-    saves = SAVE_SLOPE if learned else 0
-    if recorded or taps:
-        saves |= SAVE_MOMENTS if "moments" in RESULTS[f"{name}_pool"] else geometry.tap_bytes
-    window, order = geometry.window, geometry.order
-    outputs = run(f"{name}_pool", recorded or learned, inputs, parameter, numbers, (), window, order, saves)
-    return outputs
+    if parameter is not None and _recorded([parameter]):
+        recorded, saves = True, saves | SAVE_SLOPE
+    return run(operator, recorded, inputs, parameter, numbers, (), window, order, saves)
 
 
 def avg_kind(
