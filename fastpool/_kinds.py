@@ -14,6 +14,7 @@ from ._arguments import INT64_END
 from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
+from ._layouts import layout_of, memory_format
 from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._windows import MAP, Geometry, Levels, pyramid
 
@@ -123,7 +124,9 @@ def tree_kind(input: Any, geometry: Geometry, leaves: Tensor, gates: Tensor) -> 
         count //= 2
         s = shares[count - 1 : 2 * count - 1]
         values = s * values[0::2] + (1 - s) * values[1::2]
-    return _leaving(values[0].to(x.dtype), geometry)
+    # A convolution may return another layout where an axis has one element.
+    y = values[0].to(x.dtype).contiguous(memory_format=memory_format(layout_of(x), x.dim()))
+    return _leaving(y, geometry)
 
 
 def _filters(name: str, filters: Any, x: Tensor, geometry: Geometry, counts: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from comparison import assert_bitwise
 from fuzz_expected import MET, Problem, kind_of
+from fuzz_trials import FILTERS
 
 import fastpool._C as extension
 import fastpool.functional as F
@@ -27,9 +28,9 @@ def check(trial, choose):
     """Raises AssertionError, or what the call raises, where the trial does not give what it must."""
     problem, options = Problem(trial), dict(trial.options)
     count(problem)
-    if trial.alpha_shape:
-        options["alpha"] = trial.alpha(problem.output_shape, problem.shape[1])
-    given = [*problem.inputs, *(y for y in options.values() if isinstance(y, torch.Tensor))]
+    parameters = trial.parameters(problem.output_shape, problem.shape[1])
+    options |= parameters
+    given = [*problem.inputs, *parameters.values()]
     before = [x.clone() for x in given]
     results = run(problem, options, None)
     kind = kind_of(problem, {**options, "seed": seed_of(trial)})
@@ -43,7 +44,10 @@ def check(trial, choose):
         g = upstream(trial, [y for name, y in results.items() if name != "indices"])
         copies = [part if part is None else part.clone() for part in g]
         results = run(problem, options, g)
-        expected |= expected_gradients(kind, problem.in_planes(g, kind.outputs), results)
+        planes = problem.in_planes(g, kind.outputs)
+        expected |= {f"gradient {i}": e for i, e in enumerate(kind.gradients(planes)) if e is not None}
+        if parameters and trial.parameters_learned:
+            expected |= {f"gradient of {name}": e for name, e in kind.parameter_gradients(planes).items()}
         for name, y in results.items():
             check_gradient_form(problem, name, y, options)
             if name in expected:
@@ -54,7 +58,7 @@ def check(trial, choose):
     for path in paths(trial, choose):
         check_path(problem, options, g, results, expected, path)
     for x, copy in zip(given, before):
-        assert_bitwise(x, copy, "the input or alpha was modified")
+        assert_bitwise(x, copy, "the input or a parameter was modified")
 
 
 def run(problem, options, g):
@@ -62,10 +66,10 @@ def run(problem, options, g):
     trial = problem.trial
     leaves = [x.detach().requires_grad_(trial.records) for x in problem.inputs]
     wanted = list(leaves)
-    if isinstance(alpha := options.get("alpha"), torch.Tensor):
-        alpha = alpha.detach().requires_grad_(trial.alpha_learned and trial.records)
-        options = {**options, "alpha": alpha}
-        wanted += [alpha] if alpha.requires_grad else []
+    parameters = {name: y.detach() for name, y in options.items() if isinstance(y, torch.Tensor)}
+    if trial.parameters_learned and trial.records:
+        wanted += [y.requires_grad_() for y in parameters.values()]
+    options = {**options, **parameters}
     arguments = with_seed(trial, {**trial.arguments(), **options})
     outputs = getattr(F, trial.function)(leaves if trial.sizes else leaves[0], **arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -74,7 +78,7 @@ def run(problem, options, g):
     if g is not None:
         pairs = [(y, part) for y, part in zip(outputs, g) if part is not None]
         found = torch.autograd.grad([y for y, _ in pairs], wanted, [part for _, part in pairs])
-        names = [f"gradient {i}" for i in range(len(leaves))] + ["gradient of alpha"]
+        names = [*(f"gradient {i}" for i in range(len(leaves))), *(f"gradient of {name}" for name in parameters)]
         results |= dict(zip(names, found))
     return results
 
@@ -122,13 +126,6 @@ def upstream(trial, outputs):
     return found
 
 
-def expected_gradients(kind, g, results):
-    expected = {f"gradient {i}": wanted for i, wanted in enumerate(kind.gradients(g)) if wanted is not None}
-    if "gradient of alpha" in results:
-        expected["gradient of alpha"] = kind.alpha_gradient(g)
-    return expected
-
-
 def check_form(problem, name, y):
     """Dtype and layout; the shape is compared with the values."""
     trial, x = problem.trial, problem.inputs[0]
@@ -148,12 +145,16 @@ def is_slice_of_channels_last(trial):
 def check_gradient_form(problem, name, y, options):
     if not name.startswith("gradient"):
         return
-    like = options["alpha"] if name == "gradient of alpha" else problem.inputs[int(name.split()[1])]
+    of_parameter = name.startswith("gradient of ")
+    trial = problem.trial
+    like = options[name.split()[2]] if of_parameter else problem.inputs[int(name.split()[1])]
     assert y.dtype == like.dtype, f"{name} has dtype {y.dtype}"
     assert y.shape == like.shape, f"{name} has shape {tuple(y.shape)}"
-    if name != "gradient of alpha" and like.is_contiguous():
+    if of_parameter or trial.kind in FILTERS:  # whose gradient is that of torch's convolution
+        return
+    if like.is_contiguous():
         assert y.is_contiguous(), f"{name} has strides {y.stride()}, the input {like.stride()}"
-    elif name != "gradient of alpha" and problem.has_batch_axis and cases.is_channels_last(like):
+    elif problem.has_batch_axis and cases.is_channels_last(like):
         assert cases.is_channels_last(y), f"{name} has strides {y.stride()}, the input {like.stride()}"
 
 
@@ -187,7 +188,7 @@ def check_path(problem, options, g, results, expected, path):
 def has_promised_bits(problem, name):
     """Whether a result has the same bits on every path."""
     trial = problem.trial
-    if trial.kind == "max" or draws(trial):
+    if trial.kind in ("max", "min") or draws(trial):
         return True
     if trial.kind == "max_avg" and trial.form != "pyramid" and name == "output":
         return True

@@ -3,15 +3,16 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 
 import numpy as np
 import poolings
 import reference
 import torch
 from comparison import COUNTS, assert_bitwise, tolerance
-from fuzz_trials import Trial, windows_of
+from fuzz_rounded import FORMULAS, Rounded, tree
+from fuzz_trials import FILTERS, Trial, windows_of
 
 MET = Counter()  # how often things were tried or happened, by name
 
@@ -30,7 +31,7 @@ class Closely:
     still err as much as a sum in any order may, which is counted."""
 
     values: np.ndarray  # float64
-    composed: Callable  # () -> what torch's operations make of it
+    composed: Callable | None  # () -> what torch's operations make of it
     any_order: Callable  # () -> bound of every element's error in the accumulation type, in any order of summation
     terms: Callable | None = None  # () -> sums of the magnitudes of what is summed: where they overflow, sums may
 
@@ -51,9 +52,11 @@ class Closely:
             if not wrong.any():
                 return
             finite &= np.isfinite(got)
-            composed = self.composed().detach().double().numpy().reshape(got.shape)
-            allowed = tolerance(values[finite], composed[finite], dtype)
-            wrong &= ~(finite & (error <= allowed))
+            composed, allowed = values, 0.0
+            if self.composed is not None:
+                composed = self.composed().detach().double().numpy().reshape(got.shape)
+                allowed = tolerance(values[finite], composed[finite], dtype)
+                wrong &= ~(finite & (error <= allowed))
             if not wrong.any():
                 MET["compared with torch's composition"] += 1
                 return
@@ -66,7 +69,8 @@ class Closely:
                 f"{values[where]!r}, torch composition {composed[where]!r}, off by {error[where]:.3g}, allowed "
                 f"{allowed:.3g} or {bound[where]:.3g}"
             )
-        MET["farther off than twice torch's composition, within any order of summation"] += 1
+        beside = "than twice torch's composition" if self.composed else "than a rounding of the largest"
+        MET[f"farther off {beside}, within any order of summation"] += 1
 
     def beyond_the_dtype(self, got, info):
         """Numbers that the dtype cannot hold are infinite, or the largest ones where they are almost those."""
@@ -78,18 +82,19 @@ class Closely:
 
 @dataclass
 class Scattered:
-    """A gradient beside windows that hold NaN or +inf: NaN there, or that of the other windows."""
+    """A gradient beside windows that are not finite: NaN there, or that of the other windows."""
 
     expected: Closely
-    outside: np.ndarray  # the elements of those windows
-    x: np.ndarray
+    outside: np.ndarray  # the elements of those windows; or of windows of which nothing is known
+    special: np.ndarray | None  # those of them that must have NaN; None: anything will do
 
     def check(self, actual, what):
-        got = actual.detach().double().numpy()
-        special = self.outside & (np.isnan(self.x) | (self.x == np.inf))
-        assert np.isnan(got[special]).all(), f"{what}: NaN and +inf must have gradient NaN"
-        values = np.where(self.outside & np.isnan(got), got, self.expected.values)
-        Closely(values, self.expected.composed, self.expected.any_order).check(actual, what)
+        got, free = actual.detach().double().numpy(), self.outside
+        if self.special is not None:
+            assert np.isnan(got[self.outside & self.special]).all(), f"{what}: NaN and infinity must have gradient NaN"
+            free = self.outside & np.isnan(got)
+        values = np.where(free, got, self.expected.values)
+        replace(self.expected, values=values).check(actual, what)
 
 
 @dataclass
@@ -145,6 +150,11 @@ class Problem:
     @property
     def accumulation(self):
         return poolings.accumulation(self.trial.dtype)
+
+    @property
+    def rounds(self):
+        """As fuzz_rounded.py has it."""
+        return self.rounding, float(np.finfo(self.accumulation).smallest_normal)
 
     @property
     def rounding(self):
@@ -245,6 +255,14 @@ class Kind:
         with np.errstate(all="ignore"):
             return [self.gradient(item, part) for item, part in enumerate(parts)]
 
+    def shared(self, each, name):
+        """-> sums over what shares a parameter"""
+        parameter, p = self.options[name], self.problem
+        if parameter.ndim < 2:
+            return np.asarray(each.sum(axis=(0, 2) if parameter.ndim else None))
+        (each,) = p.laid_out([each])
+        return each.sum(axis=tuple(a for a, n in enumerate(parameter.shape) if n == 1), keepdims=True)
+
     def of_chosen(self, item, g, drawn=True):
         """A gradient that goes to the chosen elements: its bits, where its sums are exact."""
         p, x = self.problem, self.problem.items[item][0]
@@ -261,19 +279,243 @@ class Kind:
 
 
 class Max(Kind):
+    def select(self, x, windows):
+        return reference.max_pool(x, windows)
+
     def results(self, actual):
         p = self.problem
-        values, self.indices = p.each(lambda x, windows, _: reference.max_pool(x, windows))
+        values, self.indices = p.each(lambda x, windows, _: self.select(x, windows))
         expected = {"output": Exactly(p.laid_out([values])[0])}
         if self.options.get("return_indices"):
             expected["indices"] = Exactly(p.laid_out([self.indices])[0])
         return expected
 
     def compose(self, x, item):
-        return [poolings.compose_max(x, self.problem.items[item][1])]
+        return [poolings.compose_select(x, self.indices[self.problem.samples_of(item)])]
 
     def gradient(self, item, g):
         return self.of_chosen(item, g)
+
+
+class Min(Max):
+    def select(self, x, windows):
+        return reference.min_pool(x, windows)
+
+
+class LpOfInfinity(Max):
+    def select(self, x, windows):
+        pool = reference.max_pool if self.options["norm_type"] > 0 else reference.min_pool
+        return pool(np.abs(x), windows)
+
+    def gradient(self, item, g):
+        of_sizes = self.of_chosen(item, g)
+        any_order = of_sizes.any_order if isinstance(of_sizes, Closely) else lambda: 0.0
+        sign = np.sign(np.nan_to_num(self.problem.items[item][0])).reshape(of_sizes.values.shape)  # as torch.sgn has it
+        return Closely(of_sizes.values * sign, None, any_order)
+
+
+class ByTable(Kind):
+    """A pooling that has a formula in fuzz_rounded.py."""
+
+    def __init__(self, problem, options, name=None):
+        super().__init__(problem, options)
+        self.name = name or problem.trial.kind
+        pooling = poolings.TABLE[self.name]
+        self.outputs = pooling.results
+        self.own = {argument.name: options.get(argument.name, argument.value) for argument in pooling.arguments}
+        self.parameter = pooling.arguments[0].name if pooling.parameter else None
+        self.factor = np.ones(())
+        if self.parameter:
+            factor = self.own[self.parameter]
+            factor = factor.detach().double().numpy() if isinstance(factor, torch.Tensor) else np.float64(factor)
+            self.own[self.parameter] = self.factor = factor[:, None] if factor.ndim else factor
+
+    def pool(self, x, windows):
+        y = getattr(reference, f"{self.name}_pool")(x, windows, **self.own)
+        return y if self.outputs > 1 else [y]
+
+    def slope(self, g, x, windows):
+        g = [np.zeros_like(self.unknown[: len(x)]) if part is None else part for part in g]
+        backward = getattr(reference, f"{self.name}_pool_backward")
+        return backward(g if self.outputs > 1 else g[0], x, windows, **self.own)[0]
+
+    def rounded(self, values, grid):
+        """-> results, derivatives by taps, derivative by the parameter, with bounds of their errors"""
+        if self.name == "gem":
+            values = np.where(values == -np.inf, 0, values)
+        numbers = [value for name, value in self.own.items() if name != self.parameter]
+        numbers += [grid.sizes[:, None]] if self.name == "lp" else []
+        weighs = grid.exist & np.isfinite(values)
+        taps = Rounded(np.where(weighs, values, 0).astype(np.longdouble), self.problem.rounds)
+        factor = taps.exact(self.factor[..., None])
+        return FORMULAS[self.name](taps, grid.exist, weighs, factor, *numbers)
+
+    def in_windows(self, formula):
+        return self.problem.each(lambda x, windows, _: reference.each_window(x, windows, formula))
+
+    def errors(self):
+        return self.in_windows(lambda values, grid: [y.error[..., 0] for y in self.rounded(values, grid)[0]])
+
+    def results(self, actual):
+        p = self.problem
+        values = p.each(lambda x, windows, _: self.pool(x, windows))
+        self.unknown = ~np.isfinite(values).all(0)
+        if self.name == "lp":
+            without_sign = np.isinf(self.errors()[0])
+            values[0] = np.where(without_sign, p.in_planes([actual["output"]], 1)[0], values[0])
+            self.unknown |= without_sign
+        expected = [replace(y, composed=None) for y in self.closely(values, cache(self.errors))]
+        return dict(zip(("output", "second output"), expected if p.trial.form != "pyramid" else expected[:1]))
+
+    def gradient(self, item, g):
+        p, (x, windows) = self.problem, self.problem.items[item]
+        shape, unknown, covering = p.inputs[item].shape, self.unknown[p.samples_of(item)], p.covering(item)
+
+        def error(grid):
+            taps = np.where(grid.exist, reference.planes(x).take(grid.elements, axis=2), 0)
+            with np.errstate(all="ignore"):
+                slopes = self.rounded(taps, grid)[1]
+                each = [
+                    np.abs(part[:, :, grid.numbers, None]) * slope.worse(covering + 4).error
+                    for part, slope in zip(g, slopes)
+                    if part is not None
+                ]
+                return np.where(unknown[:, :, grid.numbers, None], 0, sum(each)).astype(np.float64)
+
+        @cache
+        def any_order():
+            return reference.spread(error, windows, x.shape).reshape(shape)
+
+        outside = reference.spread(lambda grid: unknown[:, :, grid.numbers, None], windows, x.shape) > 0
+        special = None
+        if self.parameter:
+            sign = self.factor.reshape(-1, *[1] * (x.ndim - 2))
+            least = (x == -np.inf) & (sign < 0) & (self.name != "gem")
+            special = (np.isnan(x) | ((x == np.inf) & (sign > 0)) | least).reshape(shape)
+        expected = Closely(self.slope(g, x, windows).reshape(shape), None, any_order)
+        return Scattered(expected, outside.reshape(shape), special)
+
+    def parameter_gradients(self, g):
+        def formula(values, grid):
+            own = self.rounded(values, grid)[2].worse(6)
+            return [own.value[..., 0].astype(np.float64), own.error[..., 0].astype(np.float64)]
+
+        value, error = (np.where(self.unknown, 0, y) for y in self.in_windows(formula))
+        with np.errstate(all="ignore"):
+            sums = [g[0] * value, np.abs(g[0]) * error, self.unknown, np.maximum(1, np.abs(g[0])) * np.abs(value)]
+            value, error, unknown, size = (self.shared(each, self.parameter) for each in sums)
+        expected = Closely(value, None, lambda: error, lambda: size)
+        return {self.parameter: Scattered(expected, unknown > 0, np.zeros(unknown.shape, bool))}
+
+
+class ByFilters(Kind):
+    """Gated and tree pooling: of products of filters with windows, what they become, and its derivative by each."""
+
+    def __init__(self, problem, options):
+        super().__init__(problem, options)
+        tensors = {name: y.detach().double() for name, y in options.items() if isinstance(y, torch.Tensor)}
+        self.bias = tensors.pop("bias", torch.zeros(())).reshape(-1, 1).numpy()
+        self.filters = {name: y.flatten(-problem.trial.case.rank).numpy() for name, y in tensors.items()}
+        several = {name: y[None] if name == "weight" else y for name, y in self.filters.items()}
+        self.each = {name: [f if f.ndim == 1 else f[:, None] for f in y] for name, y in several.items()}
+
+    def rounded(self, values, grid, largest, mean):
+        """-> result, its derivatives by the products of each filter and by the bias, shares of maximum and mean"""
+        taps = Rounded(np.where(grid.exist & np.isfinite(values), values, 0).astype(np.longdouble), self.problem.rounds)
+        taps = taps.only(grid.exist)
+        products = {name: [(taps * f).sum(values.shape[-1]) for f in each] for name, each in self.each.items()}
+        if "leaves" in products:
+            shares = [z.sigmoid() for z in products["gates"]]
+            y, of_shares, of_leaves = tree(shares, products["leaves"])
+            slopes = [g * s * (s.exact(1) - s) for g, s in zip(of_shares, shares)]
+            return y, {"leaves": of_leaves, "gates": slopes}, None
+        alpha = (products["weight"][0] + self.bias[:, None]).sigmoid()
+        rest, count = alpha.exact(1) - alpha, grid.exist.sum(-1, keepdims=True)
+        mean = Rounded(mean[..., None], taps.kind, (taps.only(True).sum(count) / count).error)
+        y = alpha * largest[..., None] + rest * mean
+        return y, {"weight": [alpha * rest * (mean * -1 + largest[..., None])]}, (alpha, rest / count)
+
+    def in_windows(self, formula):
+        """formula: (values, grid, what `rounded` gives) -> arrays (N, C, P)"""
+        return self.problem.each(lambda x, windows, _: self.in_windows_of(x, windows, formula))
+
+    def in_windows_of(self, x, windows, formula):
+        largest, mean = reference.max_pool(x, windows)[0], reference.avg_pool(x, windows)
+        return reference.each_window(x, windows, lambda *at: formula(*at, self.rounded(*at, largest, mean)))
+
+    def results(self, actual):
+        p, filters = self.problem, self.filters
+        if "weight" in filters:
+            (y,) = p.each(lambda x, windows, _: [reference.gated_pool(x, windows, filters["weight"], self.bias)])
+        else:
+            (y,) = p.each(lambda x, windows, _: [reference.tree_pool(x, windows, filters["leaves"], filters["gates"])])
+        most = sum(np.abs(f) for each in self.each.values() for f in each) + 1
+
+        def of_magnitudes(values, grid):
+            return [(np.abs(np.where(grid.exist, values, 0)) * most).sum(-1)]
+
+        @cache
+        def any_order():
+            return self.in_windows(lambda values, grid, found: [found[0].error[..., 0]])
+
+        (size,) = p.each(lambda x, windows, _: reference.each_window(x, windows, of_magnitudes))
+        overflows = (size > np.finfo(p.accumulation).max / 4) & np.isfinite(size)  # in some order
+        y = np.where(overflows, p.in_planes([actual["output"]], 1)[0], y)
+        self.unknown = overflows | ~np.isfinite(size)
+        return {"output": replace(self.closely([y], any_order)[0], composed=None)}
+
+    def gradient(self, item, g):
+        p, (x, windows) = self.problem, self.problem.items[item]
+        covering, info = p.covering(item), torch.finfo(p.trial.dtype)
+        sums = np.zeros((2, *x.shape))
+
+        def add(values, grid, found):
+            _, slopes, shares = found
+            parts = [(slope * f).only(grid.exist) for name in slopes for slope, f in zip(slopes[name], self.each[name])]
+            if shares:
+                chosen = reference.max_position(values, grid)[..., None] == np.arange(values.shape[-1])
+                parts += [(shares[0] * chosen).only(grid.exist), (shares[1] * np.ones(values.shape)).only(grid.exist)]
+            for part in parts:
+                part = part.worse(covering * len(parts) + 4 + info.eps / p.rounding)  # the sum of two rounded gradients
+                for i, each in enumerate((part.value * g[0][..., None], part.error * np.abs(g[0])[..., None])):
+                    each = np.where(self.unknown[p.samples_of(item)][..., None], 0, each).astype(np.float64)
+                    sums[i] += reference.sum_by_element(grid.elements, each, x.shape)
+            return [g[0]]
+
+        self.in_windows_of(x, windows, add)
+        value, error = (y.reshape(p.inputs[item].shape) for y in sums)
+        outside = reference.spread(lambda grid: self.unknown[p.samples_of(item)][..., None], windows, x.shape) > 0
+        return Scattered(Closely(value, None, lambda: error), outside.reshape(value.shape), None)
+
+    def parameter_gradients(self, g):
+        sums = {}
+
+        def add(values, grid, found):
+            _, slopes, _ = found
+            count, taps = values.size // values.shape[-1], np.where(grid.exist & np.isfinite(values), values, 0)
+            of = {
+                (name, i): (s * taps, self.each[name][i].ndim > 1)
+                for name in slopes
+                for i, s in enumerate(slopes[name])
+            }
+            if "weight" in slopes:
+                of["bias", 0] = slopes["weight"][0], self.bias.size > 1
+            for key, (part, per_channel) in of.items():
+                part = (part * np.where(self.unknown, 0, g[0])[..., None]).worse(count)
+                axes = (0, 2) if per_channel else (0, 1, 2)
+                sums[key] = [each.sum(axes).astype(np.float64) for each in (part.value, part.error)]
+            return [g[0]]
+
+        self.in_windows(add)
+        found = {}
+        for name, parameter in self.options.items():
+            if isinstance(parameter, torch.Tensor):
+                value, error = (
+                    np.stack([sums[key][i] for key in sums if key[0] == name]).reshape(parameter.shape) for i in (0, 1)
+                )
+                outside = np.full(value.shape, self.unknown.any())
+                found[name] = Scattered(Closely(value, None, lambda error=error: error), outside, None)
+        return found
 
 
 class Average(Kind):
@@ -413,15 +655,11 @@ class Mixed(Kind):
 
         return self.closely_gradient(item, of(g[0], alpha, 1 - alpha), g, any_order)
 
-    def alpha_gradient(self, g):
+    def parameter_gradients(self, g):
         p, alpha = self.problem, self.options["alpha"]
 
         def shared(each):
-            """-> sums over what shares an alpha"""
-            if alpha.ndim < 2:
-                return np.asarray(each.sum(axis=(0, 2) if alpha.ndim else None))
-            (each,) = p.laid_out([each])
-            return each.sum(axis=tuple(a for a, n in enumerate(alpha.shape) if n == 1), keepdims=True)
+            return self.shared(each, "alpha")
 
         def composed():
             differences = []
@@ -440,7 +678,7 @@ class Mixed(Kind):
             return p.rounding * shared(np.abs(g[0]) * (largest + (counts + 6) * mean))
 
         with np.errstate(all="ignore"):
-            return Closely(shared(g[0] * self.difference), composed, any_order, terms)
+            return {"alpha": Closely(shared(g[0] * self.difference), composed, any_order, terms)}
 
 
 class Draw(Kind):
@@ -487,14 +725,12 @@ class Draw(Kind):
         return self.of_chosen(item, g, self.drawn[self.problem.samples_of(item)]) if self.is_known else None
 
 
-class Expectation(Kind):
-    def __init__(self, problem, options):
-        super().__init__(problem, options)
-        self.kind = options.get("distribution", "relu"), float(options.get("temperature", 1.0))
+class ReluExpectation(Kind):
+    """With weights of soft-max it is soft pooling."""
 
     def results(self, actual):
         p = self.problem
-        (y,) = p.each(lambda x, windows, _: [reference.expectation_pool(x, windows, *self.kind)])
+        (y,) = p.each(lambda x, windows, _: [reference.expectation_pool(x, windows, "relu")])
 
         def error(values, grid):
             share, size, units = self.shares(values, grid)
@@ -507,41 +743,29 @@ class Expectation(Kind):
 
     def shares(self, values, grid):
         """-> each element's share of the weights, |x| where it has one, the relative error of that in roundings"""
-        distribution, temperature = self.kind
-        exponent = np.zeros(values.shape)
-        if distribution == "relu":
-            weights = np.maximum(values, 0)
-            weights = weights / weights.max(-1, keepdims=True)
-        else:
-            exponent = (values.max(-1, keepdims=True) - values) / temperature
-            weights = np.exp(-exponent)
+        weights = np.maximum(values, 0)
+        weights = weights / weights.max(-1, keepdims=True)
         share = weights / weights.sum(-1, keepdims=True)
-        some, count = share > 0, grid.exist.sum(axis=1)[:, None]
-        units = 2 * count + 10 + 2 * np.where(some, exponent, 0)  # exp multiplies the error of its argument by that
-        return np.where(some, share, 0), np.where(some, np.abs(values), 0), units
+        units = 2 * grid.exist.sum(axis=1)[:, None] + 10
+        return np.where(share > 0, share, 0), np.where(share > 0, np.abs(values), 0), units
 
     def compose(self, x, item):
-        return [poolings.compose_expectation(x, self.problem.items[item][1], *self.kind)]
+        return [poolings.compose_expectation(x, self.problem.items[item][1], "relu")]
 
     def gradient(self, item, g):
         p, (x, windows) = self.problem, self.problem.items[item]
-        shape, (distribution, temperature) = p.inputs[item].shape, self.kind
-        values, outside = reference.expectation_pool_backward(g[0], x, windows, *self.kind)
+        shape = p.inputs[item].shape
+        values, outside = reference.expectation_pool_backward(g[0], x, windows, "relu")
 
         def error(grid):
             taps = np.where(grid.exist, reference.planes(x).take(grid.elements, axis=2), -np.inf)
             info = torch.finfo(p.trial.dtype)
-            tiny = info.smallest_normal
             with np.errstate(all="ignore"):
                 share, size, units = self.shares(taps, grid)
+                largest = taps.max(-1, keepdims=True)  # whose inverse may be infinite
+                factor = largest / np.maximum(taps, 0).sum(-1, keepdims=True)
                 mean = (share * size).sum(-1, keepdims=True)
-                if distribution == "relu":
-                    largest = taps.max(-1, keepdims=True)  # whose inverse may be infinite
-                    factor = largest / np.maximum(taps, 0).sum(-1, keepdims=True)
-                    slope, mean, tiny = (2 * size + mean) / largest * factor, mean / largest, tiny / largest
-                else:
-                    factor = share / temperature
-                    slope = share + factor * (size + mean)
+                slope, mean, tiny = (2 * size + mean) / largest * factor, mean / largest, info.smallest_normal / largest
                 # The result is saved in the input's dtype.
                 lost = info.eps * (mean + tiny) * factor
                 found = p.rounding * (units + p.covering(item)) * slope + lost
@@ -552,11 +776,27 @@ class Expectation(Kind):
             return reference.spread(error, windows, x.shape)
 
         expected = self.closely_gradient(item, values, g, any_order)
-        return Scattered(expected, outside.reshape(shape), x.reshape(shape))
+        special = np.isnan(x) | (x == np.inf)
+        return Scattered(expected, outside.reshape(shape), special.reshape(shape))
+
+
+KINDS = {
+    **dict.fromkeys(FORMULAS, ByTable),
+    **dict.fromkeys(FILTERS, ByFilters),
+    "max": Max,
+    "min": Min,
+    "avg": Average,
+    "max_avg": MaxAverage,
+    "mixed": Mixed,
+    "stochastic": Draw,
+}
 
 
 def kind_of(problem, options):
-    kinds = {"max": Max, "avg": Average, "max_avg": MaxAverage, "mixed": Mixed, "stochastic": Draw}
     if options.get("training") is False:
-        return Expectation(problem, options)
-    return kinds[problem.trial.kind](problem, options)
+        if options.get("distribution", "relu") == "relu":
+            return ReluExpectation(problem, options)
+        return ByTable(problem, {"beta": 1 / options.get("temperature", 1.0)}, "soft")
+    if math.isinf(options.get("norm_type", 0)):
+        return LpOfInfinity(problem, options)
+    return KINDS[problem.trial.kind](problem, options)

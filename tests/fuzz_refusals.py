@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import reference
 import torch
+from fuzz_trials import FILTERS
 
 import fastpool.functional as F
+from fastpool._kinds import OPTIONS, POOLINGS
 
 FAR = (2**63, 2**70, -(2**70))
 
@@ -100,30 +102,37 @@ def wrong_input(choose, trial):
     return {"input": choose.choice([[found, *good], [*good, found], [], [*good, good[0].to(torch.complex128)]])}
 
 
-def wrong_alpha(choose, trial):
-    x = trial.inputs()[0]
-    channels = x.shape[0] if trial.sizes or not trial.case.batched else x.shape[1]
-    other = torch.float16 if trial.dtype != torch.float16 else torch.float64
-    return {
-        "alpha": choose.choice(
-            [
-                float("nan"),
-                float("inf"),
-                -float("inf"),
-                10**400,
-                "half",
-                None,
-                [0.5],
-                True,
-                torch.ones(channels + 1, dtype=trial.dtype),
-                torch.ones((1,) * 9, dtype=trial.dtype),
-                torch.tensor(0.5, dtype=other),
-                torch.tensor(1),
-                torch.tensor(0.5, dtype=trial.dtype, device="meta"),
-                np.array([0.1, 0.2]),
-            ]
-        )
-    }
+def channels_of(trial):
+    shape = trial.sizes[0] if trial.sizes else trial.case.shape
+    return shape[0] if trial.sizes or not trial.case.batched else shape[1]
+
+
+def wrong_number(pooling, argument):
+    """Of a pooling of the table."""
+    forbidden = {"any": (), "positive": (0, 0.0, -1.5), "nonzero": (0, 0.0), "not negative": (-1, -0.5)}
+    values = [*forbidden[argument.allowed], float("nan"), 10**400, "half", None, [0.5], True, np.array([0.1, 0.2])]
+    values += [] if argument.name == "norm_type" else [float("inf"), -float("inf")]
+    values += [] if "Tensor" in argument.annotation else [torch.tensor(1.0)]
+    return value(argument.name, *values, applies=is_kind(pooling.name))
+
+
+def wrong_tensor(pooling, argument):
+    is_filter = argument.annotation.startswith("Tensor")
+
+    def spoil(choose, trial):
+        channels, dtype = channels_of(trial), trial.dtype
+        other = torch.float16 if dtype != torch.float16 else torch.float64
+        bad = [
+            torch.ones((channels + 1, *[1] * 7) if is_filter else channels + 1, dtype=dtype),
+            torch.ones((1,) * 9, dtype=dtype),
+            torch.tensor(0.5, dtype=other),
+            torch.tensor(1),
+            torch.tensor(0.5, dtype=dtype, device="meta"),
+            torch.ones(channels, dtype=dtype).to_sparse(),
+        ]
+        return {argument.name: choose.choice(bad + ([0.5, "half", [0.5], np.ones(2)] if is_filter else []))}
+
+    return Refusal(argument.name, spoil, is_kind(pooling.name))
 
 
 def wrong_levels(choose, trial):
@@ -155,7 +164,10 @@ def too_many_floor_bins(choose, trial):
     return {"levels": (1, max(lengths) + 1), "bins": "floor"}
 
 
-OTHERS = {"max": "alpha", "avg": "seed", "max_avg": "temperature", "mixed": "training", "stochastic": "alpha"}
+# An argument that only others take.
+OTHERS = {
+    kind: next(name for names in OPTIONS.values() for name in names if name not in own) for kind, own in OPTIONS.items()
+}
 
 REFUSALS = [
     Refusal("input", wrong_input),
@@ -197,14 +209,25 @@ REFUSALS = [
     value("bins", "round", None, 1, ["floor"], applies=is_form("pyramid")),
     value("flatten", "all", 0, True, ["level"], applies=is_form("pyramid")),
     Refusal("return_indices", lambda choose, trial: {"return_indices": True}, is_form("pyramid")),
-    Refusal("alpha", wrong_alpha, is_kind("mixed")),
+    *(
+        wrong_number(pooling, argument)
+        for pooling in POOLINGS.values()
+        for argument in pooling.arguments
+        if argument.annotation.startswith("float") and pooling.name != "stochastic"
+    ),
+    *(
+        wrong_tensor(pooling, argument)
+        for pooling in POOLINGS.values()
+        for i, argument in enumerate(pooling.arguments)
+        if argument.annotation.startswith("Tensor") or (pooling.parameter and i == 0)
+    ),
     value(
         "return_indices",
         1,
         0,
         None,
         "yes",
-        applies=lambda trial: trial.form != "pyramid" and trial.kind in ("max", "stochastic"),
+        applies=lambda trial: trial.form != "pyramid" and trial.kind in ("max", "min", "stochastic"),
     ),
     value("count_include_pad", 1, None, "no", applies=lambda trial: trial.kind == "avg" and trial.form == "sliding"),
     value(
@@ -253,7 +276,9 @@ def random_refusal(trial, choose):
     """-> the name that the message must hold, the function, all arguments"""
     refusal = choose.choice([refusal for refusal in REFUSALS if refusal.applies(trial)])
     inputs = trial.inputs()
-    arguments = {"input": inputs if trial.sizes else inputs[0], **trial.arguments(), **refusal.spoil(choose, trial)}
+    filters = trial.parameters((), channels_of(trial)) if trial.kind in FILTERS else {}
+    arguments = {"input": inputs if trial.sizes else inputs[0], **trial.arguments(), **filters}
+    arguments |= refusal.spoil(choose, trial)
     if (
         refusal.argument == "generator"
         and "generator" in arguments

@@ -34,8 +34,8 @@ class Trial:
     as_lists: bool = False  # sequences of ints are given as lists
     records: bool = True  # whether a gradient is wanted
     draw_seed: str = "int"  # how the seed is given
-    alpha_shape: str | None = None
-    alpha_learned: bool = False
+    parameter_shape: str | None = None
+    parameters_learned: bool = False
     gradient: str = "whole"  # its values
     gradient_layout: str = "contiguous"
     left_out: int | None = None  # the output that gets no gradient
@@ -47,7 +47,7 @@ class Trial:
         shape = list(self.sizes) if self.sizes else self.case.shape
         return (
             f"{self.function}(<{shape} {self.dtype} {self.case.layout!r} {self.case.pattern!r}>, {geometry}; {options}"
-            f"{f'; alpha {self.alpha_shape}' if self.alpha_shape else ''}"
+            f"{f'; parameters {self.parameter_shape}' if self.parameter_shape else ''}"
             f"{f'; gradient {self.gradient}, {self.gradient_layout!r}' if self.records else ''})"
         )
 
@@ -83,19 +83,35 @@ class Trial:
             geometry = {name: as_list(value) for name, value in geometry.items()}
         return {**geometry, **self.options}
 
-    def alpha(self, output_shape, channels):
-        """-> alpha as a tensor, None where it is a number"""
-        if self.alpha_shape is None:
-            return None
-        wide = self.dtype == torch.float64 or self.alpha_shape.endswith("own dtype")
-        shape = {"scalar": (), "channel": (channels,)}.get(self.alpha_shape.split(",")[0])
-        rng = self.generator("alpha")
-        if shape is None:
-            shape = [n if rng.random() < 0.6 else 1 for n in output_shape]
-        alpha = torch.from_numpy(rng.normal(0.5, 0.5, shape)).to(self.dtype if wide else torch.float32)
+    def parameters(self, output_shape, channels):
+        """-> those that are tensors, by name"""
+        if self.parameter_shape is None:
+            return {}
+        each, *own_dtype = self.parameter_shape.split(", ")
+        wide = self.dtype == torch.float64 or own_dtype
+        dtype, rng = self.dtype if wide else torch.float32, self.generator("alpha")
+        per_channel = () if each == "scalar" else (channels,)
+
+        def tensor(values):
+            return torch.from_numpy(np.asarray(values)).to(dtype)
+
+        if self.kind in FILTERS:
+            kernel = reference.per_axis(self.case.geometry["kernel_size"], self.case.rank)
+            count, scale = rng.choice([2, 4]), rng.choice([0.1, 1, 8]) / math.sqrt(math.prod(kernel))
+            counts = {"leaves": (count,), "gates": (count - 1,), "weight": ()}
+            found = {name: rng.normal(0, scale, (*counts[name], *per_channel, *kernel)) for name in FILTERS[self.kind]}
+            if self.kind == "gated" and rng.random() < 0.7:
+                found["bias"] = rng.normal(size=per_channel)
+            return {name: tensor(values) for name, values in found.items()}
+        name = kinds.POOLINGS[self.kind].arguments[0].name
+        if name != "alpha":
+            numbers = [n for n in (*NUMBERS[name], *OF_TENSORS.get(name, ())) if abs(n) < torch.finfo(dtype).max]
+            return {name: tensor(rng.choice(np.array(numbers, float), per_channel))}
+        shape = [n if rng.random() < 0.6 else 1 for n in output_shape] if each == "region" else per_channel
+        alpha = tensor(rng.normal(0.5, 0.5, shape))
         if alpha.ndim > 1 and rng.random() < 0.4:
             alpha = alpha.transpose(0, -1).contiguous().transpose(0, -1)
-        return alpha
+        return {name: alpha}
 
 
 def as_list(value):
@@ -277,6 +293,14 @@ def work_of(form, shape, geometry):
     return math.prod(shape[:2]) * math.prod(k * out for k, out in zip(kernel, steps))
 
 
+def padded_size(shape, geometry):
+    """What a convolution sees: dilation may put padding far away."""
+    rank = len(shape) - 2
+    kernel = reference.per_axis(geometry["kernel_size"], rank)
+    dilation = reference.per_axis(geometry.get("dilation", 1), rank)
+    return math.prod(shape[:2]) * math.prod(n + d * (k - 1) for n, k, d in zip(shape[2:], kernel, dilation))
+
+
 # The arguments of each kind.
 
 
@@ -297,8 +321,29 @@ def no_arguments(choose, form):
     return {}
 
 
-def mixed_arguments(choose, form):
-    return {"alpha": choose.choice([0.0, 1.0, 0.5, 0.3, -0.5, 2.0, 1, choose.uniform(0, 1)])}
+# Numbers that the table's arguments take; of parameters that are tensors also what is refused as a number.
+NUMBERS = {
+    "alpha": (0.0, 1.0, 0.5, 0.3, -0.5, 2.0, 0.7312, 1),
+    "beta": (0.0, 1e-30, 1e-3, 1.0, -1.0, 3.7, 40.0, -40.0, 1e6, -1e6, 1),
+    "r": (1e-30, -1e-8, 1e-3, 0.5, -0.5, 1.0, 3.7, 50.0, -40.0, 1e6, 2),
+    "p": (0.05, 0.5, 1.0, 2.0, 3.0, 3.7, 50.0, 3),
+    "eps": (1e-6, 1e-6, 1e-37, 1e-3, 0.25, 1.0, 100.0),
+    "correction": (0, 1, 1, 2, 0.5, 4.0, 9, 41, 1000),
+    "norm_type": (0.5, 1.0, 2.0, 3.0, 4, 2.5, 7.0, -1.0, -2.5, -3, math.inf, -math.inf),
+}
+OF_TENSORS = {"r": (0.0,), "p": (-0.5, -3.0)}
+FILTERS = {"gated": ("weight",), "tree": ("leaves", "gates")}
+
+
+def numbers_of_the_table(kind):
+    arguments = kinds.POOLINGS[kind].arguments
+
+    def numbers(choose, form):
+        # torch gives norm_type no default.
+        given = [a for i, a in enumerate(arguments) if i == 0 or choose.random() < 0.7]
+        return {a.name: choose.choice(NUMBERS[a.name]) for a in given}
+
+    return numbers
 
 
 def stochastic_arguments(choose, form):
@@ -320,10 +365,16 @@ def stochastic_arguments(choose, form):
 
 OWN_ARGUMENTS = {
     "max": max_arguments,
+    "min": max_arguments,
     "avg": avg_arguments,
     "max_avg": no_arguments,
-    "mixed": mixed_arguments,
     "stochastic": stochastic_arguments,
+    **dict.fromkeys(FILTERS, no_arguments),
+    **{
+        name: numbers_of_the_table(name)
+        for name, pooling in kinds.POOLINGS.items()
+        if pooling.arguments and all(argument.name in NUMBERS for argument in pooling.arguments)
+    },
 }
 SEEDS = (0, 1, -1, 2**31, 2**32 + 5, 2**63 - 1, -(2**63), 2**63, 2**64 - 1)
 
@@ -385,19 +436,22 @@ def random_trial(seed, number):
     kind = kind or choose.choice(MODES)
     dtype = choose.choice(cases.DTYPES)
     (size,) = choose.choices(list(SIZES), SHARES)
+    size = "large" if size == "huge" and kind in FILTERS else size
     while True:
         elements = random_elements(choose, size, dtype)
         geometry, shape, sizes = random_geometry(choose, function, form, rank, elements)
         work = work_of(form, shape, geometry) * max(len(sizes), 1)
+        if kind in FILTERS:
+            work = max(16 * work, padded_size(shape, geometry))
         if work <= SIZES[size][2] and windows_of(form, shape[2:], geometry) is not None:
             break
     options = OWN_ARGUMENTS[kind](choose, form)
     batched = form == "global" or shape[0] != 1 or choose.random() < 0.6
     shape = shape if batched else shape[1:]
-    alpha_shape = None
-    if kind == "mixed" and choose.random() < 0.6:
-        shapes = ("scalar", "channel") if form == "pyramid" else ("scalar", "channel", "region")
-        alpha_shape = choose.choice(shapes) + choose.choice(["", ", own dtype"])
+    pooling, parameter_shape = kinds.POOLINGS[kind], None
+    if kind in FILTERS or (pooling.parameter and choose.random() < 0.6):
+        shapes = ("scalar", "channel", "region") if pooling.regions and form != "pyramid" else ("scalar", "channel")
+        parameter_shape = choose.choice(shapes) + choose.choice(["", ", own dtype"])
     if kind == "stochastic" and options.get("training", True):
         options["seed"] = seed_value(choose)
     if form == "pyramid":
@@ -411,7 +465,7 @@ def random_trial(seed, number):
         random_layout(choose, len(sizes[0] if sizes else shape), shape[-1 - rank] if rank else shape[1]),
         batched,
     )
-    selects = kind == "max" or (kind == "stochastic" and options.get("training", True))
+    selects = kind in ("max", "min") or (kind == "stochastic" and options.get("training", True))
     gradients = ("whole", "whole", "normal") + (("special",) if selects or kind == "avg" else ())
     return Trial(
         seed=seed,
@@ -426,11 +480,11 @@ def random_trial(seed, number):
         as_lists=choose.random() < 0.1,
         records=choose.random() < 0.65,
         draw_seed=choose.choice(["int", "int", "tensor", "generator", "global"]),
-        alpha_shape=alpha_shape,
-        alpha_learned=choose.random() < 0.7,
+        parameter_shape=parameter_shape,
+        parameters_learned=choose.random() < 0.7,
         gradient=choose.choice(gradients),
         gradient_layout=random_layout(choose, 4),
-        left_out=choose.choice([None, None, 0, 1]) if kind == "max_avg" and form != "pyramid" else None,
+        left_out=choose.choice([None, None, 0, 1]) if pooling.results > 1 and form != "pyramid" else None,
         size=size,
     )
 

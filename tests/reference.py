@@ -281,7 +281,11 @@ def lse_pool(x, windows, r=1.0):
         below = np.where(grid.exist, near, 0.0).sum(-1) / grid.exist.sum(-1)
         log = np.where(below > -0.5, np.log1p(below), np.log(weights.sum(-1) / grid.exist.sum(-1)))
         y = 2 * (extreme / 2 + log / 2 / factor[..., 0])
-        y = np.where(factor[..., 0] == 0, values.mean(-1, where=grid.exist), y)
+        finite = np.where(grid.exist & np.isfinite(values), values, 0.0)
+        size = np.maximum(np.abs(finite).max(-1, keepdims=True), np.finfo(float).tiny)
+        average = size[..., 0] * ((finite / size).sum(-1) / grid.exist.sum(-1))
+        spread = np.abs(factor) * np.where(grid.exist, np.abs(values / 2 - extreme[..., None] / 2), 0.0)
+        y = np.where(spread.max(-1) < 1e-20, average, y)  # its logarithm could be 0
         return (follow_infinities(y, values, grid.exist, factor, extreme),)
 
     return each_window(x, windows, formula)[0]
@@ -296,7 +300,8 @@ def gem_pool(x, windows, p=3.0, eps=1e-6):
         powers = np.where(values == np.inf, 0.0, (values / extreme) ** power)
         average = np.where(grid.exist, powers, 0.0).sum(-1) / grid.exist.sum(-1)
         extreme, power = extreme[..., 0], power[..., 0]
-        y = np.exp(np.log(extreme) + np.log(average) / power)  # average^(1/p) could vanish
+        root = np.exp(np.log(average) / power / 2)  # of the root, which could vanish
+        y = extreme * root * root
         y = np.where(average == 1, extreme, y)
         y = np.where(power == 0, 1.0, np.where(extreme == np.inf, np.inf, y))
         return (np.where(np.isnan(values).any(-1) | np.isnan(power), np.nan, y),)
@@ -509,7 +514,8 @@ def backward_by(slopes, g, y, x, windows):
 def soft_pool_backward(g, x, windows, beta=1.0):
     def slopes(values, y, grid):
         weights, _ = softmax_of(values, grid.exist, own(beta, grid))
-        slope = weights / weights.sum(-1, keepdims=True) * (1 + own(beta, grid) * (values - y))
+        lever = 2 * own(beta, grid) * (values / 2 - y / 2)  # the difference could overflow
+        slope = weights / weights.sum(-1, keepdims=True) * (1 + lever)
         return np.where(weights > 0, slope, 0.0)
 
     return backward_by(slopes, g, soft_pool(x, windows, beta), x, windows)
@@ -544,8 +550,9 @@ def mean_std_pool_backward(gradients, x, windows, correction=0):
 
     def slopes(values, y, grid):
         free = (grid.exist.sum(-1) - correction)[:, None]
-        distances = values - mean[:, :, grid.numbers, None]
-        return np.where((y == 0) | (free <= 0), 0.0, distances / y / free)
+        scale = np.where(y > 1, 0.5, 2.0**500)  # so that differences neither overflow nor lose bits
+        distances = values * scale - mean[:, :, grid.numbers, None] * scale
+        return np.where((y == 0) | (free <= 0), 0.0, distances / (y * scale) / free)
 
     of_mean = avg_pool_backward(gradients[0], windows, x.shape)
     of_std, outside = backward_by(slopes, gradients[1], std, x, windows)

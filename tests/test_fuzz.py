@@ -4,11 +4,13 @@ import argparse
 import inspect
 
 import fuzz
+import fuzz_expected
 import fuzz_trials
 import pytest
 import torch
 
 import fastpool.functional as F
+from fastpool._kinds import POOLINGS
 
 SEED, BLOCKS, PER_BLOCK = 0, 25, 120
 
@@ -41,8 +43,8 @@ def test_every_function_has_trials(function):
     assert kind in fuzz_trials.OWN_ARGUMENTS or form == "pyramid"
 
 
-def test_every_mode_has_trials():
-    assert set(fuzz_trials.MODES) == set(fuzz_trials.OWN_ARGUMENTS)
+def test_every_pooling_has_trials():
+    assert set(POOLINGS) == set(fuzz_trials.OWN_ARGUMENTS) == set(fuzz_expected.KINDS)
 
 
 def test_trials_are_reproducible():

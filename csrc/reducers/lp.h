@@ -264,6 +264,7 @@ struct Lp<0> : Reducer {
     }
     FASTPOOL_HD void finish(const Facts<T>& facts) {
       const T p = this->power;
+      if (this->sum != this->sum) infinite = this->sum;  // a power of a negative number
       this->factor() /= scale;
       Base::finish(facts);
       if (infinite == T(0)) return;

@@ -46,7 +46,8 @@ struct Lse : Reducer {
       sharp = doubled(sharpness_of(r));
       // So small an r gives the average, within rounding: it need not be smaller.
       const V least = smaller_of(V(Limits<T>::largest()), V(T(sizeof(T) == 4 ? 0x1p-30 : 0x1p-60)) / half_range);
-      const V steep = larger_of(least, larger_of(sharp, -sharp));
+      const V above_0(T(sizeof(T) == 4 ? 0x1p-149 : 0x1p-1074));  // which the quotient may vanish to
+      const V steep = larger_of(larger_of(above_0, least), larger_of(sharp, -sharp));
       half_extreme() = half * extremes.of(sharp);
       less = select(half_range * steep <= half, V(T(1)), V(T(0)));
       sharp = select(sharp < V(T(0)), -steep, steep);
