@@ -26,7 +26,7 @@ KNOWN = {
     1183: "likewise",
     1217: "torch's convolution by two threads gives a zero of another sign",
     1225: "lp_pool whose result is no float32 number: its gradient is NaN",
-    2974: "lse_pool with a negative r beside +inf: its gradient is wrong",
+    2974: "lse_pool with a tensor r of 0: infinite windows pass g/n on, where NaN is promised",
 }
 
 
