@@ -6,6 +6,7 @@ python fastpool/_write.py [--check]      --check: tell what differs instead
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,10 +36,9 @@ WINDOWS = {
 RANKS = {"sliding": (1, 2, 3), "adaptive": (1, 2, 3), "global": (0,)}
 
 
-def declared(pooling: Pooling, form: str, leave_out: tuple[str, ...] = ()) -> str:
-    arguments = [argument for argument in pooling.arguments if argument.name not in leave_out]
-    star = "    *,\n" if arguments and not (pooling.positional and form != "global") else ""
-    given = [f"    {a.name}: {a.annotation}{a.default and f' = {a.default}'},\n" for a in arguments]
+def declared(pooling: Pooling, form: str) -> str:
+    star = "    *,\n" if pooling.arguments and not (pooling.positional and form != "global") else ""
+    given = [f"    {a.name}: {a.annotation}{a.default and f' = {a.default}'},\n" for a in pooling.arguments]
     return star + "".join(given)
 
 
@@ -107,8 +107,6 @@ def renewed(text: str, members: str) -> str:
 
 
 def formatted(text: str) -> str:
-    import subprocess
-
     ruff = [sys.executable, "-m", "ruff", "format", "--config", str(FOLDER.parent / "pyproject.toml"), "-"]
     return subprocess.run(ruff, input=text, capture_output=True, text=True, check=True).stdout
 

@@ -6,7 +6,7 @@ import pytest
 import reference
 import torch
 from comparison import assert_bitwise, assert_close
-from poolings import AVG, MAX, MAX_AVG, POOLINGS, accumulation
+from poolings import AVG, FURTHER, MAX, MAX_AVG, POOLINGS, accumulation
 
 import fastpool._C as extension
 import fastpool.functional as F
@@ -52,6 +52,31 @@ def test_values(pooling, case):
         check_outputs(pooling, case, x, outputs, lambda y: case.unflatten(y, size))
         for output in outputs:
             check_layout(output, x, f"{pooling} of {case}, {dtype}")
+
+
+MISSES = {
+    "soft beta=0.0": "means of 256 taps are off by units of their largest element, from which distances are summed",
+    "gem p=0.5 eps=0.25": "over 256 taps, an error of logarithms that p = 0.5 doubles",
+    "lp norm_type=3.0": "the root of a sum that is 0 but for rounding",
+}
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        pytest.param(
+            pooling,
+            id=str(pooling),
+            marks=pytest.mark.xfail(reason=MISSES[str(pooling)], raises=AssertionError, strict=True)
+            if str(pooling) in MISSES
+            else (),
+        )
+        for pooling in FURTHER
+    ],
+)
+def test_further_numbers(pooling):
+    for case in cases.SLIDING[::7]:
+        test_values(pooling, case)
 
 
 @pytest.mark.parametrize("case", cases.GLOBAL, ids=str)
