@@ -58,6 +58,10 @@ def {name}(
 '''
 
 
+def own_base(pooling: Pooling) -> str:
+    return "_Learned" if pooling.parameter else "_Own"
+
+
 def constructor(pooling: Pooling, form: str) -> str:
     """The class whose constructor has the own arguments of a pooling that is computed by `pooled`."""
     _, windowing, _ = FORMS[form]
@@ -82,7 +86,7 @@ def module(pooling: Pooling, form: str, rank: int) -> str:
     if pooling.module or (pooling.arguments and form != "global"):
         base = f"_{prefix}{pooling.module or pooling.class_name}"
     else:
-        base = f"_{'Own, _' if pooling.arguments else ''}{prefix}"
+        base = f"{own_base(pooling)}, _{prefix}" if pooling.arguments else f"_{prefix}"
     own = constructor(pooling, form) if form == "global" and pooling.arguments and not pooling.module else ""
     head = f"class {title.format(pooling.class_name, rank)}({base}):\n"
     return f"{head}    function = staticmethod(functional.{name})\n\n{own}\n"
@@ -91,8 +95,9 @@ def module(pooling: Pooling, form: str, rank: int) -> str:
 def bases(pooling: Pooling) -> str:
     if pooling.module or not pooling.arguments:
         return ""
+    name, base = pooling.class_name, own_base(pooling)
     return "".join(
-        f"class _{form.title()}{pooling.class_name}(_Own, _{form.title()}):\n{constructor(pooling, form)}\n"
+        f"class _{form.title()}{name}({base}, _{form.title()}):\n{constructor(pooling, form)}\n"
         for form in ("sliding", "adaptive")
     )
 

@@ -200,12 +200,6 @@ class _Global(_Pool):
 class _Own(_Pool):
     """Own arguments; the first may be a parameter, which is a number, a buffer, or learned."""
 
-    notes = """
-
-    Args:
-        learnable: train the parameter, which starts at the given value.
-        num_channels: one learned value for each of so many channels instead of one for all.
-    """
     own: tuple[str, ...]
 
     def _store(self, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
@@ -230,6 +224,15 @@ class _Own(_Pool):
             f"{k}=tensor of shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"{k}={v}" for k, v in values.items()
         ]
         return ", ".join((super().extra_repr(), *shown))
+
+
+class _Learned(_Own):
+    notes = """
+
+    Args:
+        learnable: train the parameter, which starts at the given value.
+        num_channels: one learned value for each of so many channels instead of one for all.
+    """
 
 
 def _check_channels(learnable: bool, num_channels: int | None) -> None:
@@ -648,7 +651,7 @@ class _SpatialPyramid(_Mixed):
 # Written by _write.py from the table:
 
 
-class _SlidingSoft(_Own, _Sliding):
+class _SlidingSoft(_Learned, _Sliding):
     def __init__(
         self,
         kernel_size: Size,
@@ -665,7 +668,7 @@ class _SlidingSoft(_Own, _Sliding):
         self._store(learnable, num_channels, beta=beta)
 
 
-class _AdaptiveSoft(_Own, _Adaptive):
+class _AdaptiveSoft(_Learned, _Adaptive):
     def __init__(
         self,
         output_size: OutputSize,
@@ -678,7 +681,7 @@ class _AdaptiveSoft(_Own, _Adaptive):
         self._store(learnable, num_channels, beta=beta)
 
 
-class _SlidingLSE(_Own, _Sliding):
+class _SlidingLSE(_Learned, _Sliding):
     def __init__(
         self,
         kernel_size: Size,
@@ -695,7 +698,7 @@ class _SlidingLSE(_Own, _Sliding):
         self._store(learnable, num_channels, r=r)
 
 
-class _AdaptiveLSE(_Own, _Adaptive):
+class _AdaptiveLSE(_Learned, _Adaptive):
     def __init__(
         self,
         output_size: OutputSize,
@@ -708,7 +711,7 @@ class _AdaptiveLSE(_Own, _Adaptive):
         self._store(learnable, num_channels, r=r)
 
 
-class _SlidingGeM(_Own, _Sliding):
+class _SlidingGeM(_Learned, _Sliding):
     def __init__(
         self,
         kernel_size: Size,
@@ -726,7 +729,7 @@ class _SlidingGeM(_Own, _Sliding):
         self._store(learnable, num_channels, p=p, eps=eps)
 
 
-class _AdaptiveGeM(_Own, _Adaptive):
+class _AdaptiveGeM(_Learned, _Adaptive):
     def __init__(
         self,
         output_size: OutputSize,
@@ -930,7 +933,7 @@ class AdaptiveSoftPool3d(_AdaptiveSoft):
     function = staticmethod(functional.adaptive_soft_pool3d)
 
 
-class GlobalSoftPool(_Own, _Global):
+class GlobalSoftPool(_Learned, _Global):
     function = staticmethod(functional.global_soft_pool)
 
     def __init__(
@@ -969,7 +972,7 @@ class AdaptiveLSEPool3d(_AdaptiveLSE):
     function = staticmethod(functional.adaptive_lse_pool3d)
 
 
-class GlobalLSEPool(_Own, _Global):
+class GlobalLSEPool(_Learned, _Global):
     function = staticmethod(functional.global_lse_pool)
 
     def __init__(
@@ -1008,7 +1011,7 @@ class AdaptiveGeMPool3d(_AdaptiveGeM):
     function = staticmethod(functional.adaptive_gem_pool3d)
 
 
-class GlobalGeMPool(_Own, _Global):
+class GlobalGeMPool(_Learned, _Global):
     function = staticmethod(functional.global_gem_pool)
 
     def __init__(
