@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._layouts import layout_of, memory_format
-from ._operators import OPERATORS, POOLS, RESULTS, SAVE_SLOPE, call
+from ._operators import OPERATORS, POOL_AGAIN, POOLS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, call
 from ._window_formulas import WINDOW_FORMULAS
 from ._windows import BY_CHANNEL, BY_LEVEL, MAP, bins_of_levels, elements
 
@@ -66,7 +66,9 @@ def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
             constant.append(output[1])  # empty: a pyramid holds both results in one
         if constant:
             ctx.mark_non_differentiable(*constant)
-        kept = [output[taps]] if taps else [output[0], output[moments], *tensors]
+        kept = [output[taps]]
+        if not taps:  # where moments are found again, so is the output
+            kept = [output[0] if saves & SAVE_MOMENTS else output[moments], output[moments], *tensors]
         ctx.save_for_backward(own, output[slope] if slope else None, *kept)
 
     if len(results) == 1:
@@ -121,7 +123,10 @@ def _input_gradients(
 ) -> list[Any]:
     if grad is None and second is None:
         return [None] * len(ctx.saved.layouts)
-    _present(kept[1] if len(kept) > 1 else kept[0], "moments" if len(kept) > 1 else "taps")
+    if len(kept) == 1:
+        _present(kept[0], "taps")
+    elif name not in POOL_AGAIN or not kept[1].is_cpu:
+        _present(kept[1], "moments")
     if "second" in RESULTS[name] and ctx.saved.order == MAP:
         grad = torch.zeros_like(second) if grad is None and second is not None else grad
         second = torch.zeros_like(grad) if second is None and grad is not None else second

@@ -15,7 +15,7 @@ from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
-from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
+from ._operators import OPERATORS, POOL_AGAIN, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._windows import MAP, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
@@ -47,7 +47,7 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
     recorded = _recorded(inputs)
     saves = 0
     if recorded or taps:
-        saves = SAVE_MOMENTS if saves_moments else geometry.tap_bytes
+        saves = _moments(operator, inputs[0], geometry) if saves_moments else geometry.tap_bytes
     window, order = geometry.window, geometry.order
     if not own:
         return run(operator, recorded, inputs, None, (), (), window, order, saves)
@@ -65,6 +65,11 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
     if parameter is not None and _recorded([parameter]):
         recorded, saves = True, saves | SAVE_SLOPE
     return run(operator, recorded, inputs, parameter, numbers, (), window, order, saves)
+
+
+def _moments(operator: str, x: Tensor, geometry: Geometry) -> int:
+    """What a call saves whose gradient reads moments, or finds them again sooner."""
+    return 0 if operator in POOL_AGAIN and x.is_cpu and geometry.halves() else SAVE_MOMENTS
 
 
 def avg_kind(
@@ -91,8 +96,9 @@ def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
     p = number("norm_type", norm_type, "nonzero")
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs)
-    numbers, saves = (p, float(math.prod(geometry.window[1::6]))), SAVE_MOMENTS if recorded else 0
+    numbers = (p, float(math.prod(geometry.window[1::6])))
     name = {1.0: "lp1_pool", 2.0: "lp2_pool"}.get(p, "lp_pool")
+    saves = _moments(name, inputs[0], geometry) if recorded else 0
     output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
     return _leaving(output, geometry)
 
@@ -187,7 +193,7 @@ def stochastic_kind(
         if distribution == "softmax":
             # However high the temperature, an infinite element counts for nothing or for everything.
             name, numbers = "soft_pool", (max(1 / temperature, _smallest(inputs[0])),)
-        saves = SAVE_MOMENTS if recorded else 0
+        saves = _moments(name, inputs[0], geometry) if recorded else 0
         output, *_ = run(name, recorded, inputs, None, numbers, (), window, order, saves)
         return _leaving(output, geometry)
     offset = offset_argument(offset)

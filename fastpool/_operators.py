@@ -30,6 +30,8 @@ OPERATORS |= {
 }
 # What each pooling returns: "output", and of "second", "taps", "moments" and "slope" what it has.
 RESULTS = {name: tuple([result.name for result in OPERATORS[name]._schema.returns]) for name in POOLS}
+# Those whose gradient finds moments of small windows again, on a CPU, sooner than it reads them.
+POOL_AGAIN = {"soft_pool", "expectation_relu_pool"}
 # What a call saves besides bytes of a tap, as operators take it.
 SAVE_MOMENTS, SAVE_SLOPE = 8, 16
 

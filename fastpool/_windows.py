@@ -40,6 +40,13 @@ class Geometry(NamedTuple):
     result: tuple[int, ...]
     reshape: bool  # whether the operator's result must be brought to `result`
 
+    def halves(self) -> bool:
+        """Whether these are windows of two elements along every axis, side by side and inside the input."""
+        axes = [Axis(*self.window[i : i + 6]) for i in range(0, len(self.window), 6)]
+        return self.order == MAP and all(
+            axis[1:] == (2, 2, 0, 0, 1) and 2 * axis.output <= n for axis, n in zip(axes, self.spatial, strict=True)
+        )
+
 
 class Axis(NamedTuple):
     output: int

@@ -3,6 +3,7 @@ import torch
 from comparison import COUNTS
 
 import fastpool._C as extension
+from fastpool import _kinds
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -27,3 +28,9 @@ def restored_hooks():
     yield
     extension.set_cpu_capability(None)
     extension.set_schedule(None)
+
+
+@pytest.fixture
+def saves_as_on_cuda(monkeypatch):
+    """Where gradients find no moments again."""
+    monkeypatch.setattr(_kinds, "POOL_AGAIN", set())

@@ -206,8 +206,8 @@ EXACT = [
         ),
         (
             "second moment of the exact path",
-            "state.moment(which)",
-            "state.moment(0)",
+            "p.moments_size + saved] = state.moment(which)",
+            "p.moments_size + saved] = state.moment(0)",
             f"{BACKWARD} {BITS} -k 'expectation or rounding'",
         ),
         (
@@ -352,14 +352,14 @@ REDUCERS = [
         "csrc/reducers/soft.h",
         (
             "soft-max sums that overflow",
-            "(squares < infinity<V>()) & (extremes.largest < infinity<V>())",
+            "(sum < most) & (sum > -most) & (extremes.largest < infinity<V>())",
             "extremes.largest < infinity<V>()",
             f"{FORWARD} -k 'soft and huge'",
         ),
         (
             "gradient of a soft mean without its distance",
-            "exponent * V(T(0.69314718055994531))",
-            "exponent",
+            "slot.a * w * (V(T(1)) + exponent * V(T(0.69314718055994531)))",
+            "slot.a * w * (V(T(1)) + exponent)",
             f"{BACKWARD} -k 'soft and ties'",
         ),
     ),
@@ -696,6 +696,27 @@ GRADIENTS = [
             f"{BACKWARD} -k 'channels_last'",
         ),
     ),
+    *in_file(
+        "csrc/cpu/kernels/again_backward.h",
+        (
+            "pooling again reads behind the gradients",
+            "inputs <= elements && inputs <= room && outputs <= results",
+            "inputs <= elements && inputs <= room",
+            f"{GUARD} contiguous",
+        ),
+        (
+            "pooling again writes behind the rows",
+            "inputs <= elements && inputs <= room && outputs <= results",
+            "inputs <= elements && outputs <= results",
+            f"{BITS} -k 'threads and narrow'",
+        ),
+        (
+            "pooling again starts with the second pass",
+            "for_each_pass<0, last>",
+            "for_each_pass<last, last>",
+            f"{BACKWARD} -k soft",
+        ),
+    ),
 ]
 
 CALLS = [
@@ -944,6 +965,13 @@ EMULATED = [
 PYTHON = [
     *in_file(
         "fastpool/_windows.py",
+        (
+            "windows that reach beside the input are pooled again",
+            "2 * axis.output <= n",
+            "True",
+            f"{BACKWARD} {MEMORY} -k 'expectation and ceil_mode'",
+            "the kernel pools again only where it can, and computes what was not kept elsewhere",
+        ),
         (
             "window that starts in the padding behind",
             "(output - 1) * stride >= start_limit",

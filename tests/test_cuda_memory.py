@@ -17,9 +17,12 @@ import fastpool.functional as F
 
 MOST = 1.25  # sectors touched over sectors needed
 
-pytestmark = pytest.mark.skipif(
-    not extension.build_info()["emulation"], reason="this build has no emulation; FASTPOOL_EMULATION=1 gives it one"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not extension.build_info()["emulation"], reason="this build has no emulation; FASTPOOL_EMULATION=1 gives it one"
+    ),
+    pytest.mark.usefixtures("saves_as_on_cuda"),
+]
 
 
 # As many channels as after the first convolution of many networks.

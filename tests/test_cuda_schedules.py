@@ -18,9 +18,12 @@ import fastpool.functional as F
 EMULATED = ("cuda", "cuda small grid", "cuda wide indices")
 
 
-pytestmark = pytest.mark.skipif(
-    not extension.build_info()["emulation"], reason="this build has no emulation; FASTPOOL_EMULATION=1 gives it one"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not extension.build_info()["emulation"], reason="this build has no emulation; FASTPOOL_EMULATION=1 gives it one"
+    ),
+    pytest.mark.usefixtures("saves_as_on_cuda"),
+]
 
 
 @pytest.fixture(autouse=True)

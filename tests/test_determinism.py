@@ -6,9 +6,12 @@ import torch
 from backends import gradient, selections
 from comparison import assert_bitwise, assert_close
 from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX_AVG, MIXED, form_of
+from test_operators import numbers_of
 
 import fastpool._C as extension
 import fastpool.functional as F
+from fastpool._layouts import layout_of
+from fastpool._operators import POOL_AGAIN, RESULTS, SAVE_MOMENTS
 
 # Several threads' worth of elements, rows and channels of full lanes with a remainder.
 SHAPES = {
@@ -117,6 +120,46 @@ def test_schedules_and_capabilities(name, dtype, layout):
             check_same(selections(case, x), expected, f"{case} {dtype} {capability} {schedule} {layout}")
             ran += 1
     assert ran >= 2
+
+
+# Rows of more outputs than lanes, of fewer, and in between; with and without a rest.
+NARROW_AND_WIDE = [(1, 3, 7, 150), (1, 35, 28, 28), (2, 33, 9, 15), (3, 40, 5, 37), (1, 2, 2, 2), (1, 40, 33, 4)]
+
+
+def kept(name, x, own, window):
+    results = dict(zip(RESULTS[name], getattr(torch.ops.fastpool, name)([x], *own, window, -1, SAVE_MOMENTS)))
+    return results["output"], results["moments"]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("kernel_size", [(2, 2), (2, 3)], ids=str)
+@pytest.mark.parametrize("name", sorted(POOL_AGAIN))
+@pytest.mark.usefixtures("restored_hooks")
+def test_gradients_that_kept_nothing(name, kernel_size, layout):
+    """2x2 windows are pooled again where their elements are held, others one by one: what is saved otherwise."""
+    backward = getattr(torch.ops.fastpool, f"{name}_backward")
+    own = (None, numbers_of(name), [])
+    for shape in NARROW_AND_WIDE:
+        window = [n for size, k in zip(shape[2:], kernel_size) for n in (size // k, k, k, 0, 0, 1)]
+        if 0 in window[::6]:
+            continue
+        for i, pattern in enumerate(("random", "nan and inf", "far apart", "subnormal")):
+            case = cases.sliding(f"again {pattern} {shape}", shape, kernel_size, pattern, layout=layout)
+            for dtype in (torch.float32, OTHERS[i % len(OTHERS)]):
+                extension.set_cpu_capability(None)
+                extension.set_schedule("tiled")
+                x = case.values(dtype)
+                call = (*own, shape, 2, [layout_of(x)], window, -1)
+                output, moments = kept(name, x, own, window)
+                g, nothing = torch.linspace(-3, 3, output.numel()).view(output.shape).to(dtype), moments[:0]
+                (saved,) = backward(g, None, [output, moments, x], *call)
+                (exact,) = backward(g.double(), None, [*kept(name, x.double(), own, window), x.double()], *call)
+                for capability, schedule in PATHS:
+                    if supported(capability):
+                        extension.set_schedule(schedule)
+                        (actual,) = backward(g, None, [nothing, nothing, x], *call)
+                        what = f"{case} {dtype} {capability} {schedule}"
+                        assert_close(actual, exact.numpy(), saved, what, factor=2)
 
 
 ODD_LAYOUTS = [name for name in cases.LAYOUTS if name not in {"contiguous", "channels_last", *cases.SHARING}]

@@ -257,6 +257,7 @@ def expectation(**options):
 KEPT = {
     "expectation": (expectation(), "xy", ""),
     "expectation by softmax": (expectation(distribution="softmax"), "xy", ""),
+    "expectation 2x2": (lambda x, alpha: F.stochastic_pool2d(x, 2, training=False), "x", "y"),
     "expectation without a batch": (lambda x, alpha: F.stochastic_pool2d(x[0], 3, training=False), "xy", ""),
     "adaptive expectation": (lambda x, alpha: F.adaptive_stochastic_pool2d(x, 4, training=False), "xy", ""),
     "global expectation": (lambda x, alpha: F.global_stochastic_pool(x, keepdim=False, training=False), "xy", ""),

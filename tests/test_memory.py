@@ -65,6 +65,21 @@ def test_average_saves_nothing(pool):
     assert saved_by(pool, X)[0] == []
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: F.stochastic_pool2d(x, 2, training=False),
+        lambda x: F.stochastic_pool2d(x, 2, training=False, distribution="softmax"),
+        lambda x: F.soft_pool2d(x, 2),
+    ],
+    ids=["relu", "softmax", "soft"],
+)
+def test_small_windows_save_the_input_alone(pool, layout):
+    saved, _ = saved_by(pool, X.contiguous(memory_format=layout))
+    assert [t.shape for t in saved if t.numel()] == [X.shape]
+
+
 # kind, number of taps -> dtype of the taps
 LIMITS = [
     ("max", 255, torch.uint8),

@@ -155,7 +155,9 @@ def parameter_backward_samples():
 
 
 def numbers_of(name):
-    """A pooling's own, by default."""
+    """An operator's own, by default."""
+    if name in NUMBERS:
+        return NUMBERS[name]
     pooling = poolings.TABLE.get(name.removesuffix("_pool"))
     numbers = [float(argument.value) for argument in pooling.arguments if argument.annotation != "bool"]
     return [*numbers[1:], numbers[0]] if pooling.parameter else numbers
@@ -210,7 +212,7 @@ SAMPLES = {
     "draw_seed": lambda: iter([((random(2, 3), torch.empty(0)), {})]),
 }
 for pool in POOLS:
-    numbers = NUMBERS[pool] if pool in NUMBERS else numbers_of(pool)
+    numbers = numbers_of(pool)
     SAMPLES.setdefault(pool, partial(pool_samples, pool, numbers))
     if f"{pool}_backward" in OPERATORS:
         SAMPLES.setdefault(f"{pool}_backward", partial(backward_samples, pool, numbers))

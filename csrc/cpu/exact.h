@@ -16,6 +16,8 @@ template <class Gradient>
 double backward_exact(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], double sum) {
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
+    if constexpr (kPoolsAgain<Gradient>)
+      if (!p.moments) return void(sum = backward_one<Gradient, S, true>(p, level, n, c, i, Accumulated<S>(sum)));
     sum = backward_one<Gradient, S>(p, level, n, c, i, Accumulated<S>(sum));
   });
   return sum;

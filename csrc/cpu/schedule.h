@@ -16,6 +16,7 @@ struct ReducerTraits {
   bool selects = false;         // a gradient of selections
   bool shares = false;          // a gradient that elements of a window share, but for a selected one
   bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
+  bool again = false;           // a gradient whose results were not kept
 };
 
 }  // namespace fastpool
@@ -34,6 +35,7 @@ enum class ForwardSchedule : int8_t {
 // Of all levels.
 enum class BackwardSchedule : int8_t {
   exact,           // one element at a time
+  pooled_again,    // 2x2 windows side by side whose results were not kept
   disjoint_lanes,  // windows that do not overlap, of channels-last input
   disjoint_rows,   // the same of contiguous input
   scatter,         // selections, from outputs to the input
@@ -155,6 +157,12 @@ inline bool is_disjoint(const Problem& p) {
   const Axis* axis = p.levels[0].grid.axis;
   return p.level_count == 1 && axis[0].most_covers() * axis[1].most_covers() * axis[2].most_covers() == 1 && axis[2].dilation == 1;
 }
+inline bool has_squares(const Problem& p) {
+  const Level& level = p.levels[0];
+  const auto is = [](const Axis& a, int64_t size) { return a.kernel == size && a.stride == size && a.dilation == 1; };
+  const Axis* axis = level.grid.axis;
+  return p.level_count == 1 && is(axis[0], 1) && is(axis[1], 2) && is(axis[2], 2) && !level.clipped;
+}
 // Rows of windows side by side that begin with the input, in vectors of two or four elements.
 inline bool has_phases(const Axis& w) { return w.before == 0 && w.kernel <= w.stride && (w.stride == 2 || w.stride == 4); }
 
@@ -173,6 +181,7 @@ inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& t
   // What lanes of neighbours would read too much for.
   const auto gaps = [&](const Grid& of) { return wide(of) ? of.axis[2].dilation != 1 : reaches_far(of.axis[2]); };
   if (!has_lanes(p.dtype)) return exact;
+  if (traits.again) return specialises() && has_squares(p) ? pooled_again : exact;
   if (specialises() && is_disjoint(p) && (!traits.selects || compares_taps(p, grid))) {
     if (last && level.output.channel == 1) return disjoint_lanes;
     if (!last && has_phases(grid.axis[2]) && (traits.selects || !(narrow(grid) || wide(grid)))) return disjoint_rows;

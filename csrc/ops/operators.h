@@ -106,13 +106,16 @@ struct Operator {
       return results;
   }
 
-  // `saved`: the taps; or of a gradient that reads its input the output, the moments and all inputs.
+  // `saved`: the taps; or of a gradient that reads its input the output, the moments and all inputs. Without moments they and
+  // the output are found again.
   static Tensors backward(Tensor grad, std::optional<Tensor> grad_second, Tensors saved, std::optional<Tensor> tensor,
                           std::vector<double> numbers, Ints integers, Ints sizes, int64_t rank, Ints layouts, Ints window, int64_t order) {
     const size_t kept = G::uses_input ? 2 + layouts.size() : size_t(G::uses_taps);
     STD_TORCH_CHECK(saved.size() == kept, "fastpool: saved must hold ", kept, " tensors, got ", saved.size());
+    bool again = false;
+    if constexpr (kPoolsAgain<G>) again = saved[1].numel() == 0 && grad.is_cpu();
     const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order,
-                            {.shares = kShares<G>, .two_results = two_results});
+                            {.shares = kShares<G>, .two_results = two_results, .again = again});
     const Geometry& geometry = call.geometry;
     const Own<P> own(std::move(tensor), std::move(numbers), std::move(integers), call.grad, geometry);
     Tensor second = call.grad, taps = call.grad;
@@ -123,8 +126,10 @@ struct Operator {
     if constexpr (G::uses_taps) taps = checked_taps(saved[0], geometry);
     if constexpr (G::uses_input) {
       const int64_t size = geometry.rows * geometry.channels * geometry.bins;
-      saved[0] = checked(saved[0], call.grad.numel(), call.grad.scalar_type(), geometry.channels_last);
-      saved[1] = checked(saved[1], 2 * size, accumulation_type(call.grad), false);
+      if (!again) {
+        saved[0] = checked(saved[0], call.grad.numel(), call.grad.scalar_type(), geometry.channels_last);
+        saved[1] = checked(saved[1], 2 * size, accumulation_type(call.grad), false);
+      }
       for (size_t i = 0; i < call.layouts.size(); ++i)
         saved[2 + i] = checked(saved[2 + i], call.results[i].numel(), call.grad.scalar_type(), call.layouts[i] != 0);
     }
@@ -135,6 +140,7 @@ struct Operator {
       if constexpr (G::uses_taps) give_taps(p, taps, first, int64_t(taps.element_size()));
       if constexpr (G::uses_input) {
         p.x = saved[2 + input].data_ptr();
+        if (again) return cpu::backward<G>(p);
         p.y = place_in(saved[0], row * geometry.result_channels * geometry.bins);
         give_moments(p, saved[1], first);
       }

@@ -23,7 +23,10 @@ struct Expectation : Reducer {
     FASTPOOL_HD void start(Tap<V>, const Problem&) { weights = weighted = V(T(0)); }
     template <int pass>
     FASTPOOL_HD void add(V x, Tap<V>) {
-      const V w = larger_of(V(T(0)), x);  // NaN stays NaN
+      add_weighted(weight(x), x);
+    }
+    FASTPOOL_HD V weight(V x) { return larger_of(V(T(0)), x); }  // NaN stays NaN
+    FASTPOOL_HD void add_weighted(V w, V) {
       weights = weights + w;
       weighted = weighted + w * w;
     }
@@ -95,6 +98,7 @@ struct Expectation : Reducer {
 
 // g (2 x - y) / sum w of positive elements.
 struct ExpectationGradient : Gradient {
+  using Forward = Expectation;
   static constexpr int slots = 3;
   static constexpr bool uses_input = true;
   template <class V>
@@ -106,6 +110,11 @@ struct ExpectationGradient : Gradient {
     using T = Scalar<V>;
     const V zero(T(0)), slope = slot.a * (V(T(2)) * ((x - V(T(0.5)) * slot.b) / slot.c));  // x + x could overflow
     return select(x <= zero, zero, slope);                                                 // NaN passes
+  }
+  template <class V>
+  static FASTPOOL_HD V again(V x, V, V g, const Forward::State<V>& state) {
+    const V zero(Scalar<V>(0));
+    return select(x <= zero, zero, g / state.weights * (x + x - state.y()));
   }
 };
 

@@ -48,7 +48,7 @@ struct ExactBy<MaxValue> {
   using type = Max;
 };
 template <>
-struct WithoutTap<Max> {
+struct Unsaved<Max> {
   using type = MaxValue;
 };
 

@@ -118,7 +118,7 @@ struct ExactBy<MaxAverageValue> {
   using type = MaxAverage;
 };
 template <>
-struct WithoutTap<MaxAverage> {
+struct Unsaved<MaxAverage> {
   using type = MaxAverageValue;
 };
 

@@ -41,7 +41,7 @@ struct ExactBy<MinValue> {
   using type = Min;
 };
 template <>
-struct WithoutTap<Min> {
+struct Unsaved<Min> {
   using type = MinValue;
 };
 

@@ -51,13 +51,13 @@ struct SharedWindows {
   using type = R;
 };
 
-// Likewise by which the exact path computes what R does, and what is computed on a CPU where no tap is saved.
+// Likewise by which the exact path computes what R does, and what is computed on a CPU where nothing is saved.
 template <class R>
 struct ExactBy {
   using type = R;
 };
 template <class R>
-struct WithoutTap {
+struct Unsaved {
   using type = R;
 };
 
@@ -88,6 +88,9 @@ struct StateDefaults {
 // The gradient side: one term for every pair of an input element and an output that sees it.
 // `prepare` turns what is known of an output into a Slot once; `term` is evaluated for each element. Where those of a window
 // get the same but for the one at its tap, `share` is what they get.
+//
+// Where less is to be computed than kept and read, of small windows, `again` is the term of an element of weight `weight(x)`
+// in a State of `Forward` that has just pooled the window.
 struct Gradient {
   static constexpr int slots = 1;         // members of Slot that are used
   static constexpr bool selects = false;  // an output's gradient goes to the element at its tap, and to no other
@@ -105,6 +108,9 @@ template <class V>
 struct OutputFacts {
   V g, g_second, y, moment[2];
 };
+
+template <class G>
+constexpr bool kPoolsAgain = requires { typename G::Forward; };
 
 // Whether the elements of a window get the same, but for one that was selected.
 template <class G>

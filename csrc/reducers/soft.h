@@ -8,8 +8,8 @@
 
 namespace fastpool {
 
-// And the derivative by beta, the variance of x under the weights. It is summed from the squares of distances to the extreme
-// element: that has the largest weight, so little cancels.
+// And the derivative by beta, the variance of x under the weights, if it is asked for. It is summed from the squares of
+// distances to the extreme element: that has the largest weight, so little cancels.
 struct Soft : Reducer {
   static constexpr int passes = 2, careful_passes = 2;
   static constexpr bool uses_parameter = true, saves_moments = true, saves_slope = true;
@@ -19,8 +19,8 @@ struct Soft : Reducer {
     return -Limits<T>::infinity();  // without weight; where beta <= 0 the exact path follows
   }
 
-  template <class V>
-  struct State : StateDefaults<V> {
+  template <class V, bool has_slope>
+  struct States : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;
     V sharp, weights, squares;
@@ -66,7 +66,7 @@ struct Soft : Reducer {
       const V distance = larger_of(V(-Limits<T>::largest()), x - extreme()), share = w * distance;
       weights = weights + w;
       distances() = distances() + share;
-      squares = squares + share * distance;
+      if constexpr (has_slope) squares = squares + share * distance;
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
@@ -83,18 +83,25 @@ struct Soft : Reducer {
       } else {
         weights = team.sum(weights);
         distances() = team.sum(distances());
-        squares = team.sum(squares);
+        if constexpr (has_slope) squares = team.sum(squares);
       }
     }
-    FASTPOOL_HD Mask<V> ordinary() const { return (squares < infinity<V>()) & (extremes.largest < infinity<V>()) & is_sharp(sharp); }
+    // Whether no square would overflow, either: distances have one sign, and where exponents grow with them, weights make up for it.
+    FASTPOOL_HD Mask<V> ordinary() const {
+      const V most(sizeof(T) == 4 ? T(0x1p60) : T(0x1p500)), sum = extremes.negative;
+      return (sum < most) & (sum > -most) & (extremes.largest < infinity<V>()) & is_sharp(sharp);
+    }
     FASTPOOL_HD void finish(const Facts<V>&) {
       distances() = distances() / weights;
-      squares = squares / weights - distances() * distances();
+      if constexpr (has_slope) squares = squares / weights - distances() * distances();
     }
     FASTPOOL_HD V y() const { return extremes.largest + extremes.negative; }
     FASTPOOL_HD V slope() const { return squares; }
     FASTPOOL_HD V moment(int which) const { return soft_moment(which, y(), weights, extremes.largest, -extremes.negative * sharp); }
   };
+
+  template <class V>
+  using State = States<V, true>;
 
   // Beyond that rounding of y alone counts: it is the extreme.
   template <class V>
@@ -161,8 +168,16 @@ struct Soft : Reducer {
   };
 };
 
+// The same where nobody asks for the slope.
+struct SoftValue : Soft {
+  static constexpr bool saves_moments = false, saves_slope = false;
+  template <class V>
+  using State = States<V, false>;
+};
+
 // g w (1 + beta (x - y)) / sum w, with w = exp(beta (x - y)). Half the difference does not overflow.
 struct SoftGradient : Gradient {
+  using Forward = SoftValue;
   static constexpr int slots = 3;
   static constexpr bool uses_input = true, uses_parameter = true;
   template <class V>
@@ -181,6 +196,21 @@ struct SoftGradient : Gradient {
     const V exponent = (V(T(0.5)) * x - slot.b) * slot.c, w = power_of_two(exponent), zero(T(0));
     return select(w == zero, zero, slot.a * w * (V(T(1)) + exponent * V(T(0.69314718055994531))));
   }
+  template <class V>
+  static FASTPOOL_HD V again(V x, V w, V g, const Forward::State<V>& state) {
+    using T = Scalar<V>;
+    const V exponent = ((x - state.extremes.largest) - state.extremes.negative) * state.sharp, zero(T(0));
+    return select(w == zero, zero, g / state.weights * w * (V(T(1)) + exponent * V(T(0.69314718055994531))));
+  }
+};
+
+template <>
+struct ExactBy<SoftValue> {
+  using type = Soft;
+};
+template <>
+struct Unsaved<Soft> {
+  using type = SoftValue;
 };
 
 struct SoftPool : Pooling {

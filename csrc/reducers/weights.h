@@ -48,10 +48,10 @@ FASTPOOL_HD V sharpness_of(V parameter) {
   const V largest(Limits<Scalar<V>>::largest());
   return larger_of(-largest, smaller_of(largest, parameter * V(Scalar<V>(1.4426950408889634))));
 }
-// Whether differences that it makes count do not overflow, or there is none: 0.
+// Whether no square of a difference that it makes count overflows, or it is 0.
 template <class V>
 FASTPOOL_HD Mask<V> is_sharp(V sharpness) {
-  const V least(sizeof(Scalar<V>) == 4 ? Scalar<V>(0x1p-100) : Scalar<V>(0x1p-1000)), zero(Scalar<V>(0));
+  const V least(sizeof(Scalar<V>) == 4 ? Scalar<V>(0x1p-40) : Scalar<V>(0x1p-400)), zero(Scalar<V>(0));
   return (sharpness > least) | (sharpness < -least) | (sharpness == zero);
 }
 

@@ -63,8 +63,9 @@ FASTPOOL_HD void store_one(const Problem& p, const Level& level, const Place& at
   store_saved<Reducer>(p, saved, state);
 }
 
-template <class Reducer, class S>
-FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& at) {
+// Calls done(state) with what a window comes to.
+template <class Reducer, class S, class Done>
+FASTPOOL_HD void pool_one(const Problem& p, const Level& level, const Place& at, const Done& done) {
   using T = Accumulated<S>;
   const Grid& grid = level.grid;
   const Facts<T> facts = facts_of<Reducer, T>(p, level, at.n, at.c, at.o);
@@ -79,22 +80,26 @@ FASTPOOL_HD void forward_one(const Problem& p, const Level& level, const Place& 
       careful.start(first, p);
       visit_passes<0, Reducer::careful_passes, Reducer, S>(p, grid, at, facts, careful);
       careful.finish(facts);
-      store_one<Reducer, S>(p, level, at, careful);
-      return;
+      return done(careful);
     }
   }
   state.finish(facts);
-  store_one<Reducer, S>(p, level, at, state);
+  done(state);
+}
+
+template <class Reducer, class S, class Done>
+FASTPOOL_HD void pool_at(const Problem& p, const Level& level, const Place& at, const Done& done) {
+  FASTPOOL_ASSERT(at.n < p.samples && at.c < p.channels && level.bin(at.o) < level.grid.bins());
+  // A level of adaptive bins may hold both kinds.
+  if (level.grid.taps(at.o) > kMostSequentialTaps)
+    pool_one<typename LargeWindows<Reducer>::type, S>(p, level, at, done);
+  else
+    pool_one<Reducer, S>(p, level, at, done);
 }
 
 template <class Reducer, class S>
 FASTPOOL_HD void forward_at(const Problem& p, const Level& level, const Place& at) {
-  FASTPOOL_ASSERT(at.n < p.samples && at.c < p.channels && level.bin(at.o) < level.grid.bins());
-  // A level of adaptive bins may hold both kinds.
-  if (level.grid.taps(at.o) > kMostSequentialTaps)
-    forward_one<typename LargeWindows<Reducer>::type, S>(p, level, at);
-  else
-    forward_one<Reducer, S>(p, level, at);
+  pool_at<Reducer, S>(p, level, at, [&](const auto& state) { store_one<Reducer, S>(p, level, at, state); });
 }
 
 template <class T>
@@ -103,15 +108,20 @@ FASTPOOL_HD Tap<T> saved_tap(const Problem& p, int64_t at) {
   return p.tap_bytes == 1 ? Tap<T>(static_cast<const uint8_t*>(p.taps)[at]) : Tap<T>(static_cast<const int32_t*>(p.taps)[at]);
 }
 
-// What backward knows of one output.
-template <class Gradient, class S>
+// What backward knows of one output, of which results were kept, or is found `again`.
+template <class Gradient, class S, bool again>
 FASTPOOL_HD OutputFacts<Accumulated<S>> output_facts(const Problem& p, const Level& level, const Place& at) {
   using T = Accumulated<S>;
   const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin);
   OutputFacts<T> facts{};
   facts.g = widen(static_cast<const S*>(p.g)[level.output_base + out]);
   if (Gradient::uses_second && !p.mixes) facts.g_second = widen(static_cast<const S*>(p.g_second)[level.second_base + out]);
-  if (Gradient::uses_input) {
+  if constexpr (again) {
+    pool_at<typename Gradient::Forward, S>(p, level, at, [&](const auto& state) {
+      facts.y = widen(Narrow<S>::from(state.y()));
+      for (int which = 0; which < 2; ++which) facts.moment[which] = state.moment(which);
+    });
+  } else if (Gradient::uses_input) {
     facts.y = widen(static_cast<const S*>(p.y)[level.output_base + out]);
     const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + bin);
     for (int which = 0; which < 2; ++which) facts.moment[which] = static_cast<const T*>(p.moments)[which * p.moments_size + saved];
@@ -120,7 +130,7 @@ FASTPOOL_HD OutputFacts<Accumulated<S>> output_facts(const Problem& p, const Lev
 }
 
 // One level's share of the gradient of the input element `i`: the terms of the outputs that see it, row-major.
-template <class Gradient, class S>
+template <class Gradient, class S, bool again = false>
 FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, int64_t n, int64_t c, const int64_t i[3], Accumulated<S> sum) {
   using T = Accumulated<S>;
   const Axis* axis = level.grid.axis;
@@ -136,7 +146,7 @@ FASTPOOL_HD Accumulated<S> backward_one(const Problem& p, const Level& level, in
         const int64_t tap_w = axis[2].tap_of(at.o[2], i[2]), width = axis[2].taps(at.o[2]);
         if (tap_d < 0 || tap_h < 0 || tap_w < 0) continue;
         const Facts<T> facts = facts_of<Gradient, T>(p, level, n, c, at.o);
-        const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S>(p, level, at), facts, p);
+        const Slot<T> slot = Gradient::prepare(output_facts<Gradient, S, again>(p, level, at), facts, p);
         const int64_t saved = p.saved.at(n, c, level.first_bin + level.bin(at.o));
         const Tap<T> tap = Gradient::uses_taps ? saved_tap<T>(p, saved) : Tap<T>(0);
         sum += Gradient::term(x, Tap<T>((tap_d * height + tap_h) * width + tap_w), slot, tap, p);

@@ -1,6 +1,7 @@
 // Backward: gives every unit of work to a schedule.
 #pragma once
 
+#include "cpu/kernels/again_backward.h"
 #include "cpu/kernels/disjoint_backward.h"
 #include "cpu/kernels/lanes_backward.h"
 #include "cpu/kernels/rows_backward.h"
@@ -19,6 +20,9 @@ struct Backward {
     if constexpr (kHasLanes<S>) {
       using enum BackwardSchedule;
       switch (p.backward) {
+        case pooled_again:
+          if constexpr (kSpecialises && kPoolsAgain<Gradient>) return run_units<PooledAgain<Gradient, S>>(begin, end);
+          break;
         case disjoint_lanes:
           if constexpr (kSpecialises) return run_units<DisjointLanes<Gradient, S>>(begin, end);
           break;

@@ -124,11 +124,12 @@ struct Forward {
 
 template <class Reducer>
 void forward(const Problem& p, int64_t begin, int64_t end) {
-  using WithoutTap = typename WithoutTap<Reducer>::type;
+  using Alone = typename Unsaved<Reducer>::type;
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
-    if (p.tap_bytes == 0) return Forward<WithoutTap, S>(p).run(begin, end);
-    if constexpr (Reducer::saves_taps) Forward<Reducer, S>(p).run(begin, end);
+    if constexpr (!std::is_same_v<Alone, Reducer>)
+      if (p.saves_nothing()) return Forward<Alone, S>(p).run(begin, end);
+    Forward<Reducer, S>(p).run(begin, end);
   });
 }
 
