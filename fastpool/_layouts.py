@@ -15,7 +15,18 @@ def memory_format(layout: int, dim: int) -> torch.memory_format:
 
 
 def layout_of(x: Tensor) -> int:
-    """Channels-last exactly when a batched 4-D or 5-D tensor is, and is not contiguous as well; vmap cannot tell."""
+    """Channels-last where torch says so of a batched 4-D or 5-D tensor or slice, and it is not contiguous as well; vmap
+    cannot tell."""
     if x.dim() == 3 or x.is_contiguous() or torch._C._are_functorch_transforms_active():
         return CONTIGUOUS
-    return int(x.is_contiguous(memory_format=memory_format(CHANNELS_LAST, x.dim())))
+    if x.is_contiguous(memory_format=memory_format(CHANNELS_LAST, x.dim())):
+        return CHANNELS_LAST
+    channels, spatial, strides = x.shape[1], x.shape[2:], x.stride()
+    if channels == 1 or all(n == 1 for n in spatial) or strides[1] == 0:
+        return CONTIGUOUS  # dense it would be both, or neither
+    least = 0
+    for axis in (1, *range(x.dim() - 1, 1, -1), 0):
+        if strides[axis] < least:
+            return CONTIGUOUS
+        least = strides[axis] * x.shape[axis]
+    return CHANNELS_LAST

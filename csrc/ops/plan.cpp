@@ -189,7 +189,22 @@ static bool dense_channels_last(const Tensor& tensor) {
   return true;
 }
 
-bool is_channels_last(const Tensor& tensor) { return !tensor.is_contiguous() && dense_channels_last(tensor); }
+// As torch asks of the strides of slices, and dense even where an axis of length 1 has another. Not where a dense tensor would
+// be contiguous as well.
+bool is_channels_last(const Tensor& tensor) {
+  if (tensor.is_contiguous()) return false;
+  if (dense_channels_last(tensor)) return true;
+  const int64_t rank = tensor.dim();
+  if (rank != 4 && rank != 5) return false;
+  if (tensor.size(1) == 1 || tensor.numel() == tensor.size(0) * tensor.size(1) || tensor.stride(1) == 0) return false;
+  int64_t least = 0;
+  for (int64_t step = 0; step < rank; ++step) {
+    const int64_t axis = step == 0 ? 1 : step == rank - 1 ? 0 : rank - step;
+    if (tensor.stride(axis) < least) return false;
+    least = tensor.stride(axis) * tensor.size(axis);
+  }
+  return true;
+}
 
 static torch::headeronly::MemoryFormat format(int64_t rank, bool channels_last) {
   using torch::headeronly::MemoryFormat;

@@ -52,7 +52,7 @@ struct Plan {
 };
 
 Dtype dtype_of(const Tensor& tensor);
-bool is_channels_last(const Tensor& tensor);  // channels-last-contiguous and not contiguous
+bool is_channels_last(const Tensor& tensor);  // dense or a slice of such, and not contiguous
 Tensor in_layout(const Tensor& tensor, bool channels_last);
 Tensor new_result(const Tensor& like, const std::vector<int64_t>& sizes, bool channels_last,
                   std::optional<torch::headeronly::ScalarType> dtype = std::nullopt);

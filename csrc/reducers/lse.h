@@ -157,7 +157,8 @@ struct LseGradient : Gradient {
   static constexpr bool uses_input = true, uses_parameter = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem&) {
-    return {out.g / out.moment[1], V(Scalar<V>(0.5)) * out.moment[0], Lse::doubled(sharpness_of(facts.parameter))};
+    const V infinite = out.y - out.y;  // NaN, or 0
+    return {out.g / out.moment[1] + infinite, V(Scalar<V>(0.5)) * out.moment[0], Lse::doubled(sharpness_of(facts.parameter))};
   }
   template <class V>
   static FASTPOOL_HD V term(V x, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem&) {
