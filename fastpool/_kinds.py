@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_exporting
+from torch.utils._pytree import tree_map_only
 
 from ._arguments import INT64_END
 from ._autograd import run
@@ -44,7 +45,7 @@ def selected(name: str, input: Any, geometry: Geometry, return_indices: bool = F
 def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: bool = False) -> Any:
     operator, saves_moments = SAVES[name]
     inputs = _entering(input, geometry)
-    recorded = _recorded(inputs)
+    recorded = _recorded(inputs, geometry)
     saves = 0
     if recorded or taps:
         saves = _moments(operator, inputs[0], geometry) if saves_moments else geometry.tap_bytes
@@ -62,14 +63,15 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
             numbers.append(number(argument.name, value, argument.allowed))
     if pooling.parameter:
         numbers.append(numbers.pop(0))  # where the operator has it
-    if parameter is not None and _recorded([parameter]):
+    if parameter is not None and _recorded([parameter], geometry):
         recorded, saves = True, saves | SAVE_SLOPE
     return run(operator, recorded, inputs, parameter, numbers, (), window, order, saves)
 
 
 def _moments(operator: str, x: Tensor, geometry: Geometry) -> int:
     """What a call saves whose gradient reads moments, or finds them again sooner."""
-    return 0 if operator in POOL_AGAIN and x.is_cpu and geometry.halves() else SAVE_MOMENTS
+    stays_here = x.is_cpu and not geometry.traced and not is_exporting()
+    return 0 if operator in POOL_AGAIN and stays_here and geometry.halves() else SAVE_MOMENTS
 
 
 def avg_kind(
@@ -85,8 +87,8 @@ def avg_kind(
     else:
         divisor = divisor_override
     inputs = _entering(input, geometry)
-    integers = (int(count_include_pad), divisor)
-    output = run("avg_pool", _recorded(inputs), inputs, None, (), integers, geometry.window, geometry.order, 0)
+    recorded, integers = _recorded(inputs, geometry), (int(count_include_pad), divisor)
+    output = run("avg_pool", recorded, inputs, None, (), integers, geometry.window, geometry.order, 0)
     return _leaving(output, geometry)
 
 
@@ -95,7 +97,7 @@ def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
         return pooled("max" if norm_type > 0 else "min", input.abs(), geometry)
     p = number("norm_type", norm_type, "nonzero")
     inputs = _entering(input, geometry)
-    recorded = _recorded(inputs)
+    recorded = _recorded(inputs, geometry)
     numbers = (p, float(math.prod(geometry.window[1::6])))
     name = {1.0: "lp1_pool", 2.0: "lp2_pool"}.get(p, "lp_pool")
     saves = _moments(name, inputs[0], geometry) if recorded else 0
@@ -161,10 +163,10 @@ def _products(x: Tensor, geometry: Geometry, filters: Sequence[Tensor]) -> Tenso
     for n, (output, kernel, stride, before, _, dilation) in reversed(list(zip(geometry.spatial, axes))):
         sides += [before, (output - 1) * stride + dilation * (kernel - 1) + 1 - n - before]
     convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[rank - 1]
-    weights = each.transpose(0, 1).reshape(channels * len(each), 1, *each.shape[2:])
+    weights = each.transpose(0, 1).reshape(channels * each.shape[0], 1, *each.shape[2:])
     strides, dilations = [axis[2] for axis in axes], [axis[5] for axis in axes]
     y = convolve(torch.nn.functional.pad(wide, sides), weights, None, strides, 0, dilations, channels)
-    return y.reshape(len(y), channels, len(each), *y.shape[2:]).movedim(2, 0)
+    return y.reshape(y.shape[0], channels, each.shape[0], *y.shape[2:]).movedim(2, 0)
 
 
 def stochastic_kind(
@@ -183,7 +185,7 @@ def stochastic_kind(
     draws_nothing = choice("distribution", distribution, DISTRIBUTIONS)
     temperature = number("temperature", temperature, "positive")
     inputs = _entering(input, geometry)
-    recorded = _recorded(inputs)
+    recorded = _recorded(inputs, geometry)
     window, order = geometry.window, geometry.order
     numbers = () if distribution == "relu" else (temperature,)
     if not training:
@@ -243,15 +245,25 @@ def pyramid_kind(
 
 
 def _entering(input: Any, geometry: Geometry) -> list[Tensor]:
+    if geometry.traced and geometry.fixed:
+        # At another size the trace shall fail, not pool a part.
+        input = tree_map_only(
+            Tensor, lambda x: x.expand(*[-1] * geometry.lead, *map(int, x.shape[geometry.lead :])), input
+        )
     if isinstance(input, (list, tuple)):
         return [x.unsqueeze(0) for x in input]
-    return [input if geometry.entry is None else input.reshape(geometry.entry)]
+    return [input if geometry.entry is None else input.reshape(_of_any_batch(geometry.entry, input, geometry))]
 
 
 def _leaving(output: Tensor, geometry: Geometry) -> Tensor:
     if geometry.lead == 1:
         output = output.contiguous()  # without a batch axis no result is channels-last
-    return output.reshape(geometry.result) if geometry.reshape else output
+    return output.reshape(_of_any_batch(geometry.result, output, geometry)) if geometry.reshape else output
+
+
+def _of_any_batch(shape: Sequence[int], x: Tensor, geometry: Geometry) -> Sequence[int]:
+    """The shape with x's batch, which a trace follows."""
+    return shape if geometry.lead == 1 else (x.shape[0], *shape[1:])
 
 
 def _with_indices(output: Tensor, taps: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
@@ -264,8 +276,10 @@ def _smallest(input: Tensor) -> float:
     return torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).tiny
 
 
-def _recorded(inputs: list[Tensor]) -> bool:
+def _recorded(inputs: list[Tensor], geometry: Geometry) -> bool:
     """Whether a backward pass may want what the forward pass can save for these."""
+    if geometry.traced:
+        return True  # torch.jit.trace compares the graph with one that it makes without gradients
     if not torch.is_grad_enabled():
         return False
     if inputs[0].requires_grad or (len(inputs) > 1 and any(x.requires_grad for x in inputs)):

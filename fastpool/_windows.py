@@ -39,6 +39,8 @@ class Geometry(NamedTuple):
     entry: tuple[int, ...] | None  # the shape that the operator is given, None for the input's own
     result: tuple[int, ...]
     reshape: bool  # whether the operator's result must be brought to `result`
+    fixed: bool  # whether `window` is right for inputs of this size only
+    traced: bool = False  # by torch.jit.trace
 
     def halves(self) -> bool:
         """Whether these are windows of two elements along every axis, side by side and inside the input."""
@@ -141,8 +143,8 @@ def _remembered(rule: Callable[..., Geometry]) -> Callable[..., Geometry]:
         if is_compiling():
             return rule(*key)
         if torch._C._is_tracing():
-            # A traced size is a tensor; torch warns that the trace holds for this size only.
-            return rule(*tree_map_only(Tensor, int, key))
+            # A traced size is a tensor; torch warns that it becomes a constant of the trace.
+            return rule(*tree_map_only(Tensor, int, key))._replace(traced=True)
         try:
             return remembered(*key)
         except TypeError:
@@ -186,12 +188,13 @@ def _sliding(
                 f"dilation={dilation} with padding={padding!r} leaves a window without any element of the input, "
                 f"whose size is {tuple(spatial)}; every window must hold at least one"
             )
-    return _map_geometry(rank, shape, axes, math.prod(kernels))
+    return _map_geometry(rank, shape, axes, math.prod(kernels), fixed=True)
 
 
 @_remembered
 def _adaptive(rank: int, shape: Sequence[int], output_size: Any) -> Geometry:
     spatial = _spatial(rank, shape)
+    keeps = isinstance(output_size, tuple) and None in output_size
     if isinstance(output_size, tuple):
         if len(output_size) != rank:
             raise ValueError(f"output_size must be an int or {per_axis_words(rank)}, got {output_size}")
@@ -199,7 +202,7 @@ def _adaptive(rank: int, shape: Sequence[int], output_size: Any) -> Geometry:
     output = per_axis("output_size", output_size, rank, 1)
     _check_countable("output_size", output_size, (*shape[:-rank], *output))
     largest = math.prod([_largest_bin(n, o) for n, o in zip(spatial, output)])
-    return _map_geometry(rank, shape, [_bins(o) for o in output], largest)
+    return _map_geometry(rank, shape, [_bins(o) for o in output], largest, fixed=keeps)
 
 
 @_remembered
@@ -211,7 +214,7 @@ def _whole(shape: Sequence[int], keepdim: bool) -> Geometry:
     # Operators know three axes; the position inside one window does not change when more are flattened.
     entry = (*shape[:4], math.prod(shape[4:])) if len(shape) > 5 else tuple(shape)
     spatial = _spatial(rank, entry)
-    geometry = _map_geometry(rank, entry, [_bins(1)] * rank, math.prod(spatial))
+    geometry = _map_geometry(rank, entry, [_bins(1)] * rank, math.prod(spatial), fixed=False)
     result = (*shape[:2], *[1] * (len(shape) - 2)) if keepdim else tuple(shape[:2])
     changed = len(entry) != len(shape)
     return geometry._replace(entry=entry if changed else None, result=result, reshape=changed or not keepdim)
@@ -257,10 +260,11 @@ def _pyramid(
         entry=(1, *shapes[0]) if lead == 1 and not listed else None,
         result=(*batch, maps * channels * total) if flat else (*batch, maps * channels, total),
         reshape=not flat or (lead == 1 and not listed),
+        fixed=floor,
     )
 
 
-def _map_geometry(rank: int, shape: Sequence[int], axes: Sequence[Axis], largest: int) -> Geometry:
+def _map_geometry(rank: int, shape: Sequence[int], axes: Sequence[Axis], largest: int, fixed: bool) -> Geometry:
     lead = len(shape) - rank
     tap_bytes, draw_bytes = _bytes_for_taps([largest])
     return Geometry(
@@ -274,6 +278,7 @@ def _map_geometry(rank: int, shape: Sequence[int], axes: Sequence[Axis], largest
         entry=(1, *shape) if lead == 1 else None,
         result=(*shape[:lead], *[axis.output for axis in axes]),
         reshape=lead == 1,
+        fixed=fixed,
     )
 
 

@@ -47,11 +47,15 @@ def function(pooling: Pooling, form: str, rank: int) -> str:
     first = f'"{pooling.name}", ' if pooling.call in ("", "selected") else ""
     own = "".join(f", {argument.name}" for argument in pooling.arguments)
     call = pooling.call or ("pooled" if pooling.results == 1 else "pooled_twice")
+    tensors = ", ".join(["input", *(a.name for a in pooling.arguments if "Tensor" in a.annotation)])
+    check = f"has_torch_function_{'variadic' if ',' in tensors else 'unary'}({tensors})"
     return f'''@_public
 def {name}(
     input: Tensor,
 {windowing}{declared(pooling, form)}) -> {pooling.returns}:
     """{pooling.summary.format(WINDOWS[form].format(rank=rank))}"""
+    if {check}:
+        return overridden({name}, locals())
     return {call}({first}input, {windows}{own})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from ._arguments import as_int, exact, per_axis
 from ._checks import refuse_scripting
@@ -23,6 +24,7 @@ from ._kinds import (
     stochastic_kind,
     tree_kind,
 )
+from ._overrides import overridden, tensors_of
 from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
@@ -131,6 +133,8 @@ def min_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of 1-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(min_pool1d, locals())
     return selected("min", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
@@ -145,6 +149,8 @@ def min_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of 2-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(min_pool2d, locals())
     return selected("min", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
@@ -159,6 +165,8 @@ def min_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of 3-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(min_pool3d, locals())
     return selected("min", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
@@ -169,6 +177,8 @@ def adaptive_min_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of each of a given number of 1-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_min_pool1d, locals())
     return selected("min", input, adaptive(1, input, output_size), return_indices)
 
 
@@ -179,6 +189,8 @@ def adaptive_min_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of each of a given number of 2-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_min_pool2d, locals())
     return selected("min", input, adaptive(2, input, output_size), return_indices)
 
 
@@ -189,6 +201,8 @@ def adaptive_min_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of each of a given number of 3-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_min_pool3d, locals())
     return selected("min", input, adaptive(3, input, output_size), return_indices)
 
 
@@ -200,6 +214,8 @@ def global_min_pool(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of every channel."""
+    if has_torch_function_unary(input):
+        return overridden(global_min_pool, locals())
     return selected("min", input, whole(input, keepdim), return_indices)
 
 
@@ -214,6 +230,8 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of 1-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(max_pool1d, locals())
     return selected("max", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
@@ -228,6 +246,8 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of 2-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(max_pool2d, locals())
     return selected("max", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
@@ -242,6 +262,8 @@ def max_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of 3-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(max_pool3d, locals())
     return selected("max", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
@@ -252,6 +274,8 @@ def adaptive_max_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each of a given number of 1-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_max_pool1d, locals())
     return selected("max", input, adaptive(1, input, output_size), return_indices)
 
 
@@ -262,6 +286,8 @@ def adaptive_max_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each of a given number of 2-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_max_pool2d, locals())
     return selected("max", input, adaptive(2, input, output_size), return_indices)
 
 
@@ -272,6 +298,8 @@ def adaptive_max_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each of a given number of 3-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_max_pool3d, locals())
     return selected("max", input, adaptive(3, input, output_size), return_indices)
 
 
@@ -283,6 +311,8 @@ def global_max_pool(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of every channel."""
+    if has_torch_function_unary(input):
+        return overridden(global_max_pool, locals())
     return selected("max", input, whole(input, keepdim), return_indices)
 
 
@@ -296,6 +326,8 @@ def max_avg_pool1d(
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of 1-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(max_avg_pool1d, locals())
     return pooled_twice("max_avg", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode))
 
 
@@ -309,6 +341,8 @@ def max_avg_pool2d(
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of 2-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(max_avg_pool2d, locals())
     return pooled_twice("max_avg", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode))
 
 
@@ -322,6 +356,8 @@ def max_avg_pool3d(
     ceil_mode: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of 3-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(max_avg_pool3d, locals())
     return pooled_twice("max_avg", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode))
 
 
@@ -331,6 +367,8 @@ def adaptive_max_avg_pool1d(
     output_size: OutputSize,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of each of a given number of 1-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_max_avg_pool1d, locals())
     return pooled_twice("max_avg", input, adaptive(1, input, output_size))
 
 
@@ -340,6 +378,8 @@ def adaptive_max_avg_pool2d(
     output_size: OutputSize,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of each of a given number of 2-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_max_avg_pool2d, locals())
     return pooled_twice("max_avg", input, adaptive(2, input, output_size))
 
 
@@ -349,6 +389,8 @@ def adaptive_max_avg_pool3d(
     output_size: OutputSize,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of each of a given number of 3-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_max_avg_pool3d, locals())
     return pooled_twice("max_avg", input, adaptive(3, input, output_size))
 
 
@@ -358,6 +400,8 @@ def global_max_avg_pool(
     keepdim: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of every channel."""
+    if has_torch_function_unary(input):
+        return overridden(global_max_avg_pool, locals())
     return pooled_twice("max_avg", input, whole(input, keepdim))
 
 
@@ -373,6 +417,8 @@ def mixed_pool1d(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of 1-D windows."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(mixed_pool1d, locals())
     return pooled("mixed", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), alpha)
 
 
@@ -388,6 +434,8 @@ def mixed_pool2d(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of 2-D windows."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(mixed_pool2d, locals())
     return pooled("mixed", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), alpha)
 
 
@@ -403,6 +451,8 @@ def mixed_pool3d(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of 3-D windows."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(mixed_pool3d, locals())
     return pooled("mixed", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), alpha)
 
 
@@ -414,6 +464,8 @@ def adaptive_mixed_pool1d(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of each of a given number of 1-D bins."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(adaptive_mixed_pool1d, locals())
     return pooled("mixed", input, adaptive(1, input, output_size), alpha)
 
 
@@ -425,6 +477,8 @@ def adaptive_mixed_pool2d(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of each of a given number of 2-D bins."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(adaptive_mixed_pool2d, locals())
     return pooled("mixed", input, adaptive(2, input, output_size), alpha)
 
 
@@ -436,6 +490,8 @@ def adaptive_mixed_pool3d(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of each of a given number of 3-D bins."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(adaptive_mixed_pool3d, locals())
     return pooled("mixed", input, adaptive(3, input, output_size), alpha)
 
 
@@ -447,6 +503,8 @@ def global_mixed_pool(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of every channel."""
+    if has_torch_function_variadic(input, alpha):
+        return overridden(global_mixed_pool, locals())
     return pooled("mixed", input, whole(input, keepdim), alpha)
 
 
@@ -468,6 +526,8 @@ def stochastic_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from 1-D windows, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(stochastic_pool1d, locals())
     return stochastic_kind(
         input,
         sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode),
@@ -499,6 +559,8 @@ def stochastic_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from 2-D windows, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(stochastic_pool2d, locals())
     return stochastic_kind(
         input,
         sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode),
@@ -530,6 +592,8 @@ def stochastic_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from 3-D windows, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(stochastic_pool3d, locals())
     return stochastic_kind(
         input,
         sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode),
@@ -557,6 +621,8 @@ def adaptive_stochastic_pool1d(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from each of a given number of 1-D bins, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(adaptive_stochastic_pool1d, locals())
     return stochastic_kind(
         input,
         adaptive(1, input, output_size),
@@ -584,6 +650,8 @@ def adaptive_stochastic_pool2d(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from each of a given number of 2-D bins, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(adaptive_stochastic_pool2d, locals())
     return stochastic_kind(
         input,
         adaptive(2, input, output_size),
@@ -611,6 +679,8 @@ def adaptive_stochastic_pool3d(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from each of a given number of 3-D bins, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(adaptive_stochastic_pool3d, locals())
     return stochastic_kind(
         input,
         adaptive(3, input, output_size),
@@ -638,6 +708,8 @@ def global_stochastic_pool(
     return_indices: bool = False,
 ) -> Pooled:
     """An element drawn from every channel, or its expectation."""
+    if has_torch_function_variadic(input, seed):
+        return overridden(global_stochastic_pool, locals())
     return stochastic_kind(
         input, whole(input, keepdim), training, distribution, temperature, generator, seed, offset, return_indices
     )
@@ -655,6 +727,8 @@ def soft_pool1d(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of 1-D windows, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(soft_pool1d, locals())
     return pooled("soft", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), beta)
 
 
@@ -670,6 +744,8 @@ def soft_pool2d(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of 2-D windows, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(soft_pool2d, locals())
     return pooled("soft", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), beta)
 
 
@@ -685,6 +761,8 @@ def soft_pool3d(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of 3-D windows, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(soft_pool3d, locals())
     return pooled("soft", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), beta)
 
 
@@ -696,6 +774,8 @@ def adaptive_soft_pool1d(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of each of a given number of 1-D bins, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(adaptive_soft_pool1d, locals())
     return pooled("soft", input, adaptive(1, input, output_size), beta)
 
 
@@ -707,6 +787,8 @@ def adaptive_soft_pool2d(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of each of a given number of 2-D bins, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(adaptive_soft_pool2d, locals())
     return pooled("soft", input, adaptive(2, input, output_size), beta)
 
 
@@ -718,6 +800,8 @@ def adaptive_soft_pool3d(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of each of a given number of 3-D bins, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(adaptive_soft_pool3d, locals())
     return pooled("soft", input, adaptive(3, input, output_size), beta)
 
 
@@ -729,6 +813,8 @@ def global_soft_pool(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of every channel, weighted by the soft-max of the elements."""
+    if has_torch_function_variadic(input, beta):
+        return overridden(global_soft_pool, locals())
     return pooled("soft", input, whole(input, keepdim), beta)
 
 
@@ -744,6 +830,8 @@ def lse_pool1d(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of 1-D windows."""
+    if has_torch_function_variadic(input, r):
+        return overridden(lse_pool1d, locals())
     return pooled("lse", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), r)
 
 
@@ -759,6 +847,8 @@ def lse_pool2d(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of 2-D windows."""
+    if has_torch_function_variadic(input, r):
+        return overridden(lse_pool2d, locals())
     return pooled("lse", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), r)
 
 
@@ -774,6 +864,8 @@ def lse_pool3d(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of 3-D windows."""
+    if has_torch_function_variadic(input, r):
+        return overridden(lse_pool3d, locals())
     return pooled("lse", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), r)
 
 
@@ -785,6 +877,8 @@ def adaptive_lse_pool1d(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of each of a given number of 1-D bins."""
+    if has_torch_function_variadic(input, r):
+        return overridden(adaptive_lse_pool1d, locals())
     return pooled("lse", input, adaptive(1, input, output_size), r)
 
 
@@ -796,6 +890,8 @@ def adaptive_lse_pool2d(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of each of a given number of 2-D bins."""
+    if has_torch_function_variadic(input, r):
+        return overridden(adaptive_lse_pool2d, locals())
     return pooled("lse", input, adaptive(2, input, output_size), r)
 
 
@@ -807,6 +903,8 @@ def adaptive_lse_pool3d(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of each of a given number of 3-D bins."""
+    if has_torch_function_variadic(input, r):
+        return overridden(adaptive_lse_pool3d, locals())
     return pooled("lse", input, adaptive(3, input, output_size), r)
 
 
@@ -818,6 +916,8 @@ def global_lse_pool(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of every channel."""
+    if has_torch_function_variadic(input, r):
+        return overridden(global_lse_pool, locals())
     return pooled("lse", input, whole(input, keepdim), r)
 
 
@@ -834,6 +934,8 @@ def gem_pool1d(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of 1-D windows."""
+    if has_torch_function_variadic(input, p):
+        return overridden(gem_pool1d, locals())
     return pooled("gem", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), p, eps)
 
 
@@ -850,6 +952,8 @@ def gem_pool2d(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of 2-D windows."""
+    if has_torch_function_variadic(input, p):
+        return overridden(gem_pool2d, locals())
     return pooled("gem", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), p, eps)
 
 
@@ -866,6 +970,8 @@ def gem_pool3d(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of 3-D windows."""
+    if has_torch_function_variadic(input, p):
+        return overridden(gem_pool3d, locals())
     return pooled("gem", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), p, eps)
 
 
@@ -878,6 +984,8 @@ def adaptive_gem_pool1d(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of each of a given number of 1-D bins."""
+    if has_torch_function_variadic(input, p):
+        return overridden(adaptive_gem_pool1d, locals())
     return pooled("gem", input, adaptive(1, input, output_size), p, eps)
 
 
@@ -890,6 +998,8 @@ def adaptive_gem_pool2d(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of each of a given number of 2-D bins."""
+    if has_torch_function_variadic(input, p):
+        return overridden(adaptive_gem_pool2d, locals())
     return pooled("gem", input, adaptive(2, input, output_size), p, eps)
 
 
@@ -902,6 +1012,8 @@ def adaptive_gem_pool3d(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of each of a given number of 3-D bins."""
+    if has_torch_function_variadic(input, p):
+        return overridden(adaptive_gem_pool3d, locals())
     return pooled("gem", input, adaptive(3, input, output_size), p, eps)
 
 
@@ -914,6 +1026,8 @@ def global_gem_pool(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of every channel."""
+    if has_torch_function_variadic(input, p):
+        return overridden(global_gem_pool, locals())
     return pooled("gem", input, whole(input, keepdim), p, eps)
 
 
@@ -929,6 +1043,8 @@ def mean_std_pool1d(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of 1-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(mean_std_pool1d, locals())
     return pooled_twice(
         "mean_std", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), correction
     )
@@ -946,6 +1062,8 @@ def mean_std_pool2d(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of 2-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(mean_std_pool2d, locals())
     return pooled_twice(
         "mean_std", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), correction
     )
@@ -963,6 +1081,8 @@ def mean_std_pool3d(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of 3-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(mean_std_pool3d, locals())
     return pooled_twice(
         "mean_std", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), correction
     )
@@ -976,6 +1096,8 @@ def adaptive_mean_std_pool1d(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of each of a given number of 1-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_mean_std_pool1d, locals())
     return pooled_twice("mean_std", input, adaptive(1, input, output_size), correction)
 
 
@@ -987,6 +1109,8 @@ def adaptive_mean_std_pool2d(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of each of a given number of 2-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_mean_std_pool2d, locals())
     return pooled_twice("mean_std", input, adaptive(2, input, output_size), correction)
 
 
@@ -998,6 +1122,8 @@ def adaptive_mean_std_pool3d(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of each of a given number of 3-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_mean_std_pool3d, locals())
     return pooled_twice("mean_std", input, adaptive(3, input, output_size), correction)
 
 
@@ -1009,6 +1135,8 @@ def global_mean_std_pool(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of every channel."""
+    if has_torch_function_unary(input):
+        return overridden(global_mean_std_pool, locals())
     return pooled_twice("mean_std", input, whole(input, keepdim), correction)
 
 
@@ -1025,6 +1153,8 @@ def gated_pool1d(
     bias: Tensor | None = None,
 ) -> Tensor:
     """A blend of maximum and mean of 1-D windows, which a learned filter mixes."""
+    if has_torch_function_variadic(input, weight, bias):
+        return overridden(gated_pool1d, locals())
     return gated_kind(input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), weight, bias)
 
 
@@ -1041,6 +1171,8 @@ def gated_pool2d(
     bias: Tensor | None = None,
 ) -> Tensor:
     """A blend of maximum and mean of 2-D windows, which a learned filter mixes."""
+    if has_torch_function_variadic(input, weight, bias):
+        return overridden(gated_pool2d, locals())
     return gated_kind(input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), weight, bias)
 
 
@@ -1057,6 +1189,8 @@ def gated_pool3d(
     bias: Tensor | None = None,
 ) -> Tensor:
     """A blend of maximum and mean of 3-D windows, which a learned filter mixes."""
+    if has_torch_function_variadic(input, weight, bias):
+        return overridden(gated_pool3d, locals())
     return gated_kind(input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), weight, bias)
 
 
@@ -1073,6 +1207,8 @@ def tree_pool1d(
     gates: Tensor,
 ) -> Tensor:
     """A learned tree of filters over 1-D windows."""
+    if has_torch_function_variadic(input, leaves, gates):
+        return overridden(tree_pool1d, locals())
     return tree_kind(input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), leaves, gates)
 
 
@@ -1089,6 +1225,8 @@ def tree_pool2d(
     gates: Tensor,
 ) -> Tensor:
     """A learned tree of filters over 2-D windows."""
+    if has_torch_function_variadic(input, leaves, gates):
+        return overridden(tree_pool2d, locals())
     return tree_kind(input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), leaves, gates)
 
 
@@ -1105,6 +1243,8 @@ def tree_pool3d(
     gates: Tensor,
 ) -> Tensor:
     """A learned tree of filters over 3-D windows."""
+    if has_torch_function_variadic(input, leaves, gates):
+        return overridden(tree_pool3d, locals())
     return tree_kind(input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), leaves, gates)
 
 
@@ -1124,6 +1264,8 @@ def avg_pool1d(
     dilation: Size = 1,
 ) -> Tensor:
     """The mean of 1-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(avg_pool1d, locals())
     windows = sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode)
     return avg_kind(input, windows, count_include_pad, divisor_override)
 
@@ -1141,6 +1283,8 @@ def avg_pool2d(
     dilation: Size = 1,
 ) -> Tensor:
     """The mean of 2-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(avg_pool2d, locals())
     windows = sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode)
     return avg_kind(input, windows, count_include_pad, divisor_override)
 
@@ -1158,6 +1302,8 @@ def avg_pool3d(
     dilation: Size = 1,
 ) -> Tensor:
     """The mean of 3-D windows."""
+    if has_torch_function_unary(input):
+        return overridden(avg_pool3d, locals())
     windows = sliding_within(3, input, kernel_size, stride, padding, dilation, ceil_mode)
     return avg_kind(input, windows, count_include_pad, divisor_override)
 
@@ -1165,24 +1311,32 @@ def avg_pool3d(
 @_public
 def adaptive_avg_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
     """The mean of each of a given number of 1-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_avg_pool1d, locals())
     return avg_kind(input, adaptive(1, input, output_size))
 
 
 @_public
 def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
     """The mean of each of a given number of 2-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_avg_pool2d, locals())
     return avg_kind(input, adaptive(2, input, output_size))
 
 
 @_public
 def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
     """The mean of each of a given number of 3-D bins."""
+    if has_torch_function_unary(input):
+        return overridden(adaptive_avg_pool3d, locals())
     return avg_kind(input, adaptive(3, input, output_size))
 
 
 @_public
 def global_avg_pool(input: Tensor, keepdim: bool = True) -> Tensor:
     """The mean of every channel."""
+    if has_torch_function_unary(input):
+        return overridden(global_avg_pool, locals())
     return avg_kind(input, whole(input, keepdim))
 
 
@@ -1198,6 +1352,8 @@ def lp_pool1d(
     dilation: Size = 1,
 ) -> Tensor:
     """The power mean of 1-D windows, as in torch."""
+    if has_torch_function_unary(input):
+        return overridden(lp_pool1d, locals())
     return lp_kind(input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), norm_type)
 
 
@@ -1213,6 +1369,8 @@ def lp_pool2d(
     dilation: Size = 1,
 ) -> Tensor:
     """The power mean of 2-D windows, as in torch."""
+    if has_torch_function_unary(input):
+        return overridden(lp_pool2d, locals())
     return lp_kind(input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), norm_type)
 
 
@@ -1228,6 +1386,8 @@ def lp_pool3d(
     dilation: Size = 1,
 ) -> Tensor:
     """The power mean of 3-D windows, as in torch."""
+    if has_torch_function_unary(input):
+        return overridden(lp_pool3d, locals())
     return lp_kind(input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), norm_type)
 
 
@@ -1242,6 +1402,8 @@ def spatial_pyramid_pool1d(
     **options: Any,
 ) -> Tensor:
     """1-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
+    if has_torch_function(tensors_of(input, options)):
+        return overridden(spatial_pyramid_pool1d, locals())
     return pyramid_kind(1, input, levels, mode, bins, flatten, options)
 
 
@@ -1256,6 +1418,8 @@ def spatial_pyramid_pool2d(
     **options: Any,
 ) -> Tensor:
     """2-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
+    if has_torch_function(tensors_of(input, options)):
+        return overridden(spatial_pyramid_pool2d, locals())
     return pyramid_kind(2, input, levels, mode, bins, flatten, options)
 
 
@@ -1270,6 +1434,8 @@ def spatial_pyramid_pool3d(
     **options: Any,
 ) -> Tensor:
     """3-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
+    if has_torch_function(tensors_of(input, options)):
+        return overridden(spatial_pyramid_pool3d, locals())
     return pyramid_kind(3, input, levels, mode, bins, flatten, options)
 
 
@@ -1306,6 +1472,8 @@ def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
         He, Zhang, Ren, Sun: Spatial pyramid pooling in deep convolutional networks (TPAMI 2015), whose pyramid the
         YOLO detectors turned into maxima of one size; done in steps since YOLOv5.
     """
+    if has_torch_function_unary(input):
+        return overridden(sppf2d, locals())
     kernels = per_axis("kernel_size", exact("kernel_size", kernel_size), 2, 1)
     if any(k % 2 == 0 for k in kernels):
         raise ValueError(f"kernel_size must be odd on every axis, so that the size stays, got {kernel_size}")

@@ -23,6 +23,7 @@ from ._arguments import exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
 from ._kinds import OPTIONS, check_mode
 from ._layouts import layout_of, memory_format
+from ._overrides import leaf
 from ._windows import Levels, OutputSize, Padding, Size
 
 __all__ = [
@@ -125,6 +126,8 @@ class _Pool(torch.nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "forward" in cls.__dict__ and cls.__module__ == __name__:
+            cls.forward = leaf(cls.forward)  # type: ignore[method-assign]
         if "function" in cls.__dict__ and cls.__doc__ is None:
             name = cls.function.__name__
             cls.__doc__ = f"Module form of :func:`fastpool.{name}`, where the arguments are explained.{cls.notes}"

@@ -1,7 +1,5 @@
 """torch.compile, torch.export and their training steps against eager."""
 
-import io
-
 import pytest
 import torch
 from comparison import assert_bitwise, assert_close
@@ -213,28 +211,3 @@ def test_export_with_a_dynamic_batch():
     for count in (1, 2, 7):
         x = torch.randn(count, 5, 9, 10)
         assert_bitwise(exported(x), model(x), f"batch of {count}")
-
-
-@pytest.mark.parametrize("pool", [pytest.param(pool, id=name) for name, pool in POOLS.items()])
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_trace_is_saved_and_learns(pool):
-    """Traced with a gradient to record, since the convolution's weights want one."""
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.convolution = nn.Conv2d(5, 5, 1)
-
-        def forward(self, x):
-            return pool(self.convolution(x))
-
-    network, file = Network(), io.BytesIO()
-    torch.jit.save(torch.jit.trace(network, X, check_trace=False), file)
-    file.seek(0)
-    loaded = torch.jit.load(file)
-    y, expected = loaded(X), network(X)
-    assert_bitwise(y.detach(), expected.detach())
-    y.square().sum().backward()
-    expected.square().sum().backward()
-    for ours, theirs in zip(loaded.parameters(), network.parameters(), strict=True):
-        assert_bitwise(ours.grad, theirs.grad)
