@@ -15,7 +15,7 @@ from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
-from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
+from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, is_sharded
 from ._windows import MAP, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
@@ -147,6 +147,10 @@ def _filters(name: str, filters: Any, x: Tensor, geometry: Geometry, counts: Seq
 
 def _products(x: Tensor, geometry: Geometry, filters: Sequence[Tensor]) -> Tensor:
     """Of each filter with each window, (filters, N, C, *output), by one convolution in the accumulation type."""
+    if is_sharded(x):
+        from ._sharding import products_of_shards  # which imports torch.distributed.tensor
+
+        return products_of_shards(_products, x, geometry, filters)
     wide = x if x.dtype == torch.float64 else x.float()
     channels, rank = geometry.channels, len(geometry.spatial)
     each = torch.cat([f.to(wide.dtype).expand(-1, channels, *f.shape[2:]) for f in filters])
@@ -249,7 +253,11 @@ def _leaving(output: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _with_indices(output: Tensor, taps: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    indices = OPERATORS["tap_indices"](taps, geometry.spatial, geometry.window)
+    if is_sharded(taps):
+        from ._sharding import indices_of_shards as indices_of  # which imports torch.distributed.tensor
+    else:
+        indices_of = OPERATORS["tap_indices"]
+    indices = indices_of(taps, geometry.spatial, geometry.window)
     return _leaving(output, geometry), _leaving(indices, geometry)
 
 

@@ -23,6 +23,7 @@ from ._arguments import exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
 from ._kinds import OPTIONS, check_mode
 from ._layouts import layout_of, memory_format
+from ._operators import is_sharded
 from ._windows import Levels, OutputSize, Padding, Size
 
 __all__ = [
@@ -1193,6 +1194,10 @@ class _RandomMixed(_Sliding):
         maximum, mean = self.both(input, *windows)
         draws = maximum.shape[-1 - self.rank] if self.per_channel else 1
         takes_maximum = torch.rand(draws, device=maximum.device) < self.p
+        if is_sharded(maximum):
+            from ._sharding import beside_shards  # which imports torch.distributed.tensor
+
+            takes_maximum = beside_shards(takes_maximum, maximum)
         # Not lambda * maximum + (1 - lambda) * mean, which is NaN where the other one is infinite.
         return torch.where(takes_maximum.view(-1, *[1] * self.rank), maximum, mean)
 
