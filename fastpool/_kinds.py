@@ -105,7 +105,9 @@ def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | No
             raise TypeError(f"bias must be a tensor or None, got {type(bias).__name__}")
         check_parameter("bias", bias, x)
         if bias.dim() > 1 or bias.numel() not in (1, geometry.channels):
-            raise ValueError(f"bias must be a 0-d tensor or ({geometry.channels},), got shape {tuple(bias.shape)}")
+            raise ValueError(
+                f"bias must be a 0-d tensor, (1,) or ({geometry.channels},), got shape {tuple(bias.shape)}"
+            )
         logit = logit + bias.to(logit.dtype).reshape(-1, *[1] * len(geometry.spatial))
     alpha = torch.sigmoid(logit)
     alpha = alpha[0] if geometry.lead == 1 else alpha
@@ -281,6 +283,8 @@ def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regi
     axes = value.dim()
     if axes == 0 or (axes == 1 and value.shape[0] == geometry.channels):
         return value
+    if axes == 1 and value.shape[0] == 1:
+        return value.reshape(())
     result, lead, rank = geometry.result, geometry.lead, len(geometry.spatial)
     regions = regions and geometry.order == MAP
     if regions and axes == len(result) and all(a in (1, n) for a, n in zip(value.shape, result)):
@@ -289,6 +293,6 @@ def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regi
         return value.reshape((*[1] * (2 - lead), *value.shape[:lead], *spatial))
     or_regions = f" or of {len(result)} axes, each 1 or as in {tuple(result)}" if regions else ""
     raise ValueError(
-        f"{name} must be a number, a 0-d tensor, ({geometry.channels},) for one per channel{or_regions}, "
+        f"{name} must be a number, a 0-d tensor or (1,), ({geometry.channels},) for one per channel{or_regions}, "
         f"got shape {tuple(value.shape)}"
     )

@@ -189,7 +189,7 @@ def test_a_tensor_alpha_moves_and_is_saved():
 def test_learnable_alpha_starts_where_asked(channels, alpha):
     module = nn.MixedPool2d(2, alpha=alpha, learnable=True, num_channels=channels)
     (logit,) = module.parameters()
-    assert logit.shape == (() if channels is None else (channels,))
+    assert logit.shape == (channels or 1,)
     assert torch.allclose(logit.detach().double(), torch.tensor(math.log(alpha / (1 - alpha))).double())
     expected = F.mixed_pool2d(X[2], 2, alpha=torch.sigmoid(logit.detach()))
     assert_bitwise(module(X[2]).detach(), expected)
