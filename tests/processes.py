@@ -15,7 +15,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch.distributed.tensor", "torch.distributed.fsdp", "fastpool"])
 
 
-def in_processes(count, function, *arguments, backend="gloo", seconds=100):
+def in_processes(count, function, *arguments, backend="gloo", seconds=300):
     """Calls function(rank, *arguments) in each; with nccl every process has a device of its own."""
     with tempfile.TemporaryDirectory() as folder:
         running = {}
