@@ -11,12 +11,16 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ._formulas import FORMULAS, Formula, Grads
-from ._operators import OPERATORS, POOLS, call_below_autograd
+from ._operators import OPERATORS, POOLS, call_below_autograd, is_sharded
 from ._transforms import call_transformed
 
 
 def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
     """Calls an operator: directly where a compiler or trace sees it, by a thin Function if `recorded`."""
+    if is_sharded(inputs[0]):
+        from ._sharding import run_on_shards  # which imports torch.distributed.tensor
+
+        return run_on_shards(name, recorded, inputs, *arguments)
     if is_compiling() or torch._C._is_tracing():
         return OPERATORS[name](inputs, *arguments)
     if forward_ad._current_level >= 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import as_int
+from ._operators import is_sharded
 
 SEED_END = 2**63 - 1
 
@@ -30,7 +31,8 @@ def seed_argument(input: Tensor, seed: Any, generator: torch.Generator | None) -
         if generator is not None:
             _check_generator(input, generator)
         elif torch.compiler.is_compiling():
-            return draw_seed(input.detach(), torch.empty(0, device=input.device)), 0
+            here = input.to_local() if is_sharded(input) else input  # type: ignore[attr-defined]
+            return draw_seed(here.detach(), torch.empty(0, device=input.device)), 0
         return torch.randint(SEED_END, (1,), dtype=torch.int64, device=input.device, generator=generator), 0
     if generator is not None:
         raise ValueError("seed and generator exclude each other, got both")

@@ -16,7 +16,7 @@ from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
-from ._operators import OPERATORS, POOL_AGAIN, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
+from ._operators import OPERATORS, POOL_AGAIN, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, is_sharded
 from ._windows import MAP, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
@@ -113,7 +113,9 @@ def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | No
             raise TypeError(f"bias must be a tensor or None, got {type(bias).__name__}")
         check_parameter("bias", bias, x)
         if bias.dim() > 1 or bias.numel() not in (1, geometry.channels):
-            raise ValueError(f"bias must be a 0-d tensor or ({geometry.channels},), got shape {tuple(bias.shape)}")
+            raise ValueError(
+                f"bias must be a 0-d tensor, (1,) or ({geometry.channels},), got shape {tuple(bias.shape)}"
+            )
         logit = logit + bias.to(logit.dtype).reshape(-1, *[1] * len(geometry.spatial))
     alpha = torch.sigmoid(logit)
     alpha = alpha[0] if geometry.lead == 1 else alpha
@@ -155,6 +157,10 @@ def _filters(name: str, filters: Any, x: Tensor, geometry: Geometry, counts: Seq
 
 def _products(x: Tensor, geometry: Geometry, filters: Sequence[Tensor]) -> Tensor:
     """Of each filter with each window, (filters, N, C, *output), by one convolution in the accumulation type."""
+    if is_sharded(x):
+        from ._sharding import products_of_shards  # which imports torch.distributed.tensor
+
+        return products_of_shards(_products, x, geometry, filters)
     wide = x if x.dtype == torch.float64 else x.float()
     channels, rank = geometry.channels, len(geometry.spatial)
     each = torch.cat([f.to(wide.dtype).expand(-1, channels, *f.shape[2:]) for f in filters])
@@ -267,7 +273,11 @@ def _of_any_batch(shape: Sequence[int], x: Tensor, geometry: Geometry) -> Sequen
 
 
 def _with_indices(output: Tensor, taps: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    indices = OPERATORS["tap_indices"](taps, geometry.spatial, geometry.window)
+    if is_sharded(taps):
+        from ._sharding import indices_of_shards as indices_of  # which imports torch.distributed.tensor
+    else:
+        indices_of = OPERATORS["tap_indices"]
+    indices = indices_of(taps, geometry.spatial, geometry.window)
     return _leaving(output, geometry), _leaving(indices, geometry)
 
 
@@ -293,6 +303,8 @@ def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regi
     axes = value.dim()
     if axes == 0 or (axes == 1 and value.shape[0] == geometry.channels):
         return value
+    if axes == 1 and value.shape[0] == 1:
+        return value.reshape(())
     result, lead, rank = geometry.result, geometry.lead, len(geometry.spatial)
     regions = regions and geometry.order == MAP
     if regions and axes == len(result) and all(a in (1, n) for a, n in zip(value.shape, result)):
@@ -301,6 +313,6 @@ def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regi
         return value.reshape((*[1] * (2 - lead), *value.shape[:lead], *spatial))
     or_regions = f" or of {len(result)} axes, each 1 or as in {tuple(result)}" if regions else ""
     raise ValueError(
-        f"{name} must be a number, a 0-d tensor, ({geometry.channels},) for one per channel{or_regions}, "
+        f"{name} must be a number, a 0-d tensor or (1,), ({geometry.channels},) for one per channel{or_regions}, "
         f"got shape {tuple(value.shape)}"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import _table
 
@@ -34,6 +36,14 @@ RESULTS = {name: tuple([result.name for result in OPERATORS[name]._schema.return
 POOL_AGAIN = {"soft_pool", "expectation_relu_pool"}
 # What a call saves besides bytes of a tap, as operators take it.
 SAVE_MOMENTS, SAVE_SLOPE = 8, 16
+
+
+def is_sharded(x: Any) -> bool:
+    """Whether x is a DTensor, without importing what defines them."""
+    if type(x) is Tensor:
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
 
 
 def call(name: str, *arguments: Any) -> Any:

@@ -67,7 +67,7 @@ RETURN_INDICES = Argument(
 )
 PER_CHANNEL = (
     "a number, or a tensor of the input's dtype (or float32 beside half types) on its device: "
-    "0-d, or ``(C,)`` for one per channel."
+    "0-d or ``(1,)``, or ``(C,)`` for one per channel."
 )
 MIXING = (
     "Lee, Gallagher, Tu: Generalizing pooling functions in convolutional neural networks (AISTATS 2016).\n"
@@ -133,8 +133,8 @@ The gradient g gives ``alpha * g`` to the largest element and ``(1 - alpha) * g 
                 "0.5",
                 (
                     "a number, or a tensor of the input's dtype (or float32 beside half types) on its device: "
-                    "0-d, ``(C,)`` for one per channel, or with the output's number of axes, each 1 or equal, "
-                    "for one per region. Values outside [0, 1] are allowed."
+                    "0-d or ``(1,)``, ``(C,)`` for one per channel, or with the output's number of axes, each 1 or "
+                    "equal, for one per region. Values outside [0, 1] are allowed."
                 ),
                 "float | Tensor",
             ),
@@ -278,7 +278,7 @@ convolution by torch, of half types in float32.""",
             Argument(
                 "weight", "", "the filter: ``(*kernel_size)``, or ``(C, *kernel_size)`` for one a channel.", "Tensor"
             ),
-            Argument("bias", "None", "0-d, or ``(C,)`` for one per channel.", "Tensor | None"),
+            Argument("bias", "None", "0-d or ``(1,)``, or ``(C,)`` for one per channel.", "Tensor | None"),
         ),
         forms=("sliding",),
         paper=MIXING,

@@ -23,6 +23,7 @@ from ._arguments import exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
 from ._kinds import OPTIONS, check_mode
 from ._layouts import layout_of, memory_format
+from ._operators import is_sharded
 from ._overrides import leaf
 from ._windows import Levels, OutputSize, Padding, Size
 
@@ -151,6 +152,14 @@ class _Pool(torch.nn.Module):
         else:
             setattr(self, name, value)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        for name, parameter in self._parameters.items():
+            saved = state_dict.get(prefix + name)
+            # What is shared by all channels had no axis once.
+            if isinstance(saved, Tensor) and saved.dim() == 0 and parameter is not None:
+                state_dict[prefix + name] = saved.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def __prepare_scriptable__(self) -> Any:
         return refuse_scripting(type(self).__name__)()
 
@@ -214,7 +223,7 @@ class _Own(_Pool):
                 start = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(number(name, value))
                 if num_channels is not None:
                     start = start.expand(num_channels).clone()
-                self.register_parameter(name, torch.nn.Parameter(start))
+                self.register_parameter(name, torch.nn.Parameter(_with_axis(start)))
             else:
                 self.keep(name, value, persistent=True)
 
@@ -243,6 +252,11 @@ def _check_channels(learnable: bool, num_channels: int | None) -> None:
         raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
     if num_channels is not None and exact("num_channels", num_channels) < 1:
         raise ValueError(f"num_channels must be at least 1, got {num_channels}")
+
+
+def _with_axis(value: Tensor) -> Tensor:
+    """What all channels share as (1,): fully_shard takes no parameter without an axis."""
+    return value.reshape(1) if value.dim() == 0 else value
 
 
 class _Max(_Pool):
@@ -284,7 +298,7 @@ class _Mixed(_Pool):
             if logit.dim() > 1 or logit.numel() not in (1, num_channels):
                 raise ValueError(f"alpha must be a number or ({num_channels},), got shape {tuple(logit.shape)}")
             logit = logit.expand(num_channels).clone()
-        self.logit = torch.nn.Parameter(logit)
+        self.logit = torch.nn.Parameter(_with_axis(logit))
 
     @property
     def alpha(self) -> float | Tensor:
@@ -405,7 +419,7 @@ class _SlidingGated(_Sliding):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         check_flag("bias", bias)
         self.weight = _filter(self.function, kernel_size, num_channels)
-        self.bias = torch.nn.Parameter(torch.empty(num_channels or ())) if bias else None
+        self.bias = torch.nn.Parameter(torch.empty(num_channels or 1)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -1196,6 +1210,10 @@ class _RandomMixed(_Sliding):
         maximum, mean = self.both(input, *windows)
         draws = maximum.shape[-1 - self.rank] if self.per_channel else 1
         takes_maximum = torch.rand(draws, device=maximum.device) < self.p
+        if is_sharded(maximum):
+            from ._sharding import beside_shards  # which imports torch.distributed.tensor
+
+            takes_maximum = beside_shards(takes_maximum, maximum)
         # Not lambda * maximum + (1 - lambda) * mean, which is NaN where the other one is infinite.
         return torch.where(takes_maximum.view(-1, *[1] * self.rank), maximum, mean)
 

@@ -189,7 +189,7 @@ def test_a_tensor_alpha_moves_and_is_saved():
 def test_learnable_alpha_starts_where_asked(channels, alpha):
     module = nn.MixedPool2d(2, alpha=alpha, learnable=True, num_channels=channels)
     (logit,) = module.parameters()
-    assert logit.shape == (() if channels is None else (channels,))
+    assert logit.shape == (channels or 1,)
     assert torch.allclose(logit.detach().double(), torch.tensor(math.log(alpha / (1 - alpha))).double())
     expected = F.mixed_pool2d(X[2], 2, alpha=torch.sigmoid(logit.detach()))
     assert_bitwise(module(X[2]).detach(), expected)
@@ -242,6 +242,42 @@ def test_state_dict():
     assert_bitwise(other(X[2]).detach(), module(X[2]).detach())
     with pytest.raises(RuntimeError):
         nn.MixedPool2d(2, learnable=True).load_state_dict(module.state_dict())
+
+
+SHARED = {
+    "mixed": (lambda: nn.AdaptiveMixedPool2d(2, learnable=True), "logit"),
+    "soft": (lambda: nn.SoftPool2d(2, learnable=True), "beta"),
+    "gem": (lambda: nn.GlobalGeMPool(), "p"),
+    "gated": (lambda: nn.GatedPool2d(2, bias=True), "bias"),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_state_dict_from_when_a_shared_parameter_had_no_axis(name):
+    make, parameter = SHARED[name]
+    model = torch.nn.Sequential(torch.nn.ReLU(), make())
+    state = model.state_dict()
+    assert state[f"1.{parameter}"].shape == (1,)
+    before = {**state, f"1.{parameter}": torch.tensor(0.75)}
+    model.load_state_dict(before)
+    assert getattr(model[1], parameter).tolist() == [0.75]
+    assert before[f"1.{parameter}"].shape == ()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_element_is_shared_by_all_channels(channels):
+    x, one, none = X[2][:, :channels], torch.tensor([0.3]).requires_grad_(), torch.tensor(0.3).requires_grad_()
+    calls = [
+        lambda a: F.mixed_pool2d(x, 2, alpha=a),
+        lambda a: F.adaptive_soft_pool2d(x, 2, beta=a),
+        lambda a: F.spatial_pyramid_pool2d(x, mode="lse", r=a),
+        lambda a: F.gated_pool2d(x, 2, weight=torch.ones(2, 2), bias=a),
+    ]
+    for call in calls:
+        ours, theirs = call(one), call(none)
+        assert_bitwise(ours, theirs)
+        (gradient,) = torch.autograd.grad(ours.square().sum(), one)
+        assert_bitwise(gradient, torch.autograd.grad(theirs.square().sum(), none)[0].reshape(1))
 
 
 STOCHASTIC = {

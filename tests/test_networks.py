@@ -75,3 +75,52 @@ def test_another_kind_trains(library, name, kind):
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
     assert sum(name.endswith("logit") for name in gradients) == (len(swapped) if kind == "mixed" else 0)
+
+
+@pytest.mark.parametrize("kind", ["mixed", "stochastic"])
+@pytest.mark.parametrize("library", ["torch", "timm"])
+def test_lightning_trains_and_validates(library, kind, tmp_path):
+    """Its trainer changes modes, saves and loads; a drawing layer draws in training alone."""
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed", exc_type=ImportError)
+    torch.manual_seed(0)
+    if library == "timm":
+        network = network_of("timm", "resnet18", {"num_classes": 4})
+    else:
+        layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.AdaptiveAvgPool2d(1)]
+        network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(8, 4))
+    swapped = fastpool.replace_pooling(network, kind, **({"learnable": True} if kind == "mixed" else {}))
+    modes = {"training": set(), "validation": set()}
+
+    class Task(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def step(self, batch, when):
+            modes[when] |= {new.training for _, _, new in swapped}
+            return torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+        def training_step(self, batch, _):
+            return self.step(batch, "training")
+
+        def validation_step(self, batch, _):
+            self.log("loss", self.step(batch, "validation"))
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+    data = torch.utils.data.TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 4)
+    batches = torch.utils.data.DataLoader(data, batch_size=4)
+    start = copy.deepcopy(network.state_dict())
+    quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", devices=1)
+    trainer = lightning.Trainer(max_epochs=2, default_root_dir=tmp_path, **quiet)
+    trainer.fit(Task(), batches, batches)
+    assert modes == {"training": {True}, "validation": {False}}
+    learned = network.state_dict()
+    logits = [name for name in learned if name.endswith("logit")]
+    assert len(logits) == (len(swapped) if kind == "mixed" else 0)
+    assert all((learned[name] != start[name]).any() for name in logits)
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    network.load_state_dict(start)
+    Task.load_from_checkpoint(tmp_path / "saved.ckpt", weights_only=True)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in learned.items())
