@@ -70,13 +70,13 @@ ALLOWED: Mapping[str, tuple[Callable[[float], bool], str]] = {
 }
 
 
-def number(name: str, value: Any, allowed: str = "any") -> float:
+def number(name: str, value: Any, allowed: str = "any", kinds: str = "a number") -> float:
     if type(value) is not float and (isinstance(value, (bool, str, Tensor)) or not hasattr(value, "__float__")):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be {kinds}, got {value!r}")
     try:
         found = float(value)
     except TypeError:  # an array
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+        raise TypeError(f"{name} must be {kinds}, got {value!r}") from None
     except OverflowError:
         found = math.inf
     holds, words = ALLOWED[allowed]

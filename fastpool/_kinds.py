@@ -12,10 +12,11 @@ from torch.compiler import is_exporting
 
 from ._arguments import INT64_END
 from ._autograd import run
-from ._checks import check_flag, check_parameter, choice, number
-from ._draw import offset_argument, seed_argument
+from ._checks import check_flag, check_input, check_parameter, choice, number
+from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
 from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
+from ._table import Argument, Pooling
 from ._windows import MAP, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
@@ -59,7 +60,7 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
             parameter = _parameter(argument.name, value, inputs[0], geometry, pooling.regions)
             numbers.append(0.0)
         else:
-            numbers.append(number(argument.name, value, argument.allowed))
+            numbers.append(own_number(pooling, argument, value))
     if pooling.parameter:
         numbers.append(numbers.pop(0))  # where the operator has it
     if parameter is not None and _recorded([parameter]):
@@ -67,34 +68,68 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
     return run(operator, recorded, inputs, parameter, numbers, (), window, order, saves)
 
 
+def own_number(pooling: Pooling, argument: Argument, value: Any) -> float:
+    first = pooling.parameter and argument is pooling.arguments[0]
+    return number(argument.name, value, argument.allowed, "a number or a tensor" if first else "a number")
+
+
+def check_own(pooling: Pooling, values: Mapping[str, Any]) -> None:
+    """What must hold of own arguments over any input, for modules, which have none yet."""
+    for argument in pooling.arguments:
+        if argument.name not in values:
+            continue
+        value = values[argument.name]
+        if argument.annotation == "bool":
+            check_flag(argument.name, value)
+        elif pooling.parameter and argument is pooling.arguments[0] and isinstance(value, Tensor):
+            check_input(value, argument.name)
+            if value.dim() > 1 and not pooling.regions:
+                raise ValueError(f"{argument.name} must be a number, 0-d or (C,), got shape {tuple(value.shape)}")
+        elif argument.annotation.startswith("float"):
+            own_number(pooling, argument, value)
+    if pooling.call == "stochastic_kind":
+        choice("distribution", values.get("distribution", "relu"), DISTRIBUTIONS)
+        check_seed(values.get("seed"), values.get("generator"))
+        offset_argument(values.get("offset", (0, 0)))
+
+
 def avg_kind(
     input: Any, geometry: Geometry, count_include_pad: bool = False, divisor_override: int | None = None
 ) -> Tensor:
-    check_flag("count_include_pad", count_include_pad)
-    if divisor_override is None:
-        divisor = 0
-    elif type(divisor_override) is not int:
-        raise TypeError(f"divisor_override must be an int or None, got {divisor_override!r}")
-    elif divisor_override == 0 or not -INT64_END <= divisor_override < INT64_END:
-        raise ValueError(f"divisor_override must not be 0 and must fit 64 bits, got {divisor_override}")
-    else:
-        divisor = divisor_override
+    integers = avg_integers(count_include_pad, divisor_override)
     inputs = _entering(input, geometry)
-    integers = (int(count_include_pad), divisor)
     output = run("avg_pool", _recorded(inputs), inputs, None, (), integers, geometry.window, geometry.order, 0)
     return _leaving(output, geometry)
 
 
+def avg_integers(count_include_pad: bool, divisor_override: int | None) -> tuple[int, int]:
+    """As the operator takes them, with 0 for no divisor."""
+    check_flag("count_include_pad", count_include_pad)
+    if divisor_override is None:
+        return int(count_include_pad), 0
+    if type(divisor_override) is not int:
+        raise TypeError(f"divisor_override must be an int or None, got {divisor_override!r}")
+    if divisor_override == 0 or not -INT64_END <= divisor_override < INT64_END:
+        raise ValueError(f"divisor_override must not be 0 and must fit 64 bits, got {divisor_override}")
+    return int(count_include_pad), divisor_override
+
+
 def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
-    if isinstance(norm_type, float) and math.isinf(norm_type):
-        return pooled("max" if norm_type > 0 else "min", input.abs(), geometry)
-    p = number("norm_type", norm_type, "nonzero")
+    p = lp_power(norm_type)
+    if math.isinf(p):
+        return pooled("max" if p > 0 else "min", input.abs(), geometry)
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs)
     numbers, saves = (p, float(math.prod(geometry.window[1::6]))), SAVE_MOMENTS if recorded else 0
     name = {1.0: "lp1_pool", 2.0: "lp2_pool"}.get(p, "lp_pool")
     output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
     return _leaving(output, geometry)
+
+
+def lp_power(norm_type: float) -> float:
+    if isinstance(norm_type, float) and math.isinf(norm_type):
+        return norm_type
+    return number("norm_type", norm_type, "nonzero")
 
 
 def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | None = None) -> Tensor:

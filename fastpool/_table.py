@@ -163,7 +163,9 @@ gradient in training goes to the drawn element, otherwise it is that of the form
                 "bool",
             ),
             Argument("distribution", '"relu"', '``"relu"`` or ``"softmax"``.', "str"),
-            Argument("temperature", "1.0", 'a positive number for ``"softmax"``; large ones draw evenly.'),
+            Argument(
+                "temperature", "1.0", 'a positive number for ``"softmax"``; large ones draw evenly.', allowed="positive"
+            ),
             Argument(
                 "generator",
                 "None",

@@ -68,7 +68,7 @@ def constructor(pooling: Pooling, form: str) -> str:
     names = re.findall(r"    (\w+):", windowing)
     indented = "".join(f"    {line}\n" for line in (windowing + declared(pooling, form)).splitlines())
     learns = "        learnable: bool = {},\n        num_channels: int | None = None,\n" if pooling.parameter else ""
-    first = "learnable, num_channels, " if pooling.parameter else ""
+    first = f'"{pooling.name}", ' + ("learnable, num_channels, " if pooling.parameter else "")
     values = ", ".join(f"{argument.name}={argument.name}" for argument in pooling.arguments)
     return f"""    def __init__(
         self,

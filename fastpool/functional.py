@@ -1273,6 +1273,18 @@ def spatial_pyramid_pool3d(
     return pyramid_kind(3, input, levels, mode, bins, flatten, options)
 
 
+def _sppf_arguments(kernel_size: Size, repeats: int) -> tuple[tuple[int, ...], int]:
+    kernels = per_axis("kernel_size", exact("kernel_size", kernel_size), 2, 1)
+    if any(k % 2 == 0 for k in kernels):
+        raise ValueError(f"kernel_size must be odd on every axis, so that the size stays, got {kernel_size}")
+    count = as_int(repeats)
+    if count is None:
+        raise TypeError(f"repeats must be an int, got {repeats!r}")
+    if count < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    return kernels, count
+
+
 def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
     """The input beside its maxima over growing 2-D windows, as detection models take them: "SPPF".
 
@@ -1306,14 +1318,7 @@ def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
         He, Zhang, Ren, Sun: Spatial pyramid pooling in deep convolutional networks (TPAMI 2015), whose pyramid the
         YOLO detectors turned into maxima of one size; done in steps since YOLOv5.
     """
-    kernels = per_axis("kernel_size", exact("kernel_size", kernel_size), 2, 1)
-    if any(k % 2 == 0 for k in kernels):
-        raise ValueError(f"kernel_size must be odd on every axis, so that the size stays, got {kernel_size}")
-    count = as_int(repeats)
-    if count is None:
-        raise TypeError(f"repeats must be an int, got {repeats!r}")
-    if count < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    kernels, count = _sppf_arguments(kernel_size, repeats)
     maps = [input]
     for _ in range(count):
         maps.append(max_pool2d(maps[-1], kernels, 1, "same"))

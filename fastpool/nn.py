@@ -11,7 +11,10 @@ Example:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -19,11 +22,12 @@ import torch
 from torch import Tensor
 
 from . import functional
-from ._arguments import exact, per_axis
+from ._arguments import as_int, exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
-from ._kinds import OPTIONS, check_mode
+from ._kinds import OPTIONS, avg_integers, check_mode, check_own, lp_power
 from ._layouts import layout_of, memory_format
-from ._windows import Levels, OutputSize, Padding, Size
+from ._operators import POOLINGS
+from ._windows import Levels, OutputSize, Padding, Size, check_adaptive, check_pyramid, check_sliding
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -120,12 +124,17 @@ class _Pool(torch.nn.Module):
     """A function and its arguments: a windowing base stores the geometry, a kind the rest, the leaves the function."""
 
     function: ClassVar[Callable[..., Any]]
+    rank: ClassVar[int]  # 0: any
     notes: ClassVar[str] = ""
     shown: tuple[str, ...]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "function" in cls.__dict__ and cls.__doc__ is None:
+        if cls.__module__ != __name__ or cls.__name__.startswith("_"):
+            return
+        cls.rank = int(cls.__name__[-2]) if cls.__name__.endswith("d") else 0
+        cls.__init__ = _naming(cls.__name__, cls.__init__)  # type: ignore[method-assign]
+        if cls.__doc__ is None:
             name = cls.function.__name__
             cls.__doc__ = f"Module form of :func:`fastpool.{name}`, where the arguments are explained.{cls.notes}"
 
@@ -152,6 +161,22 @@ class _Pool(torch.nn.Module):
         return refuse_scripting(type(self).__name__)()
 
 
+def _naming(name: str, init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that names its class in what it refuses; it may be inherited from a private one."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def construct(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            signature.bind(self, *args, **options)
+            init(self, *args, **options)
+        except (TypeError, ValueError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
+
+    return construct
+
+
 class _Sliding(_Pool):
     shown: tuple[str, ...] = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
@@ -164,6 +189,7 @@ class _Sliding(_Pool):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
+        check_sliding(self.rank, kernel_size, stride, padding, dilation, ceil_mode)
         self.kernel_size = kernel_size
         self.stride: Size | None = kernel_size if stride is None else stride
         self.padding = padding
@@ -180,6 +206,7 @@ class _Adaptive(_Pool):
 
     def __init__(self, output_size: OutputSize) -> None:
         super().__init__()
+        check_adaptive(self.rank, output_size)
         self.output_size = output_size
 
     def pool(self, input: Tensor, **options: Any) -> Any:
@@ -191,6 +218,7 @@ class _Global(_Pool):
 
     def __init__(self, keepdim: bool = True) -> None:
         super().__init__()
+        check_flag("keepdim", keepdim)
         self.keepdim = keepdim
 
     def pool(self, input: Tensor, **options: Any) -> Any:
@@ -198,35 +226,76 @@ class _Global(_Pool):
 
 
 class _Own(_Pool):
-    """Own arguments; the first may be a parameter, which is a number, a buffer, or learned."""
+    """Own arguments, that of _Learned first."""
 
     own: tuple[str, ...]
 
-    def _store(self, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
+    def _store(self, kind: str, **values: Any) -> None:
+        check_own(POOLINGS[kind], values)
         self.own = tuple(values)
-        check_flag("learnable", learnable)
-        _check_channels(learnable, num_channels)
         for name, value in values.items():
-            if learnable and name == self.own[0]:
-                start = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(number(name, value))
-                if num_channels is not None:
-                    start = start.expand(num_channels).clone()
-                self.register_parameter(name, torch.nn.Parameter(start))
-            else:
+            if name not in self._parameters:
                 self.keep(name, value, persistent=True)
 
     def forward(self, input: Tensor) -> Any:
         return self.pool(input, **{name: getattr(self, name) for name in self.own})
 
     def extra_repr(self) -> str:
-        values = {name: getattr(self, name) for name in self.own}
-        shown = [
-            f"{k}=tensor of shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"{k}={v}" for k, v in values.items()
-        ]
-        return ", ".join((super().extra_repr(), *shown))
+        return ", ".join((super().extra_repr(), *(f"{name}={_text(getattr(self, name))}" for name in self.own)))
 
 
-class _Learned(_Own):
+class _Learning(_Pool):
+    """May hold parameters, by default one, that starts, and starts again, at a number or a tensor."""
+
+    num_channels: int | None = None  # that have a value, or a filter, of their own
+    start: tuple[str, float | Tensor] | None = None
+
+    def _learn(self, name: str, start: float | Tensor, num_channels: int | None) -> None:
+        like = start if isinstance(start, Tensor) else torch.empty(())
+        self.start = name, start.detach().clone() if isinstance(start, Tensor) else start
+        self.num_channels = num_channels
+        parameter = like.new_empty(like.shape if num_channels is None else num_channels)
+        self.register_parameter(name, torch.nn.Parameter(parameter))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.start is None:
+            return
+        name, start = self.start
+        parameter = self.get_parameter(name).detach()
+        # Not a number as a tensor, which would not be sharded where the parameter is.
+        parameter.copy_(start) if isinstance(start, Tensor) else parameter.fill_(start)
+
+    def pool(self, input: Tensor, **options: Any) -> Any:
+        self.check_channels(input)
+        return super().pool(input, **options)
+
+    def check_channels(self, input: Any) -> None:
+        """Before the function, which knows a parameter's shape and not where it comes from."""
+        first = input[0] if isinstance(input, (list, tuple)) and input else input
+        if self.num_channels is None or not isinstance(first, Tensor) or first.dim() <= max(self.rank, 1):
+            return
+        channels = first.shape[-1 - self.rank if self.rank else 1]
+        if channels != self.num_channels:
+            raise ValueError(f"num_channels is {self.num_channels}, but input has {channels} channels")
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: list[str], *others: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *others)
+        names = [name for name, parameter in self.named_parameters(recurse=False) if not parameter.is_meta]
+        keys = {prefix + name for name in names}
+        if keys and keys <= {*missing}:
+            missing[:] = [key for key in missing if key not in keys]
+            # The same words for every such layer: Python shows them once.
+            warnings.warn(
+                f"the state dict, perhaps of a model with other poolings, has no {' and '.join(names)} for "
+                f"{type(self).__name__}, which keeps its own; in a new model that is the initial one",
+                stacklevel=1,
+            )
+
+
+class _Learned(_Learning, _Own):
     notes = """
 
     Args:
@@ -234,22 +303,68 @@ class _Learned(_Own):
         num_channels: one learned value for each of so many channels instead of one for all.
     """
 
+    def _store(self, kind: str, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
+        name = next(iter(values))
+        _check_learnable(learnable, num_channels, name, values[name])
+        check_own(POOLINGS[kind], values)
+        if learnable:
+            self._learn(name, values[name], num_channels)
+        super()._store(kind, **values)
 
-def _check_channels(learnable: bool, num_channels: int | None) -> None:
+
+def _check_learnable(learnable: bool, num_channels: int | None, name: str, start: Any) -> None:
+    check_flag("learnable", learnable)
     if num_channels is not None and not learnable:
-        raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
-    if num_channels is not None and exact("num_channels", num_channels) < 1:
+        raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels!r}")
+    _check_num_channels(num_channels)
+    if num_channels is not None and isinstance(start, Tensor):
+        if start.dim() > 1 or start.numel() not in (1, num_channels):
+            raise ValueError(
+                f"{name} must be a number or of shape ({num_channels},) with num_channels={num_channels}, "
+                f"got shape {tuple(start.shape)}"
+            )
+
+
+def _check_num_channels(num_channels: int | None) -> None:
+    if num_channels is None:
+        return
+    if as_int(num_channels) is None:
+        raise TypeError(f"num_channels must be an int or None, got {num_channels!r}")
+    if num_channels < 1:
         raise ValueError(f"num_channels must be at least 1, got {num_channels}")
+
+
+def _text(value: Any) -> str:
+    """Of an argument in a module's representation."""
+    if isinstance(value, torch.nn.Parameter):
+        return _learned_text(value)
+    return f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _learned_text(parameter: Tensor, value: Callable[[Tensor], Tensor] = torch.Tensor.detach) -> str:
+    # What is sharded over processes, or has no data, is not read.
+    if type(parameter) is not torch.nn.Parameter or parameter.is_meta:
+        return "learned"
+    mean = value(parameter.detach()).double().mean().item()
+    count = parameter.numel()
+    return f"{mean:.4g} ({f'mean of {count}, ' if count > 1 else ''}learned)"
 
 
 class _Max(_Pool):
     return_indices: bool
 
+    def _store_indices(self, return_indices: bool) -> None:
+        check_flag("return_indices", return_indices)
+        self.return_indices = return_indices
+
     def forward(self, input: Tensor) -> Any:
         return self.pool(input, return_indices=self.return_indices)
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", return_indices=True" if self.return_indices else "")
 
-class _Mixed(_Pool):
+
+class _Mixed(_Learning):
     """Holds alpha: a number, a buffer, or the sigmoid of a learned logit."""
 
     notes = """
@@ -263,25 +378,22 @@ class _Mixed(_Pool):
     fixed_alpha: float | Tensor
 
     def _store_alpha(self, alpha: float | Tensor, learnable: bool, num_channels: int | None) -> None:
-        _check_channels(learnable, num_channels)
-        check_flag("learnable", learnable)
+        _check_learnable(learnable, num_channels, "alpha", alpha)
+        check_own(POOLINGS["mixed"], {"alpha": alpha})
         if not learnable:
             self.logit = None
             self.keep("fixed_alpha", alpha if isinstance(alpha, Tensor) else number("alpha", alpha), persistent=True)
             return
+        logit: float | Tensor = 0.0
         if isinstance(alpha, Tensor):
             logit = torch.logit(alpha.detach())
             inside = alpha.is_meta or bool(logit.isfinite().all())
         else:
-            inside = 0 < number("alpha", alpha) < 1
-            logit = torch.tensor(math.log(alpha / (1 - alpha)) if inside else 0.0)
+            inside = 0 < alpha < 1
+            logit = math.log(alpha / (1 - alpha)) if inside else 0.0
         if not inside:
             raise ValueError(f"alpha must lie in (0, 1) to be learnable, got {alpha}")
-        if num_channels is not None:
-            if logit.dim() > 1 or logit.numel() not in (1, num_channels):
-                raise ValueError(f"alpha must be a number or ({num_channels},), got shape {tuple(logit.shape)}")
-            logit = logit.expand(num_channels).clone()
-        self.logit = torch.nn.Parameter(logit)
+        self._learn("logit", logit, num_channels)
 
     @property
     def alpha(self) -> float | Tensor:
@@ -291,9 +403,8 @@ class _Mixed(_Pool):
         return self.pool(input, alpha=self.alpha)
 
     def extra_repr(self) -> str:
-        stored = self.fixed_alpha if self.logit is None else self.logit
-        alpha = f"tensor of shape {tuple(stored.shape)}" if isinstance(stored, Tensor) else stored
-        return f"{super().extra_repr()}, alpha={alpha}, learnable={self.logit is not None}"
+        alpha = _text(self.fixed_alpha) if self.logit is None else _learned_text(self.logit, torch.sigmoid)
+        return f"{super().extra_repr()}, alpha={alpha}"
 
 
 class _Stochastic(_Pool):
@@ -315,6 +426,8 @@ class _Stochastic(_Pool):
         offset: Sequence[int],
         return_indices: bool,
     ) -> None:
+        draw = {"distribution": distribution, "temperature": temperature, "return_indices": return_indices}
+        check_own(POOLINGS["stochastic"], {**draw, "generator": generator, "seed": seed, "offset": offset})
         self.distribution = distribution
         self.temperature = temperature
         self.generator = generator
@@ -335,7 +448,12 @@ class _Stochastic(_Pool):
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, distribution={self.distribution!r}, temperature={self.temperature}"
+        parts = [super().extra_repr(), f"distribution={self.distribution!r}", f"temperature={self.temperature}"]
+        for name, default in (("seed", None), ("offset", (0, 0)), ("return_indices", False)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor) or value != default:
+                parts.append(f"{name}={_text(value)}")
+        return ", ".join(parts)
 
 
 class _SlidingMax(_Max, _Sliding):
@@ -349,7 +467,7 @@ class _SlidingMax(_Max, _Sliding):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self.return_indices = return_indices
+        self._store_indices(return_indices)
 
 
 class _SlidingAvg(_Sliding):
@@ -367,6 +485,7 @@ class _SlidingAvg(_Sliding):
         dilation: Size = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        avg_integers(count_include_pad, divisor_override)
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
         if dilation != 1:
@@ -376,7 +495,15 @@ class _SlidingAvg(_Sliding):
         return self.pool(input, count_include_pad=self.count_include_pad, divisor_override=self.divisor_override)
 
 
-class _SlidingGated(_Sliding):
+class _Filtering(_Learning, _Sliding):
+    def _filter(self, num_channels: int | None, *count: int) -> torch.nn.Parameter:
+        _check_num_channels(num_channels)
+        self.num_channels = num_channels
+        kernel = per_axis("kernel_size", exact("kernel_size", self.kernel_size), self.rank, 1)
+        return torch.nn.Parameter(torch.empty(*count, *([num_channels] if num_channels else []), *kernel))
+
+
+class _SlidingGated(_Filtering):
     """Holds the filter, and perhaps a bias."""
 
     notes = """
@@ -401,7 +528,7 @@ class _SlidingGated(_Sliding):
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         check_flag("bias", bias)
-        self.weight = _filter(self.function, kernel_size, num_channels)
+        self.weight = self._filter(num_channels)
         self.bias = torch.nn.Parameter(torch.empty(num_channels or ())) if bias else None
         self.reset_parameters()
 
@@ -417,7 +544,7 @@ class _SlidingGated(_Sliding):
         return f"{super().extra_repr()}, weight={tuple(self.weight.shape)}, bias={self.bias is not None}"
 
 
-class _SlidingTree(_Sliding):
+class _SlidingTree(_Filtering):
     """Holds the filters of leaves and gates."""
 
     notes = """
@@ -441,14 +568,14 @@ class _SlidingTree(_Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        if levels not in (1, 2):
+        if type(levels) is not int or levels not in (1, 2):
             raise ValueError(f"levels must be 1 or 2, got {levels!r}")
-        self.leaves = _filter(self.function, kernel_size, num_channels, 2**levels)
-        self.gates = _filter(self.function, kernel_size, num_channels, 2**levels - 1)
+        self.leaves = self._filter(num_channels, 2**levels)
+        self.gates = self._filter(num_channels, 2**levels - 1)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        taps = math.prod(self.leaves.shape[-int(self.function.__name__[-2]) :])
+        taps = math.prod(self.leaves.shape[-self.rank :])
         torch.nn.init.normal_(self.leaves, 1 / taps, 0.1 / taps)
         torch.nn.init.normal_(self.gates, std=0.1)
 
@@ -457,14 +584,6 @@ class _SlidingTree(_Sliding):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, leaves={tuple(self.leaves.shape)}"
-
-
-def _filter(
-    function: Callable[..., Any], kernel_size: Size, num_channels: int | None, *count: int
-) -> torch.nn.Parameter:
-    _check_channels(True, num_channels)
-    kernel = per_axis("kernel_size", exact("kernel_size", kernel_size), int(function.__name__[-2]), 1)
-    return torch.nn.Parameter(torch.empty(*count, *([num_channels] if num_channels else []), *kernel))
 
 
 class _SlidingMixed(_Mixed, _Sliding):
@@ -507,7 +626,7 @@ class _SlidingStochastic(_Stochastic, _Sliding):
 class _AdaptiveMax(_Max, _Adaptive):
     def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
         super().__init__(output_size)
-        self.return_indices = return_indices
+        self._store_indices(return_indices)
 
 
 class _AdaptiveMixed(_Mixed, _Adaptive):
@@ -542,7 +661,7 @@ class _AdaptiveStochastic(_Stochastic, _Adaptive):
 class _GlobalMax(_Max, _Global):
     def __init__(self, keepdim: bool = True, *, return_indices: bool = False) -> None:
         super().__init__(keepdim)
-        self.return_indices = return_indices
+        self._store_indices(return_indices)
 
 
 class _GlobalMixed(_Mixed, _Global):
@@ -588,6 +707,7 @@ class _SlidingLP(_Sliding):
         dilation: Size = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        lp_power(norm_type)
         self.stride = stride  # as torch shows it
         self.norm_type = norm_type
         if padding != 0 or dilation != 1:
@@ -623,6 +743,7 @@ class _SpatialPyramid(_Mixed):
         **options: Any,
     ) -> None:
         super().__init__()
+        check_pyramid(self.rank, levels, bins, flatten)
         self.levels = levels
         self.mode = mode
         self.bins = bins
@@ -630,6 +751,7 @@ class _SpatialPyramid(_Mixed):
         if "training" in options:
             raise TypeError(f"training is what train() and eval() set, got training={options['training']!r}")
         check_mode(mode, options, {**OPTIONS, "mixed": ("alpha", "learnable", "num_channels")})
+        check_own(POOLINGS[mode]._replace(regions=False), options)
         if mode == "mixed":
             learnable, num_channels = options.pop("learnable", False), options.pop("num_channels", None)
             self._store_alpha(options.pop("alpha", 0.5), learnable, num_channels)
@@ -638,6 +760,7 @@ class _SpatialPyramid(_Mixed):
 
     def forward(self, input: Tensor | Sequence[Tensor]) -> Any:
         options = self.options
+        self.check_channels(input)
         if self.mode == "mixed":
             options = {"alpha": self.alpha}
         elif self.mode == "stochastic":
@@ -645,7 +768,10 @@ class _SpatialPyramid(_Mixed):
         return self.function(input, self.levels, mode=self.mode, bins=self.bins, flatten=self.flatten, **options)
 
     def extra_repr(self) -> str:
-        return _Mixed.extra_repr(self) if self.mode == "mixed" else _Pool.extra_repr(self)
+        if self.mode == "mixed":
+            return _Mixed.extra_repr(self)
+        given = self.options if self.seed is None else {**self.options, "seed": self.seed}
+        return ", ".join((_Pool.extra_repr(self), *(f"{name}={_text(value)}" for name, value in given.items())))
 
 
 # Written by _write.py from the table:
@@ -665,7 +791,7 @@ class _SlidingSoft(_Learned, _Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(learnable, num_channels, beta=beta)
+        self._store("soft", learnable, num_channels, beta=beta)
 
 
 class _AdaptiveSoft(_Learned, _Adaptive):
@@ -678,7 +804,7 @@ class _AdaptiveSoft(_Learned, _Adaptive):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(output_size)
-        self._store(learnable, num_channels, beta=beta)
+        self._store("soft", learnable, num_channels, beta=beta)
 
 
 class _SlidingLSE(_Learned, _Sliding):
@@ -695,7 +821,7 @@ class _SlidingLSE(_Learned, _Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(learnable, num_channels, r=r)
+        self._store("lse", learnable, num_channels, r=r)
 
 
 class _AdaptiveLSE(_Learned, _Adaptive):
@@ -708,7 +834,7 @@ class _AdaptiveLSE(_Learned, _Adaptive):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(output_size)
-        self._store(learnable, num_channels, r=r)
+        self._store("lse", learnable, num_channels, r=r)
 
 
 class _SlidingGeM(_Learned, _Sliding):
@@ -726,7 +852,7 @@ class _SlidingGeM(_Learned, _Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(learnable, num_channels, p=p, eps=eps)
+        self._store("gem", learnable, num_channels, p=p, eps=eps)
 
 
 class _AdaptiveGeM(_Learned, _Adaptive):
@@ -740,7 +866,7 @@ class _AdaptiveGeM(_Learned, _Adaptive):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(output_size)
-        self._store(learnable, num_channels, p=p, eps=eps)
+        self._store("gem", learnable, num_channels, p=p, eps=eps)
 
 
 class _SlidingMeanStd(_Own, _Sliding):
@@ -755,7 +881,7 @@ class _SlidingMeanStd(_Own, _Sliding):
         correction: float = 0,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(correction=correction)
+        self._store("mean_std", correction=correction)
 
 
 class _AdaptiveMeanStd(_Own, _Adaptive):
@@ -766,7 +892,7 @@ class _AdaptiveMeanStd(_Own, _Adaptive):
         correction: float = 0,
     ) -> None:
         super().__init__(output_size)
-        self._store(correction=correction)
+        self._store("mean_std", correction=correction)
 
 
 class MinPool1d(_SlidingMax):
@@ -945,7 +1071,7 @@ class GlobalSoftPool(_Learned, _Global):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(keepdim)
-        self._store(learnable, num_channels, beta=beta)
+        self._store("soft", learnable, num_channels, beta=beta)
 
 
 class LSEPool1d(_SlidingLSE):
@@ -984,7 +1110,7 @@ class GlobalLSEPool(_Learned, _Global):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(keepdim)
-        self._store(learnable, num_channels, r=r)
+        self._store("lse", learnable, num_channels, r=r)
 
 
 class GeMPool1d(_SlidingGeM):
@@ -1024,7 +1150,7 @@ class GlobalGeMPool(_Learned, _Global):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(keepdim)
-        self._store(learnable, num_channels, p=p, eps=eps)
+        self._store("gem", learnable, num_channels, p=p, eps=eps)
 
 
 class MeanStdPool1d(_SlidingMeanStd):
@@ -1061,7 +1187,7 @@ class GlobalMeanStdPool(_Own, _Global):
         correction: float = 0,
     ) -> None:
         super().__init__(keepdim)
-        self._store(correction=correction)
+        self._store("mean_std", correction=correction)
 
 
 class GatedPool1d(_SlidingGated):
@@ -1154,6 +1280,7 @@ class SPPF2d(_Pool):
 
     def __init__(self, kernel_size: Size = 5, repeats: int = 3) -> None:
         super().__init__()
+        functional._sppf_arguments(kernel_size, repeats)
         self.kernel_size = kernel_size
         self.repeats = repeats
 
@@ -1164,7 +1291,6 @@ class SPPF2d(_Pool):
 class _RandomMixed(_Sliding):
     """Draws maximum or mean in training mode and blends both in evaluation mode."""
 
-    rank: ClassVar[int]
     both: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
     blend: ClassVar[Callable[..., Tensor]]
 
@@ -1232,21 +1358,18 @@ _RANDOM_MIXED = """Maximum or mean of {rank}-D windows, whichever is drawn.
 
 class RandomMixedPool1d(_RandomMixed):
     __doc__ = _RANDOM_MIXED.format(rank=1, windows="2", shape="1, 1, 4")
-    rank = 1
     both = staticmethod(functional.max_avg_pool1d)
     blend = staticmethod(functional.mixed_pool1d)
 
 
 class RandomMixedPool2d(_RandomMixed):
     __doc__ = _RANDOM_MIXED.format(rank=2, windows="(1, 2)", shape="1, 1, 1, 4")
-    rank = 2
     both = staticmethod(functional.max_avg_pool2d)
     blend = staticmethod(functional.mixed_pool2d)
 
 
 class RandomMixedPool3d(_RandomMixed):
     __doc__ = _RANDOM_MIXED.format(rank=3, windows="(1, 1, 2)", shape="1, 1, 1, 1, 4")
-    rank = 3
     both = staticmethod(functional.max_avg_pool3d)
     blend = staticmethod(functional.mixed_pool3d)
 
@@ -1299,6 +1422,8 @@ class AttentionPool2d(_Pool):
         self.in_features = in_features
         self.out_features = out_features
         self.scale = number("scale", scale)
+        if output_size is not None:
+            check_adaptive(self.rank, output_size)
         self.output_size = output_size
         self.query = torch.nn.Conv2d(in_features, out_features, 1)
         self.key = torch.nn.Conv2d(in_features, out_features, 1)
