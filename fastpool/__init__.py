@@ -10,7 +10,7 @@ except ImportError as error:
 
     here = Path(__file__).resolve().parent
     folders = [here, *((Path(entry) / "fastpool").resolve() for entry in sys.path)]
-    built = [folder for folder in folders if any(file.suffix != ".pyi" for file in folder.glob("_C.*"))]
+    built = [folder for folder in folders if any(folder.glob("*.so"))]
     advice = "build it for this torch with `pip install --no-build-isolation .` in fastpool's source folder"
     if built and here not in built:
         advice = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +17,14 @@ from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
 from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._table import Argument, Pooling
-from ._windows import MAP, Geometry, Levels, pyramid
+from ._windows import MAP, Bins, Flatten, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
 # Of each pooling its operator, and whether a gradient needs moments; taps else.
 SAVES = {name: (f"{name}_pool", "moments" in RESULTS[f"{name}_pool"]) for name in POOLINGS if f"{name}_pool" in RESULTS}
-# What a call returns: a tensor; with return_indices=True (result, indices).
-Pooled = Any
+Distribution = Literal["relu", "softmax"]
+Mode = Literal["min", "avg", "max", "max_avg", "mixed", "stochastic", "soft", "lse", "gem", "mean_std"]
+Pooled = Tensor | tuple[Tensor, Tensor]  # (result, indices) with return_indices=True
 
 
 def pooled(name: str, input: Any, geometry: Geometry, *own: Any) -> Tensor:
@@ -200,7 +201,7 @@ def stochastic_kind(
     input: Any,
     geometry: Geometry,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -254,9 +255,9 @@ def pyramid_kind(
     rank: int,
     input: Tensor | Sequence[Tensor],
     levels: Levels,
-    mode: str,
-    bins: str,
-    flatten: str | None,
+    mode: Mode,
+    bins: Bins,
+    flatten: Flatten,
     options: Mapping[str, Any],
 ) -> Tensor:
     check_mode(mode, options)
@@ -265,7 +266,8 @@ def pyramid_kind(
     if mode == "avg":
         return avg_kind(input, geometry)
     if mode == "stochastic":
-        drawn: Tensor = stochastic_kind(input, geometry, **options)
+        drawn = stochastic_kind(input, geometry, **options)
+        assert isinstance(drawn, Tensor)  # there is no return_indices
         return drawn
     defaults = {argument.name: argument.value for argument in pooling.arguments if argument.name in OPTIONS[mode]}
     return pooled(mode, input, geometry, *{**defaults, **options}.values())

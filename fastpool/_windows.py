@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +16,11 @@ from ._arguments import exact, padding_sides, per_axis, per_axis_words
 from ._checks import check_flag, check_input, check_inputs, choice
 
 Size = int | Sequence[int]
-Padding = int | Sequence[int | Sequence[int]] | str
+Padding = int | Sequence[int | Sequence[int]] | Literal["same"]
 OutputSize = int | Sequence[int | None]
 Levels = Sequence[int | Sequence[int]]
+Bins = Literal["adaptive", "floor"]
+Flatten = Literal["level", "channel", None]
 
 # Results of an operator: a map, or a pyramid ordered level by level or channel by channel.
 MAP, BY_LEVEL, BY_CHANNEL = -1, 0, 1
@@ -102,7 +104,7 @@ def whole(input: Tensor, keepdim: bool) -> Geometry:
 
 
 def pyramid(
-    rank: int, input: Tensor | Sequence[Tensor], levels: Levels, bins: str, flatten: str | None, maps: int
+    rank: int, input: Tensor | Sequence[Tensor], levels: Levels, bins: Bins, flatten: Flatten, maps: int
 ) -> Geometry:
     """`maps` results per channel; a list of inputs makes one row each."""
     sizes, floor, order = _pyramid_arguments(levels, bins, flatten)
@@ -114,12 +116,12 @@ def pyramid(
     return _pyramid(rank, (input.shape,), False, sizes, floor, order, flatten is not None, maps)
 
 
-def check_pyramid(rank: int, levels: Levels, bins: str, flatten: str | None) -> None:
+def check_pyramid(rank: int, levels: Levels, bins: Bins, flatten: Flatten) -> None:
     """What must hold over any input."""
     _level_sizes(rank, _pyramid_arguments(levels, bins, flatten)[0])
 
 
-def _pyramid_arguments(levels: Any, bins: str, flatten: str | None) -> tuple[tuple[Any, ...], bool, int]:
+def _pyramid_arguments(levels: Any, bins: Bins, flatten: Flatten) -> tuple[tuple[Any, ...], bool, int]:
     sizes = exact("levels", levels)
     if not isinstance(sizes, tuple):
         raise TypeError(f"levels must be a sequence of ints or per-axis tuples, got {levels!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from _table import POOLINGS, Pooling  # type: ignore[import-not-found]
@@ -42,12 +43,35 @@ def declared(pooling: Pooling, form: str) -> str:
     return star + "".join(given)
 
 
+def overloads(pooling: Pooling, form: str, name: str) -> str:
+    """What type checkers know of `return_indices`, on as few lines as it takes."""
+    if not pooling.indices:
+        return ""
+    parameters = re.findall(
+        r"^    (.+),$", f"    input: Tensor,\n{FORMS[form][1]}{declared(pooling, form)}", re.MULTILINE
+    )
+    shared = [re.sub(" = .*", " = ...", parameter) for parameter in parameters[:-1]]
+    results = {"Literal[False] = ...": "Tensor", "Literal[True]": "tuple[Tensor, Tensor]", "bool = ...": "Pooled"}
+    text = "# fmt: off\n"
+    for annotation, returns in results.items():
+        # What has no default cannot follow what has, but by keyword.
+        star = ["*"] if annotation == "Literal[True]" and shared[-1].endswith("...") and "*" not in shared else []
+        given = [*shared, *star, f"return_indices: {annotation}"]
+        line = f"def {name}({', '.join(given)}) -> {returns}: ..."
+        if len(line) > 120:
+            unbroken = ", ".join(parameter.replace(" ", "\0") for parameter in given)
+            filled = textwrap.fill(unbroken, 120, initial_indent="    ", subsequent_indent="    ").replace("\0", " ")
+            line = f"def {name}(\n{filled}\n) -> {returns}: ..."
+        text += f"@overload\n{line}\n"
+    return f"{text}# fmt: on\n"
+
+
 def function(pooling: Pooling, form: str, rank: int) -> str:
     name, windowing, windows = (part.format(name=pooling.name, rank=rank) for part in FORMS[form])
     first = f'"{pooling.name}", ' if pooling.call in ("", "selected") else ""
     own = "".join(f", {argument.name}" for argument in pooling.arguments)
     call = pooling.call or ("pooled" if pooling.results == 1 else "pooled_twice")
-    return f'''@_public
+    return f'''{overloads(pooling, form, name)}@_public
 def {name}(
     input: Tensor,
 {windowing}{declared(pooling, form)}) -> {pooling.returns}:
@@ -106,7 +130,7 @@ def renewed(text: str, members: str) -> str:
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     text = f"{before}{BEGIN}\n\n{members.strip()}\n\n\n{END}{after}"
-    public = sorted(re.findall(r"^(?:def|class) ([A-Za-z]\w*)", text, re.MULTILINE))
+    public = sorted(set(re.findall(r"^(?:def|class) ([A-Za-z]\w*)", text, re.MULTILINE)))
     names = "".join(f'    "{name}",\n' for name in public)
     return re.sub(r"__all__ = \[\n.*?\]\n", f"__all__ = [\n{names}]\n", text, count=1, flags=re.DOTALL)
 

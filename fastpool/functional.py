@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from ._arguments import as_int, exact, per_axis
 from ._checks import refuse_scripting
 from ._docs import F, documented
 from ._kinds import (
+    Distribution,
+    Mode,
     Pooled,
     avg_kind,
     gated_kind,
@@ -23,7 +25,7 @@ from ._kinds import (
     stochastic_kind,
     tree_kind,
 )
-from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
+from ._windows import Bins, Flatten, Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -120,6 +122,23 @@ def _public(function: F) -> F:
 # Written by _write.py from the table:
 
 
+# fmt: off
+@overload
+def min_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def min_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def min_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def min_pool1d(
     input: Tensor,
@@ -134,6 +153,23 @@ def min_pool1d(
     return selected("min", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def min_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def min_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def min_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def min_pool2d(
     input: Tensor,
@@ -148,6 +184,23 @@ def min_pool2d(
     return selected("min", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def min_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def min_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def min_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def min_pool3d(
     input: Tensor,
@@ -162,6 +215,16 @@ def min_pool3d(
     return selected("min", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_min_pool1d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_min_pool1d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_min_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_min_pool1d(
     input: Tensor,
@@ -172,6 +235,16 @@ def adaptive_min_pool1d(
     return selected("min", input, adaptive(1, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_min_pool2d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_min_pool2d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_min_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_min_pool2d(
     input: Tensor,
@@ -182,6 +255,16 @@ def adaptive_min_pool2d(
     return selected("min", input, adaptive(2, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_min_pool3d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_min_pool3d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_min_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_min_pool3d(
     input: Tensor,
@@ -192,6 +275,14 @@ def adaptive_min_pool3d(
     return selected("min", input, adaptive(3, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def global_min_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def global_min_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[True]) -> tuple[Tensor, Tensor]: ...
+@overload
+def global_min_pool(input: Tensor, keepdim: bool = ..., *, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def global_min_pool(
     input: Tensor,
@@ -203,6 +294,23 @@ def global_min_pool(
     return selected("min", input, whole(input, keepdim), return_indices)
 
 
+# fmt: off
+@overload
+def max_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def max_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def max_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def max_pool1d(
     input: Tensor,
@@ -217,6 +325,23 @@ def max_pool1d(
     return selected("max", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def max_pool2d(
     input: Tensor,
@@ -231,6 +356,23 @@ def max_pool2d(
     return selected("max", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def max_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def max_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def max_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def max_pool3d(
     input: Tensor,
@@ -245,6 +387,16 @@ def max_pool3d(
     return selected("max", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_max_pool1d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_max_pool1d(
     input: Tensor,
@@ -255,6 +407,16 @@ def adaptive_max_pool1d(
     return selected("max", input, adaptive(1, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_max_pool2d(
     input: Tensor,
@@ -265,6 +427,16 @@ def adaptive_max_pool2d(
     return selected("max", input, adaptive(2, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_max_pool3d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_max_pool3d(
     input: Tensor,
@@ -275,6 +447,14 @@ def adaptive_max_pool3d(
     return selected("max", input, adaptive(3, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def global_max_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def global_max_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[True]) -> tuple[Tensor, Tensor]: ...
+@overload
+def global_max_pool(input: Tensor, keepdim: bool = ..., *, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def global_max_pool(
     input: Tensor,
@@ -450,6 +630,29 @@ def global_mixed_pool(
     return pooled("mixed", input, whole(input, keepdim), alpha)
 
 
+# fmt: off
+@overload
+def stochastic_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def stochastic_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def stochastic_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def stochastic_pool1d(
     input: Tensor,
@@ -460,7 +663,7 @@ def stochastic_pool1d(
     ceil_mode: bool = False,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -481,6 +684,29 @@ def stochastic_pool1d(
     )
 
 
+# fmt: off
+@overload
+def stochastic_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def stochastic_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def stochastic_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def stochastic_pool2d(
     input: Tensor,
@@ -491,7 +717,7 @@ def stochastic_pool2d(
     ceil_mode: bool = False,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -512,6 +738,29 @@ def stochastic_pool2d(
     )
 
 
+# fmt: off
+@overload
+def stochastic_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def stochastic_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def stochastic_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def stochastic_pool3d(
     input: Tensor,
@@ -522,7 +771,7 @@ def stochastic_pool3d(
     ceil_mode: bool = False,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -543,13 +792,33 @@ def stochastic_pool3d(
     )
 
 
+# fmt: off
+@overload
+def adaptive_stochastic_pool1d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_stochastic_pool1d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_stochastic_pool1d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_stochastic_pool1d(
     input: Tensor,
     output_size: OutputSize,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -570,13 +839,33 @@ def adaptive_stochastic_pool1d(
     )
 
 
+# fmt: off
+@overload
+def adaptive_stochastic_pool2d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_stochastic_pool2d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_stochastic_pool2d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_stochastic_pool2d(
     input: Tensor,
     output_size: OutputSize,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -597,13 +886,33 @@ def adaptive_stochastic_pool2d(
     )
 
 
+# fmt: off
+@overload
+def adaptive_stochastic_pool3d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_stochastic_pool3d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_stochastic_pool3d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_stochastic_pool3d(
     input: Tensor,
     output_size: OutputSize,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -624,13 +933,33 @@ def adaptive_stochastic_pool3d(
     )
 
 
+# fmt: off
+@overload
+def global_stochastic_pool(
+    input: Tensor, keepdim: bool = ..., *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def global_stochastic_pool(
+    input: Tensor, keepdim: bool = ..., *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def global_stochastic_pool(
+    input: Tensor, keepdim: bool = ..., *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def global_stochastic_pool(
     input: Tensor,
     keepdim: bool = True,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -1236,9 +1565,9 @@ def spatial_pyramid_pool1d(
     input: Tensor | Sequence[Tensor],
     levels: Levels = (4, 2, 1),
     *,
-    mode: str = "max",
-    bins: str = "adaptive",
-    flatten: str | None = "level",
+    mode: Mode = "max",
+    bins: Bins = "adaptive",
+    flatten: Flatten = "level",
     **options: Any,
 ) -> Tensor:
     """1-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
@@ -1250,9 +1579,9 @@ def spatial_pyramid_pool2d(
     input: Tensor | Sequence[Tensor],
     levels: Levels = (4, 2, 1),
     *,
-    mode: str = "max",
-    bins: str = "adaptive",
-    flatten: str | None = "level",
+    mode: Mode = "max",
+    bins: Bins = "adaptive",
+    flatten: Flatten = "level",
     **options: Any,
 ) -> Tensor:
     """2-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
@@ -1264,9 +1593,9 @@ def spatial_pyramid_pool3d(
     input: Tensor | Sequence[Tensor],
     levels: Levels = (4, 2, 1),
     *,
-    mode: str = "max",
-    bins: str = "adaptive",
-    flatten: str | None = "level",
+    mode: Mode = "max",
+    bins: Bins = "adaptive",
+    flatten: Flatten = "level",
     **options: Any,
 ) -> Tensor:
     """3-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""

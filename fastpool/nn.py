@@ -24,10 +24,10 @@ from torch import Tensor
 from . import functional
 from ._arguments import as_int, exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
-from ._kinds import OPTIONS, avg_integers, check_mode, check_own, lp_power
+from ._kinds import OPTIONS, Distribution, Mode, avg_integers, check_mode, check_own, lp_power
 from ._layouts import layout_of, memory_format
 from ._operators import POOLINGS
-from ._windows import Levels, OutputSize, Padding, Size, check_adaptive, check_pyramid, check_sliding
+from ._windows import Bins, Flatten, Levels, OutputSize, Padding, Size, check_adaptive, check_pyramid, check_sliding
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -419,7 +419,7 @@ class _Stochastic(_Pool):
 
     def _store_draw(
         self,
-        distribution: str,
+        distribution: Distribution,
         temperature: float,
         generator: torch.Generator | None,
         seed: int | Tensor | None,
@@ -612,7 +612,7 @@ class _SlidingStochastic(_Stochastic, _Sliding):
         dilation: Size = 1,
         ceil_mode: bool = False,
         *,
-        distribution: str = "relu",
+        distribution: Distribution = "relu",
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         seed: int | Tensor | None = None,
@@ -647,7 +647,7 @@ class _AdaptiveStochastic(_Stochastic, _Adaptive):
         self,
         output_size: OutputSize,
         *,
-        distribution: str = "relu",
+        distribution: Distribution = "relu",
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         seed: int | Tensor | None = None,
@@ -682,7 +682,7 @@ class _GlobalStochastic(_Stochastic, _Global):
         self,
         keepdim: bool = True,
         *,
-        distribution: str = "relu",
+        distribution: Distribution = "relu",
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         seed: int | Tensor | None = None,
@@ -737,9 +737,9 @@ class _SpatialPyramid(_Mixed):
         self,
         levels: Levels = (4, 2, 1),
         *,
-        mode: str = "max",
-        bins: str = "adaptive",
-        flatten: str | None = "level",
+        mode: Mode = "max",
+        bins: Bins = "adaptive",
+        flatten: Flatten = "level",
         **options: Any,
     ) -> None:
         super().__init__()

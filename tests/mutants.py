@@ -1105,8 +1105,8 @@ PYTHON = [
         ("learned alpha without its sigmoid", "torch.sigmoid(self.logit)", "self.logit", MODULES),
         (
             "alpha of a module at an end of its range",
-            '0 < number("alpha", alpha) < 1',
-            '0 <= number("alpha", alpha) < 1',
+            "0 < alpha < 1",
+            "0 <= alpha < 1",
             f"{MODULES} {ERRORS}",
         ),
         (
