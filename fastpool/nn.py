@@ -24,6 +24,7 @@ from torch import Tensor
 from . import functional
 from ._arguments import as_int, exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
+from ._docs import documented_module
 from ._kinds import OPTIONS, Distribution, Mode, avg_integers, check_mode, check_own, lp_power
 from ._layouts import layout_of, memory_format
 from ._operators import POOLINGS
@@ -125,7 +126,7 @@ class _Pool(torch.nn.Module):
 
     function: ClassVar[Callable[..., Any]]
     rank: ClassVar[int]  # 0: any
-    notes: ClassVar[str] = ""
+    described: ClassVar[dict[str, str]] = {}  # arguments that the function lacks, and "": what else is to be said
     shown: tuple[str, ...]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -133,10 +134,11 @@ class _Pool(torch.nn.Module):
         if cls.__module__ != __name__ or cls.__name__.startswith("_"):
             return
         cls.rank = int(cls.__name__[-2]) if cls.__name__.endswith("d") else 0
-        cls.__init__ = _naming(cls.__name__, cls.__init__)  # type: ignore[method-assign]
+        signature = inspect.signature(cls.__init__)
+        cls.__init__ = _naming(cls.__name__, cls.__init__, signature)  # type: ignore[method-assign]
         if cls.__doc__ is None:
-            name = cls.function.__name__
-            cls.__doc__ = f"Module form of :func:`fastpool.{name}`, where the arguments are explained.{cls.notes}"
+            _, *arguments = signature.parameters
+            cls.__doc__ = documented_module(cls.__name__, cls.function, arguments, cls.described)
 
     def forward(self, input: Tensor) -> Any:
         return self.pool(input)
@@ -161,9 +163,8 @@ class _Pool(torch.nn.Module):
         return refuse_scripting(type(self).__name__)()
 
 
-def _naming(name: str, init: Callable[..., None]) -> Callable[..., None]:
+def _naming(name: str, init: Callable[..., None], signature: inspect.Signature) -> Callable[..., None]:
     """A constructor that names its class in what it refuses; it may be inherited from a private one."""
-    signature = inspect.signature(init)
 
     @functools.wraps(init)
     def construct(self: Any, *args: Any, **options: Any) -> None:
@@ -296,12 +297,10 @@ class _Learning(_Pool):
 
 
 class _Learned(_Learning, _Own):
-    notes = """
-
-    Args:
-        learnable: train the parameter, which starts at the given value.
-        num_channels: one learned value for each of so many channels instead of one for all.
-    """
+    described = {
+        "learnable": "train the parameter, which starts at the given value.",
+        "num_channels": "one learned value for each of so many channels instead of one for all.",
+    }
 
     def _store(self, kind: str, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
         name = next(iter(values))
@@ -367,13 +366,12 @@ class _Max(_Pool):
 class _Mixed(_Learning):
     """Holds alpha: a number, a buffer, or the sigmoid of a learned logit."""
 
-    notes = """
-
-    Args:
-        alpha: where training starts if ``learnable``; it must then lie in (0, 1). Other tensors become a buffer.
-        learnable: train alpha, as the sigmoid of the parameter ``logit``, which keeps it in (0, 1).
-        num_channels: one learned alpha for each of so many channels instead of one for all.
-    """
+    described = {
+        "alpha": "a number, or a tensor as the function takes it, which becomes a buffer; where training starts if "
+        "``learnable``, and then in (0, 1).",
+        "learnable": "train alpha, as the sigmoid of the parameter ``logit``, which keeps it in (0, 1).",
+        "num_channels": "one learned alpha for each of so many channels instead of one for all.",
+    }
     logit: torch.nn.Parameter | None
     fixed_alpha: float | Tensor
 
@@ -410,11 +408,11 @@ class _Mixed(_Learning):
 class _Stochastic(_Pool):
     """Draws in training mode and takes the expectation in evaluation mode."""
 
-    notes = """
-
-    Draws after ``train()`` and takes the expectation after ``eval()``, where ``return_indices=True`` is refused. With a
-    fixed ``seed`` every call draws alike; a one-element tensor is a buffer, whose value may change between calls.
-    """
+    described = {
+        "": "Draws after ``train()`` and takes the expectation after ``eval()``, where ``return_indices=True`` is "
+        "refused. With a fixed ``seed`` every call draws alike; a one-element tensor is a buffer, whose value may "
+        "change between calls."
+    }
     seed: int | Tensor | None
 
     def _store_draw(
@@ -506,14 +504,11 @@ class _Filtering(_Learning, _Sliding):
 class _SlidingGated(_Filtering):
     """Holds the filter, and perhaps a bias."""
 
-    notes = """
-
-    Args:
-        num_channels: one filter, and one bias, for each of so many channels instead of one for all.
-        bias: learn a bias, too.
-
-    The filter starts as N(0, 0.1^2), the bias at 0.
-    """
+    described = {
+        "": "The filter starts as N(0, 0.1^2), the bias at 0.",
+        "num_channels": "one filter, and one bias, for each of so many channels instead of one for all.",
+        "bias": "learn a bias, too.",
+    }
 
     def __init__(
         self,
@@ -547,14 +542,11 @@ class _SlidingGated(_Filtering):
 class _SlidingTree(_Filtering):
     """Holds the filters of leaves and gates."""
 
-    notes = """
-
-    Args:
-        levels: 1 for two leaves, 2 for four.
-        num_channels: filters for each of so many channels instead of those for all.
-
-    Leaves start near the average, gates as N(0, 0.1^2).
-    """
+    described = {
+        "": "Leaves start near the average, gates as N(0, 0.1^2).",
+        "levels": "1 for two leaves, 2 for four.",
+        "num_channels": "filters for each of so many channels instead of those for all.",
+    }
 
     def __init__(
         self,
@@ -726,11 +718,10 @@ class _SlidingLP(_Sliding):
 
 
 class _SpatialPyramid(_Mixed):
-    notes = """
-
-    The mode's arguments are those of its module, as ``learnable`` for ``mode="mixed"``; ``mode="stochastic"`` draws
-    after ``train()`` and takes the expectation after ``eval()``.
-    """
+    described = {
+        "options": 'arguments of the mode\'s module, as ``learnable`` for ``mode="mixed"``, but ``return_indices``; '
+        '``mode="stochastic"`` draws after ``train()`` and takes the expectation after ``eval()``.'
+    }
     shown = ("levels", "mode", "bins", "flatten")
 
     def __init__(
@@ -1275,6 +1266,23 @@ class SpatialPyramidPool3d(_SpatialPyramid):
 
 
 class SPPF2d(_Pool):
+    """The input beside its maxima over growing 2-D windows, as detection models take them: "SPPF".
+
+    The module of :func:`fastpool.sppf2d`, which has the formula, its gradient and what ties and NaN give.
+
+    Args:
+        kernel_size: the window's size: an odd int, or a pair of them.
+        repeats: how many maxima, at least 1.
+
+    Shape:
+        ``(N, C, H, W)`` gives ``(N, (repeats + 1) * C, H, W)``; both may lack N.
+
+    Example:
+        >>> import torch, fastpool
+        >>> fastpool.nn.SPPF2d()(torch.rand(1, 8, 13, 13)).shape
+        torch.Size([1, 32, 13, 13])
+    """
+
     function = staticmethod(functional.sppf2d)
     shown = ("kernel_size", "repeats")
 
@@ -1338,6 +1346,9 @@ _RANDOM_MIXED = """Maximum or mean of {rank}-D windows, whichever is drawn.
         kernel_size, stride, padding, dilation, ceil_mode: as in :func:`fastpool.mixed_pool{rank}d`.
         p: the probability of the maximum, a number in [0, 1].
         per_channel: draw for each channel on its own instead of once for the layer; samples always share a draw.
+
+    Shape:
+        ``(N, C, *sizes)`` gives ``(N, C, *windows)``, of the input's dtype and layout; both may lack N.
 
     Raises:
         TypeError, ValueError: for an argument that is not as described.

@@ -10,7 +10,6 @@ import pytest
 from fastpool._kinds import DISTRIBUTIONS, OPTIONS, Distribution, Mode
 from fastpool._windows import BINS, FLATTEN, Bins, Flatten
 
-
 ROOT = Path(__file__).parent.parent
 # Each line but the first ones as it is, or with what mypy says of it.
 PROGRAM = """
