@@ -22,7 +22,7 @@ def check_input(input: Any, name: str = "input") -> None:
     if not isinstance(input, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(input).__name__}")
     if input.dtype not in DTYPES or input.layout is not torch.strided or input.is_nested:
-        nested = " of nested tensors" if input.is_nested else ""
+        nested = " of nested tensors, which global and pyramid poolings alone take" if input.is_nested else ""
         raise TypeError(
             f"{name} must be a dense tensor of float16, bfloat16, float32 or float64, "
             f"got dtype {input.dtype} with layout {input.layout}{nested}"

@@ -34,7 +34,8 @@ WINDOWS = {
     output_size: an int, or one per axis, where None keeps the input's. Bin i of n over a length a holds the elements
         ``floor(i*a/n)`` to ``ceil((i+1)*a/n) - 1``.""",
     "global": """
-    input: ``(N, C, *spatial)`` with any number (at least one) of spatial axes, float16, bfloat16, float32 or float64.
+    input: ``(N, C, *spatial)`` with any number (at least one) of spatial axes, float16, bfloat16, float32 or float64;
+        or a nested tensor of ``(C, *spatial)`` of different sizes with at most three spatial axes.
     keepdim: keep the spatial axes, with size 1.""",
 }
 
@@ -46,8 +47,8 @@ Each level cuts every axis into that many bins and pools them; all levels come f
 ``sum C * bins`` for any input size. Gradients of all levels are summed.
 
 Args:
-    input: ``(N, C, {axes})``, ``(C, {axes})``, or a list of ``(C, {axes})`` tensors of different sizes, which gives
-        one row per tensor; float16, bfloat16, float32 or float64.
+    input: ``(N, C, {axes})``, ``(C, {axes})``, or a list or nested tensor of ``(C, {axes})`` of different sizes,
+        which gives one row per tensor; float16, bfloat16, float32 or float64.
     levels: bins per axis of each level, ints or one tuple per level.
 {mode}
     bins: ``"adaptive"``, or ``"floor"`` for bins of ``floor(length / level)`` that drop the remainder.

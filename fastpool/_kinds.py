@@ -17,7 +17,7 @@ from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
 from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
 from ._table import Argument, Pooling
-from ._windows import MAP, Bins, Flatten, Geometry, Levels, pyramid
+from ._windows import MAP, Bins, Flatten, Geometry, Levels, nested_inputs, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
 # Of each pooling its operator, and whether a gradient needs moments; taps else.
@@ -34,11 +34,13 @@ def pooled(name: str, input: Any, geometry: Geometry, *own: Any) -> Tensor:
 
 def pooled_twice(name: str, input: Any, geometry: Geometry, *own: Any) -> tuple[Tensor, Tensor]:
     first, second, *_ = _pool(name, input, geometry, own)
+    if geometry.order != MAP:
+        first, second = first.chunk(2, 1)
     return _leaving(first, geometry), _leaving(second, geometry)
 
 
 def selected(name: str, input: Any, geometry: Geometry, return_indices: bool = False) -> Pooled:
-    check_flag("return_indices", return_indices)
+    _check_indices(return_indices, geometry)
     output, taps = _pool(name, input, geometry, (), return_indices)
     return _with_indices(output, taps, geometry) if return_indices else _leaving(output, geometry)
 
@@ -209,7 +211,7 @@ def stochastic_kind(
     return_indices: bool = False,
 ) -> Pooled:
     check_flag("training", training)
-    check_flag("return_indices", return_indices)
+    _check_indices(return_indices, geometry)
     draws_nothing = choice("distribution", distribution, DISTRIBUTIONS)
     temperature = number("temperature", temperature, "positive")
     inputs = _entering(input, geometry)
@@ -261,6 +263,8 @@ def pyramid_kind(
     options: Mapping[str, Any],
 ) -> Tensor:
     check_mode(mode, options)
+    if isinstance(input, Tensor) and input.is_nested:
+        input = nested_inputs(input)
     pooling = POOLINGS[mode]
     geometry = pyramid(rank, input, levels, bins, flatten, pooling.results)
     if mode == "avg":
@@ -271,6 +275,12 @@ def pyramid_kind(
         return drawn
     defaults = {argument.name: argument.value for argument in pooling.arguments if argument.name in OPTIONS[mode]}
     return pooled(mode, input, geometry, *{**defaults, **options}.values())
+
+
+def _check_indices(return_indices: bool, geometry: Geometry) -> None:
+    check_flag("return_indices", return_indices)
+    if return_indices and geometry.order != MAP:
+        raise ValueError("return_indices must be False for a nested tensor, got True")
 
 
 def _entering(input: Any, geometry: Geometry) -> list[Tensor]:

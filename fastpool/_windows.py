@@ -96,11 +96,29 @@ def check_adaptive(rank: int, output_size: Any) -> None:
     _adaptive_axes([1] * rank, exact("output_size", output_size, none=True))
 
 
-def whole(input: Tensor, keepdim: bool) -> Geometry:
-    """One window over everything."""
-    check_input(input)
+def whole(input: Tensor, keepdim: bool) -> tuple[Tensor | list[Tensor], Geometry]:
+    """One window over everything, or over each tensor of a nested one, which a pyramid of one bin has."""
     check_flag("keepdim", keepdim)
-    return _whole(input.shape, keepdim)
+    if isinstance(input, Tensor) and input.is_nested:
+        rank = input.dim() - 2
+        if not 1 <= rank <= 3:
+            raise ValueError(f"a nested input must hold (C, *spatial) with one to three spatial axes, got {rank}")
+        inputs = nested_inputs(input)
+        geometry = pyramid(rank, inputs, (1,), "adaptive", "level", 1)
+        batch = (len(inputs), geometry.channels)
+        return inputs, geometry._replace(result=(*batch, *[1] * rank) if keepdim else batch, reshape=keepdim)
+    check_input(input)
+    return input, _whole(input.shape, keepdim)
+
+
+def nested_inputs(input: Tensor) -> list[Tensor]:
+    """The (C, *spatial) of a nested tensor, strided or jagged."""
+    if input.layout is torch.jagged and isinstance(input.shape[1], torch.SymInt):
+        raise ValueError(
+            f"input must be ragged along a spatial axis, got the nested shape {tuple(input.shape)}, "
+            "which is ragged along the channels; transpose(1, 2) may be what is wanted"
+        )
+    return [*input.unbind()]
 
 
 def pyramid(

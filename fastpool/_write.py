@@ -23,11 +23,11 @@ SLIDING = """    kernel_size: Size,
     ceil_mode: bool = False,
 """
 BINS, EVERYTHING = "    output_size: OutputSize,\n", "    keepdim: bool = True,\n"
-SLIDE = "sliding({rank}, input, kernel_size, stride, padding, dilation, ceil_mode)"
-FORMS = {  # names, the windowing's arguments, its call
+SLIDE = "input, sliding({rank}, input, kernel_size, stride, padding, dilation, ceil_mode)"
+FORMS = {  # names, the windowing's arguments, the input and its windows
     "sliding": ("{name}_pool{rank}d", SLIDING, SLIDE),
-    "adaptive": ("adaptive_{name}_pool{rank}d", BINS, "adaptive({rank}, input, output_size)"),
-    "global": ("global_{name}_pool", EVERYTHING, "whole(input, keepdim)"),
+    "adaptive": ("adaptive_{name}_pool{rank}d", BINS, "input, adaptive({rank}, input, output_size)"),
+    "global": ("global_{name}_pool", EVERYTHING, "*whole(input, keepdim)"),
 }
 WINDOWS = {
     "sliding": "{rank}-D windows",
@@ -76,7 +76,7 @@ def {name}(
     input: Tensor,
 {windowing}{declared(pooling, form)}) -> {pooling.returns}:
     """{pooling.summary.format(WINDOWS[form].format(rank=rank))}"""
-    return {call}({first}input, {windows}{own})
+    return {call}({first}{windows}{own})
 
 
 '''

@@ -291,7 +291,7 @@ def global_min_pool(
     return_indices: bool = False,
 ) -> Pooled:
     """The smallest element of every channel."""
-    return selected("min", input, whole(input, keepdim), return_indices)
+    return selected("min", *whole(input, keepdim), return_indices)
 
 
 # fmt: off
@@ -463,7 +463,7 @@ def global_max_pool(
     return_indices: bool = False,
 ) -> Pooled:
     """The largest element of every channel."""
-    return selected("max", input, whole(input, keepdim), return_indices)
+    return selected("max", *whole(input, keepdim), return_indices)
 
 
 @_public
@@ -538,7 +538,7 @@ def global_max_avg_pool(
     keepdim: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The largest element and the mean of every channel."""
-    return pooled_twice("max_avg", input, whole(input, keepdim))
+    return pooled_twice("max_avg", *whole(input, keepdim))
 
 
 @_public
@@ -627,7 +627,7 @@ def global_mixed_pool(
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
     """A blend of maximum and mean of every channel."""
-    return pooled("mixed", input, whole(input, keepdim), alpha)
+    return pooled("mixed", *whole(input, keepdim), alpha)
 
 
 # fmt: off
@@ -968,7 +968,7 @@ def global_stochastic_pool(
 ) -> Pooled:
     """An element drawn from every channel, or its expectation."""
     return stochastic_kind(
-        input, whole(input, keepdim), training, distribution, temperature, generator, seed, offset, return_indices
+        *whole(input, keepdim), training, distribution, temperature, generator, seed, offset, return_indices
     )
 
 
@@ -1058,7 +1058,7 @@ def global_soft_pool(
     beta: float | Tensor = 1.0,
 ) -> Tensor:
     """The mean of every channel, weighted by the soft-max of the elements."""
-    return pooled("soft", input, whole(input, keepdim), beta)
+    return pooled("soft", *whole(input, keepdim), beta)
 
 
 @_public
@@ -1147,7 +1147,7 @@ def global_lse_pool(
     r: float | Tensor = 1.0,
 ) -> Tensor:
     """The log-mean-exp of every channel."""
-    return pooled("lse", input, whole(input, keepdim), r)
+    return pooled("lse", *whole(input, keepdim), r)
 
 
 @_public
@@ -1243,7 +1243,7 @@ def global_gem_pool(
     eps: float = 1e-6,
 ) -> Tensor:
     """The generalised mean of every channel."""
-    return pooled("gem", input, whole(input, keepdim), p, eps)
+    return pooled("gem", *whole(input, keepdim), p, eps)
 
 
 @_public
@@ -1338,7 +1338,7 @@ def global_mean_std_pool(
     correction: float = 0,
 ) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of every channel."""
-    return pooled_twice("mean_std", input, whole(input, keepdim), correction)
+    return pooled_twice("mean_std", *whole(input, keepdim), correction)
 
 
 @_public
@@ -1512,7 +1512,7 @@ def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
 @_public
 def global_avg_pool(input: Tensor, keepdim: bool = True) -> Tensor:
     """The mean of every channel."""
-    return avg_kind(input, whole(input, keepdim))
+    return avg_kind(*whole(input, keepdim))
 
 
 @_public

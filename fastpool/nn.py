@@ -274,7 +274,9 @@ class _Learning(_Pool):
     def check_channels(self, input: Any) -> None:
         """Before the function, which knows a parameter's shape and not where it comes from."""
         first = input[0] if isinstance(input, (list, tuple)) and input else input
-        if self.num_channels is None or not isinstance(first, Tensor) or first.dim() <= max(self.rank, 1):
+        if self.num_channels is None or not isinstance(first, Tensor) or first.is_nested:
+            return
+        if first.dim() <= max(self.rank, 1):
             return
         channels = first.shape[-1 - self.rank if self.rank else 1]
         if channels != self.num_channels:

@@ -1090,8 +1090,8 @@ PYTHON = [
         "fastpool/functional.py",
         (
             "keepdim of global maxima",
-            'selected("max", input, whole(input, keepdim), return_indices)',
-            'selected("max", input, whole(input, True), return_indices)',
+            'selected("max", *whole(input, keepdim), return_indices)',
+            'selected("max", *whole(input, True), return_indices)',
             f"{FORWARD} -k global",
         ),
         ("each map of SPPF from the input", "maps[-1]", "input", SPPF),
