@@ -22,10 +22,12 @@ def check_input(input: Any, name: str = "input") -> None:
     if not isinstance(input, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(input).__name__}")
     if input.dtype not in DTYPES or input.layout is not torch.strided or input.is_nested:
-        nested = " of nested tensors" if input.is_nested else ""
+        more = " of nested tensors, which global and pyramid poolings alone take" if input.is_nested else ""
+        if input.is_quantized:
+            more = "; put a DeQuantStub in front of the layer and a QuantStub behind, or keep torch.nn's there"
         raise TypeError(
             f"{name} must be a dense tensor of float16, bfloat16, float32 or float64, "
-            f"got dtype {input.dtype} with layout {input.layout}{nested}"
+            f"got dtype {input.dtype} with layout {input.layout}{more}"
         )
     if not input.is_cpu and input.device.type not in DEVICES:
         raise RuntimeError(
@@ -70,13 +72,13 @@ ALLOWED: Mapping[str, tuple[Callable[[float], bool], str]] = {
 }
 
 
-def number(name: str, value: Any, allowed: str = "any") -> float:
+def number(name: str, value: Any, allowed: str = "any", kinds: str = "a number") -> float:
     if type(value) is not float and (isinstance(value, (bool, str, Tensor)) or not hasattr(value, "__float__")):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be {kinds}, got {value!r}")
     try:
         found = float(value)
     except TypeError:  # an array
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+        raise TypeError(f"{name} must be {kinds}, got {value!r}") from None
     except OverflowError:
         found = math.inf
     holds, words = ALLOWED[allowed]

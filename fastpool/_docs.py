@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ._operators import POOLINGS
@@ -33,7 +34,8 @@ WINDOWS = {
     output_size: an int, or one per axis, where None keeps the input's. Bin i of n over a length a holds the elements
         ``floor(i*a/n)`` to ``ceil((i+1)*a/n) - 1``.""",
     "global": """
-    input: ``(N, C, *spatial)`` with any number (at least one) of spatial axes, float16, bfloat16, float32 or float64.
+    input: ``(N, C, *spatial)`` with any number (at least one) of spatial axes, float16, bfloat16, float32 or float64;
+        or a nested tensor of ``(C, *spatial)`` of different sizes with at most three spatial axes.
     keepdim: keep the spatial axes, with size 1.""",
 }
 
@@ -45,11 +47,10 @@ Each level cuts every axis into that many bins and pools them; all levels come f
 ``sum C * bins`` for any input size. Gradients of all levels are summed.
 
 Args:
-    input: ``(N, C, {axes})``, ``(C, {axes})``, or a list of ``(C, {axes})`` tensors of different sizes, which gives
-        one row per tensor; float16, bfloat16, float32 or float64.
+    input: ``(N, C, {axes})``, ``(C, {axes})``, or a list or nested tensor of ``(C, {axes})`` of different sizes,
+        which gives one row per tensor; float16, bfloat16, float32 or float64.
     levels: bins per axis of each level, ints or one tuple per level.
-    mode: one of {modes};
-        of two results the first comes first along the channels.
+{mode}
     bins: ``"adaptive"``, or ``"floor"`` for bins of ``floor(length / level)`` that drop the remainder.
     flatten: ``"level"``, ``"channel"`` for ``(N, C * B)`` with a channel's bins together, None for ``(N, C, B)``.
     options: arguments of the mode, as its function has them but ``return_indices``; tensors are 0-d or one per channel.
@@ -74,18 +75,11 @@ Reference:
 
 def documented(function: F) -> F:
     """Completes the docstring of a function whose name tells its windowing, kind and rank."""
-    name = function.__name__
-    match = re.fullmatch(r"(adaptive_|global_|)(\w+?)_pool([123]d)?", name)
-    assert match, name
-    form, kind, rank = match[1].rstrip("_") or "sliding", match[2], int((match[3] or "2d")[0])
-    place = {
-        "name": name,
-        "axes": ("L", "H, W", "D, H, W")[rank - 1],
-        "shape": ", ".join(["1"] * (rank + 1) + ["4"]),
-        "two": "2" if rank == 1 else f"({', '.join(['1'] * (rank - 1) + ['2'])})",
-    }
+    form, kind, place = _parts(function.__name__)
     if kind == "spatial_pyramid":
-        text = PYRAMID.format(**place, paper=PYRAMID_PAPER, modes=", ".join(f'``"{mode}"``' for mode in POOLINGS))
+        modes = ", ".join(f'``"{name}"``' for name, pooling in POOLINGS.items() if "adaptive" in pooling.forms)
+        mode = _entry("mode", f"one of {modes}; of two results the first comes first along the channels.")
+        text = PYRAMID.format(**place, paper=PYRAMID_PAPER, mode=mode)
     else:
         pooling = POOLINGS[kind]
         text = _formula(form, pooling) + _arguments(form, pooling).format(**place)
@@ -93,6 +87,81 @@ def documented(function: F) -> F:
         text += f"\nReference:\n    {pooling.paper}\n" if pooling.paper else ""
     function.__doc__ = f"{function.__doc__}\n{text}"
     return function
+
+
+def documented_module(name: str, function: Callable[..., Any], arguments: Iterable[str], own: Mapping[str, str]) -> str:
+    """Of a module with these arguments: what its function says of them, but for its `own`, and of it what "" says."""
+    form, kind, place = _parts(function.__name__)
+    summary, *sections = re.split(r"^(Args|Returns|Raises|Example|Reference):\n", function.__doc__ or "", flags=re.M)
+    said = dict(zip(sections[::2], sections[1::2]))
+    entries = {
+        entry.split(":")[0]: f"    {entry.rstrip()}" for entry in re.split(r"^    (?=\w)", said["Args"], flags=re.M)
+    }
+    input_shape, output_shape = entries["input"].partition(": ")[2], said["Returns"].strip()
+    entries |= {argument: _entry(argument, text) for argument, text in own.items()}
+    about = (
+        f"The module of :func:`fastpool.{function.__name__}`, which has the formula, the gradient, ties, NaN and inf."
+    )
+    text = "\n".join(entries[argument] for argument in arguments)
+    return f"""{summary.splitlines()[0]}
+
+{textwrap.fill(" ".join((about, own.get("", ""))), 120)}
+
+Args:
+{text}
+
+Shape:
+    Input: {input_shape}
+    Output: {output_shape}
+
+Example:
+    >>> import torch, fastpool
+    >>> x = torch.tensor([3.0, 1.0, 2.0, 6.0]).reshape({place["shape"]})
+{_module_example(name, form, kind, place)}"""
+
+
+def _module_example(name: str, form: str, kind: str, place: dict[str, str]) -> str:
+    two = place["two"]
+    if kind == "spatial_pyramid":
+        return f"    >>> fastpool.nn.{name}([{two}, 1])(x)\n    tensor([[3., 6., 6.]])\n"
+    pooling = POOLINGS[kind]
+    options, shown, by_window, overall = pooling.example
+    arguments = [pooling.arguments[0].default] if kind == "lp" else []  # as in torch
+    arguments += [two] if form != "global" else []
+    if pooling.call in ("gated_kind", "tree_kind"):  # filters start at random
+        shape = place["shape"].replace("4", "2")
+        return f"    >>> fastpool.nn.{name}({two})(x).shape\n    torch.Size([{shape}])\n"
+    evaluated = ".eval()" if "training" in options else ""
+    if not evaluated and options:
+        arguments.append(options.removeprefix(", "))
+    if pooling.learnable == "True":
+        arguments.append("learnable=False")
+    return f"""    >>> pool = fastpool.nn.{name}({", ".join(arguments)}){evaluated}
+    >>> {shown.format("pool(x)")}.flatten()
+    {overall if form == "global" else by_window}
+"""
+
+
+def _parts(name: str) -> tuple[str, str, dict[str, str]]:
+    """Of a function's name its windowing, its kind, and what places in texts are filled with."""
+    match = re.fullmatch(r"(adaptive_|global_|)(\w+?)_pool([123]d)?", name)
+    assert match, name
+    rank = int((match[3] or "2d")[0])
+    return (
+        match[1].rstrip("_") or "sliding",
+        match[2],
+        {
+            "name": name,
+            "axes": ("L", "H, W", "D, H, W")[rank - 1],
+            "shape": ", ".join(["1"] * (rank + 1) + ["4"]),
+            "two": "2" if rank == 1 else f"({', '.join(['1'] * (rank - 1) + ['2'])})",
+        },
+    )
+
+
+@functools.cache  # most of them occur in many functions and modules
+def _entry(name: str, text: str) -> str:
+    return textwrap.fill(f"{name}: {text}", 116, initial_indent="    ", subsequent_indent="        ")
 
 
 def _formula(form: str, pooling: Pooling) -> str:
@@ -106,18 +175,18 @@ def _arguments(form: str, pooling: Pooling) -> str:
         parts.append(AVERAGE if pooling.name == "avg" else WINDOWS["dilation"])
     for argument in pooling.arguments:
         # Braces are none of the places to fill in.
-        text = f"{argument.name}: {argument.text}".replace("{", "{{").replace("}", "}}")
-        parts.append("\n" + textwrap.fill(text, 116, initial_indent="    ", subsequent_indent="        "))
+        parts.append("\n" + _entry(argument.name, argument.text).replace("{", "{{").replace("}", "}}"))
     return "\nArgs:" + "".join(parts) + "\n"
 
 
 def _results(form: str, pooling: Pooling) -> str:
     what = f"({', '.join(pooling.result_names)}), two tensors" if pooling.results == 2 else "A tensor"
     shape = "``(N, C, 1, ...)`` or ``(N, C)``" if form == "global" else "the input's shape with the output's size"
-    indices = "\n    With return_indices, (result, indices)." if pooling.indices else ""
+    indices = " With return_indices, (result, indices)." if pooling.indices else ""
     return f"""
 Returns:
-    {what} of the input's dtype and layout, {shape}. An empty batch gives an empty result.{indices}
+    {what} of the input's dtype and layout, {shape}.
+    An empty batch gives an empty result.{indices}
 
 Raises:
     TypeError, ValueError: for an argument that is not as described, before anything is computed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ def _(input: Tensor, nonce: Tensor) -> Tensor:
 
 def seed_argument(input: Tensor, seed: Any, generator: torch.Generator | None) -> tuple[Tensor | None, int]:
     """A tensor that the kernel reads, or None and a number: nothing is read back from a device."""
+    check_seed(seed, generator)
     if seed is None:
         if generator is not None:
             _check_generator(input, generator)
@@ -34,6 +36,20 @@ def seed_argument(input: Tensor, seed: Any, generator: torch.Generator | None) -
             here = input.to_local() if is_sharded(input) else input  # type: ignore[attr-defined]
             return draw_seed(here.detach(), torch.empty(0, device=input.device)), 0
         return torch.randint(SEED_END, (1,), dtype=torch.int64, device=input.device, generator=generator), 0
+    if isinstance(seed, Tensor):
+        if seed.device != input.device:
+            raise ValueError(f"seed must be on the input's device {input.device}, got {seed.device}")
+        return seed, 0
+    value = operator.index(seed)
+    return None, value - 2**64 if value >= 2**63 else value
+
+
+def check_seed(seed: Any, generator: Any) -> None:
+    """What must hold over any input."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
+    if seed is None:
+        return
     if generator is not None:
         raise ValueError("seed and generator exclude each other, got both")
     if isinstance(seed, Tensor):
@@ -41,15 +57,12 @@ def seed_argument(input: Tensor, seed: Any, generator: torch.Generator | None) -
             raise TypeError(f"seed must be an int or an int64 tensor, got dtype {seed.dtype}")
         if seed.numel() != 1:
             raise ValueError(f"seed must have exactly one element, got shape {tuple(seed.shape)}")
-        if seed.device != input.device:
-            raise ValueError(f"seed must be on the input's device {input.device}, got {seed.device}")
-        return seed, 0
+        return
     value = as_int(seed)
     if value is None:
         raise TypeError(f"seed must be an int or a one-element int64 tensor, got {seed!r}")
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"seed must lie in [-2**63, 2**64), got {value}")
-    return None, value - 2**64 if value >= 2**63 else value
 
 
 def offset_argument(offset: Any) -> Sequence[int]:
@@ -60,10 +73,8 @@ def offset_argument(offset: Any) -> Sequence[int]:
     return offset
 
 
-def _check_generator(input: Tensor, generator: Any) -> None:
+def _check_generator(input: Tensor, generator: torch.Generator) -> None:
     if torch.compiler.is_compiling():
         raise RuntimeError("generator= cannot be used inside torch.compile or torch.export; pass seed= instead")
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
     if generator.device != input.device and not input.is_meta:
         raise ValueError(f"generator must be of the input's device {input.device}, got {generator.device}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,17 +13,19 @@ from torch.utils._pytree import tree_map_only
 
 from ._arguments import INT64_END
 from ._autograd import run
-from ._checks import check_flag, check_parameter, choice, number
-from ._draw import offset_argument, seed_argument
+from ._checks import check_flag, check_input, check_parameter, choice, number
+from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
 from ._operators import OPERATORS, POOL_AGAIN, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, is_sharded
-from ._windows import MAP, Geometry, Levels, pyramid
+from ._table import Argument, Pooling
+from ._windows import MAP, Bins, Flatten, Geometry, Levels, nested_inputs, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
 # Of each pooling its operator, and whether a gradient needs moments; taps else.
 SAVES = {name: (f"{name}_pool", "moments" in RESULTS[f"{name}_pool"]) for name in POOLINGS if f"{name}_pool" in RESULTS}
-# What a call returns: a tensor; with return_indices=True (result, indices).
-Pooled = Any
+Distribution = Literal["relu", "softmax"]
+Mode = Literal["min", "avg", "max", "max_avg", "mixed", "stochastic", "soft", "lse", "gem", "mean_std"]
+Pooled = Tensor | tuple[Tensor, Tensor]  # (result, indices) with return_indices=True
 
 
 def pooled(name: str, input: Any, geometry: Geometry, *own: Any) -> Tensor:
@@ -33,11 +35,13 @@ def pooled(name: str, input: Any, geometry: Geometry, *own: Any) -> Tensor:
 
 def pooled_twice(name: str, input: Any, geometry: Geometry, *own: Any) -> tuple[Tensor, Tensor]:
     first, second, *_ = _pool(name, input, geometry, own)
+    if geometry.order != MAP:
+        first, second = first.chunk(2, 1)
     return _leaving(first, geometry), _leaving(second, geometry)
 
 
 def selected(name: str, input: Any, geometry: Geometry, return_indices: bool = False) -> Pooled:
-    check_flag("return_indices", return_indices)
+    _check_indices(return_indices, geometry)
     output, taps = _pool(name, input, geometry, (), return_indices)
     return _with_indices(output, taps, geometry) if return_indices else _leaving(output, geometry)
 
@@ -60,7 +64,7 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
             parameter = _parameter(argument.name, value, inputs[0], geometry, pooling.regions)
             numbers.append(0.0)
         else:
-            numbers.append(number(argument.name, value, argument.allowed))
+            numbers.append(own_number(pooling, argument, value))
     if pooling.parameter:
         numbers.append(numbers.pop(0))  # where the operator has it
     if parameter is not None and _recorded([parameter], geometry):
@@ -74,28 +78,58 @@ def _moments(operator: str, x: Tensor, geometry: Geometry) -> int:
     return 0 if operator in POOL_AGAIN and stays_here and geometry.halves() else SAVE_MOMENTS
 
 
+def own_number(pooling: Pooling, argument: Argument, value: Any) -> float:
+    first = pooling.parameter and argument is pooling.arguments[0]
+    return number(argument.name, value, argument.allowed, "a number or a tensor" if first else "a number")
+
+
+def check_own(pooling: Pooling, values: Mapping[str, Any]) -> None:
+    """What must hold of own arguments over any input, for modules, which have none yet."""
+    for argument in pooling.arguments:
+        if argument.name not in values:
+            continue
+        value = values[argument.name]
+        if argument.annotation == "bool":
+            check_flag(argument.name, value)
+        elif pooling.parameter and argument is pooling.arguments[0] and isinstance(value, Tensor):
+            check_input(value, argument.name)
+            if value.dim() > 1 and not pooling.regions:
+                raise ValueError(f"{argument.name} must be a number, 0-d or (C,), got shape {tuple(value.shape)}")
+        elif argument.annotation.startswith("float"):
+            own_number(pooling, argument, value)
+    if pooling.call == "stochastic_kind":
+        choice("distribution", values.get("distribution", "relu"), DISTRIBUTIONS)
+        check_seed(values.get("seed"), values.get("generator"))
+        offset_argument(values.get("offset", (0, 0)))
+
+
 def avg_kind(
     input: Any, geometry: Geometry, count_include_pad: bool = False, divisor_override: int | None = None
 ) -> Tensor:
-    check_flag("count_include_pad", count_include_pad)
-    if divisor_override is None:
-        divisor = 0
-    elif type(divisor_override) is not int:
-        raise TypeError(f"divisor_override must be an int or None, got {divisor_override!r}")
-    elif divisor_override == 0 or not -INT64_END <= divisor_override < INT64_END:
-        raise ValueError(f"divisor_override must not be 0 and must fit 64 bits, got {divisor_override}")
-    else:
-        divisor = divisor_override
+    integers = avg_integers(count_include_pad, divisor_override)
     inputs = _entering(input, geometry)
-    recorded, integers = _recorded(inputs, geometry), (int(count_include_pad), divisor)
-    output = run("avg_pool", recorded, inputs, None, (), integers, geometry.window, geometry.order, 0)
+    output = run(
+        "avg_pool", _recorded(inputs, geometry), inputs, None, (), integers, geometry.window, geometry.order, 0
+    )
     return _leaving(output, geometry)
 
 
+def avg_integers(count_include_pad: bool, divisor_override: int | None) -> tuple[int, int]:
+    """As the operator takes them, with 0 for no divisor."""
+    check_flag("count_include_pad", count_include_pad)
+    if divisor_override is None:
+        return int(count_include_pad), 0
+    if type(divisor_override) is not int:
+        raise TypeError(f"divisor_override must be an int or None, got {divisor_override!r}")
+    if divisor_override == 0 or not -INT64_END <= divisor_override < INT64_END:
+        raise ValueError(f"divisor_override must not be 0 and must fit 64 bits, got {divisor_override}")
+    return int(count_include_pad), divisor_override
+
+
 def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
-    if isinstance(norm_type, float) and math.isinf(norm_type):
-        return pooled("max" if norm_type > 0 else "min", input.abs(), geometry)
-    p = number("norm_type", norm_type, "nonzero")
+    p = lp_power(norm_type)
+    if math.isinf(p):
+        return pooled("max" if p > 0 else "min", input.abs(), geometry)
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs, geometry)
     numbers = (p, float(math.prod(geometry.window[1::6])))
@@ -103,6 +137,12 @@ def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
     saves = _moments(name, inputs[0], geometry) if recorded else 0
     output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
     return _leaving(output, geometry)
+
+
+def lp_power(norm_type: float) -> float:
+    if isinstance(norm_type, float) and math.isinf(norm_type):
+        return norm_type
+    return number("norm_type", norm_type, "nonzero")
 
 
 def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -179,7 +219,7 @@ def stochastic_kind(
     input: Any,
     geometry: Geometry,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -187,7 +227,7 @@ def stochastic_kind(
     return_indices: bool = False,
 ) -> Pooled:
     check_flag("training", training)
-    check_flag("return_indices", return_indices)
+    _check_indices(return_indices, geometry)
     draws_nothing = choice("distribution", distribution, DISTRIBUTIONS)
     temperature = number("temperature", temperature, "positive")
     inputs = _entering(input, geometry)
@@ -233,21 +273,30 @@ def pyramid_kind(
     rank: int,
     input: Tensor | Sequence[Tensor],
     levels: Levels,
-    mode: str,
-    bins: str,
-    flatten: str | None,
+    mode: Mode,
+    bins: Bins,
+    flatten: Flatten,
     options: Mapping[str, Any],
 ) -> Tensor:
     check_mode(mode, options)
+    if isinstance(input, Tensor) and input.is_nested:
+        input = nested_inputs(input)
     pooling = POOLINGS[mode]
     geometry = pyramid(rank, input, levels, bins, flatten, pooling.results)
     if mode == "avg":
         return avg_kind(input, geometry)
     if mode == "stochastic":
-        drawn: Tensor = stochastic_kind(input, geometry, **options)
+        drawn = stochastic_kind(input, geometry, **options)
+        assert isinstance(drawn, Tensor)  # there is no return_indices
         return drawn
     defaults = {argument.name: argument.value for argument in pooling.arguments if argument.name in OPTIONS[mode]}
     return pooled(mode, input, geometry, *{**defaults, **options}.values())
+
+
+def _check_indices(return_indices: bool, geometry: Geometry) -> None:
+    check_flag("return_indices", return_indices)
+    if return_indices and geometry.order != MAP:
+        raise ValueError("return_indices must be False for a nested tensor, got True")
 
 
 def _entering(input: Any, geometry: Geometry) -> list[Tensor]:

@@ -33,7 +33,8 @@ def replace_pooling(model: Module, kind: str, **options: Any) -> list[tuple[str,
     in :mod:`fastpool.nn`: ``"soft"`` puts SoftPool2d for MaxPool2d and AdaptiveSoftPool2d for AdaptiveAvgPool2d. Layers
     of other classes, their subclasses included, and poolings that the model calls as functions stay. Hooks of replaced
     layers are not taken over. A layer that the model holds in several places stays one layer. For a part of a model,
-    give that part.
+    give that part. Names stay, so that checkpoints of the model load; of what new layers learn they leave the initial
+    value, and a warning says so.
 
     ``kernel_size``, ``stride``, ``padding``, ``dilation`` and ``ceil_mode``, or ``output_size``, are taken over, and
     whether the layer is in training. So are ``return_indices`` by kinds that have indices, and ``count_include_pad``

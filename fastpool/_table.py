@@ -162,8 +162,10 @@ gradient in training goes to the drawn element, otherwise it is that of the form
                 "indices.",
                 "bool",
             ),
-            Argument("distribution", '"relu"', '``"relu"`` or ``"softmax"``.', "str"),
-            Argument("temperature", "1.0", 'a positive number for ``"softmax"``; large ones draw evenly.'),
+            Argument("distribution", '"relu"', '``"relu"`` or ``"softmax"``.', "Distribution"),
+            Argument(
+                "temperature", "1.0", 'a positive number for ``"softmax"``; large ones draw evenly.', allowed="positive"
+            ),
             Argument(
                 "generator",
                 "None",

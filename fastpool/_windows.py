@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +16,16 @@ from ._arguments import exact, padding_sides, per_axis, per_axis_words
 from ._checks import check_flag, check_input, check_inputs, choice
 
 Size = int | Sequence[int]
-Padding = int | Sequence[int | Sequence[int]] | str
+Padding = int | Sequence[int | Sequence[int]] | Literal["same"]
 OutputSize = int | Sequence[int | None]
 Levels = Sequence[int | Sequence[int]]
+Bins = Literal["adaptive", "floor"]
+Flatten = Literal["level", "channel", None]
 
 # Results of an operator: a map, or a pyramid ordered level by level or channel by channel.
 MAP, BY_LEVEL, BY_CHANNEL = -1, 0, 1
 MOST_ELEMENTS, MOST_EXTENT = 2**60, 2**40  # what kernels count
+BINS = {"adaptive": False, "floor": True}  # whether a remainder is dropped
 FLATTEN = {"level": BY_LEVEL, "channel": BY_CHANNEL, None: BY_CHANNEL}
 
 
@@ -75,6 +78,13 @@ def sliding(
     )
 
 
+def check_sliding(rank: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
+    """What must hold over any input, for modules, which have none yet."""
+    check_flag("ceil_mode", ceil_mode)
+    kernels, strides = exact("kernel_size", kernel_size), stride if stride is None else exact("stride", stride)
+    _sliding_axes(rank, kernels, strides, exact("padding", padding), exact("dilation", dilation), ceil_mode)
+
+
 def sliding_within(
     rank: int, input: Tensor, kernel_size: Size, stride: Any, padding: Padding, dilation: Size, ceil_mode: bool
 ) -> Geometry:
@@ -90,28 +100,59 @@ def adaptive(rank: int, input: Tensor, output_size: OutputSize) -> Geometry:
     return _adaptive(rank, input.shape, exact("output_size", output_size, none=True))
 
 
-def whole(input: Tensor, keepdim: bool) -> Geometry:
-    """One window over everything."""
-    check_input(input)
+def check_adaptive(rank: int, output_size: Any) -> None:
+    """What must hold over any input."""
+    _adaptive_axes([1] * rank, exact("output_size", output_size, none=True))
+
+
+def whole(input: Tensor, keepdim: bool) -> tuple[Tensor | list[Tensor], Geometry]:
+    """One window over everything, or over each tensor of a nested one, which a pyramid of one bin has."""
     check_flag("keepdim", keepdim)
-    return _whole(input.shape, keepdim)
+    if isinstance(input, Tensor) and input.is_nested:
+        rank = input.dim() - 2
+        if not 1 <= rank <= 3:
+            raise ValueError(f"a nested input must hold (C, *spatial) with one to three spatial axes, got {rank}")
+        inputs = nested_inputs(input)
+        geometry = pyramid(rank, inputs, (1,), "adaptive", "level", 1)
+        batch = (len(inputs), geometry.channels)
+        return inputs, geometry._replace(result=(*batch, *[1] * rank) if keepdim else batch, reshape=keepdim)
+    check_input(input)
+    return input, _whole(input.shape, keepdim)
+
+
+def nested_inputs(input: Tensor) -> list[Tensor]:
+    """The (C, *spatial) of a nested tensor, strided or jagged."""
+    if input.layout is torch.jagged and isinstance(input.shape[1], torch.SymInt):
+        raise ValueError(
+            f"input must be ragged along a spatial axis, got the nested shape {tuple(input.shape)}, "
+            "which is ragged along the channels; transpose(1, 2) may be what is wanted"
+        )
+    return [*input.unbind()]
 
 
 def pyramid(
-    rank: int, input: Tensor | Sequence[Tensor], levels: Levels, bins: str, flatten: str | None, maps: int
+    rank: int, input: Tensor | Sequence[Tensor], levels: Levels, bins: Bins, flatten: Flatten, maps: int
 ) -> Geometry:
     """`maps` results per channel; a list of inputs makes one row each."""
-    floor = choice("bins", bins, {"adaptive": False, "floor": True})
-    order = choice("flatten", flatten, FLATTEN)
-    sizes = exact("levels", levels)
-    if not isinstance(sizes, tuple):
-        raise TypeError(f"levels must be a sequence of ints or per-axis tuples, got {levels!r}")
+    sizes, floor, order = _pyramid_arguments(levels, bins, flatten)
     if isinstance(input, (list, tuple)):
         check_inputs(rank, input)
         return _pyramid(rank, tuple([x.shape for x in input]), True, sizes, floor, order, flatten is not None, maps)
     check_input(input)
     assert isinstance(input, Tensor)
     return _pyramid(rank, (input.shape,), False, sizes, floor, order, flatten is not None, maps)
+
+
+def check_pyramid(rank: int, levels: Levels, bins: Bins, flatten: Flatten) -> None:
+    """What must hold over any input."""
+    _level_sizes(rank, _pyramid_arguments(levels, bins, flatten)[0])
+
+
+def _pyramid_arguments(levels: Any, bins: Bins, flatten: Flatten) -> tuple[tuple[Any, ...], bool, int]:
+    sizes = exact("levels", levels)
+    if not isinstance(sizes, tuple):
+        raise TypeError(f"levels must be a sequence of ints or per-axis tuples, got {levels!r}")
+    return sizes, choice("bins", bins, BINS), choice("flatten", flatten, FLATTEN)
 
 
 def bins_of_levels(window: Sequence[int], rank: int, inputs: int) -> list[int]:
@@ -159,20 +200,8 @@ def _sliding(
     rank: int, shape: Sequence[int], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Geometry:
     spatial = _spatial(rank, shape)
-    kernels = per_axis("kernel_size", kernel_size, rank, 1)
-    strides = kernels if stride is None or stride == () else per_axis("stride", stride, rank, 1)
-    dilations = per_axis("dilation", dilation, rank, 1)
-    extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations)]
-    if any(e > MOST_EXTENT for e in extents):
-        raise ValueError(
-            f"the effective kernel dilation*(kernel_size-1)+1 must be at most 2**40, got {kernel_size=} and {dilation=}"
-        )
-    if padding == "same":
-        if ceil_mode:
-            raise ValueError("ceil_mode must be False with padding='same', got True")
-        pads = [_same_padding(n, e, s) for n, e, s in zip(spatial, extents, strides)]
-    else:
-        pads = padding_sides(padding, rank, extents)
+    kernels, strides, dilations, extents, sides = _sliding_axes(rank, kernel_size, stride, padding, dilation, ceil_mode)
+    pads = sides or [_same_padding(n, e, s) for n, e, s in zip(spatial, extents, strides)]
     axes = []
     for n, k, s, d, e, (before, after) in zip(spatial, kernels, strides, dilations, extents, pads):
         axes.append(Axis(_output_size(n + before + after, n + before, e, s, ceil_mode), k, s, before, after, d))
@@ -191,18 +220,39 @@ def _sliding(
     return _map_geometry(rank, shape, axes, math.prod(kernels), fixed=True)
 
 
+def _sliding_axes(rank: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+    """Of each axis kernel, stride, dilation, effective kernel and padding, which is None for "same"."""
+    kernels = per_axis("kernel_size", kernel_size, rank, 1)
+    strides = kernels if stride is None or stride == () else per_axis("stride", stride, rank, 1)
+    dilations = per_axis("dilation", dilation, rank, 1)
+    extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations)]
+    if any(e > MOST_EXTENT for e in extents):
+        raise ValueError(
+            f"the effective kernel dilation*(kernel_size-1)+1 must be at most 2**40, got {kernel_size=} and {dilation=}"
+        )
+    if padding == "same" and ceil_mode:
+        raise ValueError("ceil_mode must be False with padding='same', got True")
+    pads = None if padding == "same" else padding_sides(padding, rank, extents)
+    return kernels, strides, dilations, extents, pads
+
+
 @_remembered
 def _adaptive(rank: int, shape: Sequence[int], output_size: Any) -> Geometry:
     spatial = _spatial(rank, shape)
+    output = _adaptive_axes(spatial, output_size)
+    _check_countable("output_size", output_size, (*shape[:-rank], *output))
+    largest = math.prod([_largest_bin(n, o) for n, o in zip(spatial, output)])
     keeps = isinstance(output_size, tuple) and None in output_size
+    return _map_geometry(rank, shape, [_bins(o) for o in output], largest, fixed=keeps)
+
+
+def _adaptive_axes(spatial: Sequence[int], output_size: Any) -> tuple[int, ...]:
+    rank = len(spatial)
     if isinstance(output_size, tuple):
         if len(output_size) != rank:
             raise ValueError(f"output_size must be an int or {per_axis_words(rank)}, got {output_size}")
         output_size = tuple([n if o is None else o for n, o in zip(spatial, output_size)])
-    output = per_axis("output_size", output_size, rank, 1)
-    _check_countable("output_size", output_size, (*shape[:-rank], *output))
-    largest = math.prod([_largest_bin(n, o) for n, o in zip(spatial, output)])
-    return _map_geometry(rank, shape, [_bins(o) for o in output], largest, fixed=keeps)
+    return per_axis("output_size", output_size, rank, 1)
 
 
 @_remembered
@@ -224,9 +274,7 @@ def _whole(shape: Sequence[int], keepdim: bool) -> Geometry:
 def _pyramid(
     rank: int, shapes: Sequence[Any], listed: bool, levels: Any, floor: bool, order: int, flat: bool, maps: int
 ) -> Geometry:
-    if not levels:
-        raise ValueError(f"levels must name at least one level, got {levels}")
-    sizes = [per_axis("levels", level, rank, 1) for level in levels]
+    sizes = _level_sizes(rank, levels)
     axes = []
     largest = []
     for shape in shapes:
@@ -262,6 +310,12 @@ def _pyramid(
         reshape=not flat or (lead == 1 and not listed),
         fixed=floor,
     )
+
+
+def _level_sizes(rank: int, levels: Sequence[Any]) -> list[tuple[int, ...]]:
+    if not levels:
+        raise ValueError(f"levels must name at least one level, got {levels}")
+    return [per_axis("levels", level, rank, 1) for level in levels]
 
 
 def _map_geometry(rank: int, shape: Sequence[int], axes: Sequence[Axis], largest: int, fixed: bool) -> Geometry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from _table import POOLINGS, Pooling  # type: ignore[import-not-found]
@@ -22,11 +23,11 @@ SLIDING = """    kernel_size: Size,
     ceil_mode: bool = False,
 """
 BINS, EVERYTHING = "    output_size: OutputSize,\n", "    keepdim: bool = True,\n"
-SLIDE = "sliding({rank}, input, kernel_size, stride, padding, dilation, ceil_mode)"
-FORMS = {  # names, the windowing's arguments, its call
+SLIDE = "input, sliding({rank}, input, kernel_size, stride, padding, dilation, ceil_mode)"
+FORMS = {  # names, the windowing's arguments, the input and its windows
     "sliding": ("{name}_pool{rank}d", SLIDING, SLIDE),
-    "adaptive": ("adaptive_{name}_pool{rank}d", BINS, "adaptive({rank}, input, output_size)"),
-    "global": ("global_{name}_pool", EVERYTHING, "whole(input, keepdim)"),
+    "adaptive": ("adaptive_{name}_pool{rank}d", BINS, "input, adaptive({rank}, input, output_size)"),
+    "global": ("global_{name}_pool", EVERYTHING, "*whole(input, keepdim)"),
 }
 WINDOWS = {
     "sliding": "{rank}-D windows",
@@ -42,6 +43,29 @@ def declared(pooling: Pooling, form: str) -> str:
     return star + "".join(given)
 
 
+def overloads(pooling: Pooling, form: str, name: str) -> str:
+    """What type checkers know of `return_indices`, on as few lines as it takes."""
+    if not pooling.indices:
+        return ""
+    parameters = re.findall(
+        r"^    (.+),$", f"    input: Tensor,\n{FORMS[form][1]}{declared(pooling, form)}", re.MULTILINE
+    )
+    shared = [re.sub(" = .*", " = ...", parameter) for parameter in parameters[:-1]]
+    results = {"Literal[False] = ...": "Tensor", "Literal[True]": "tuple[Tensor, Tensor]", "bool = ...": "Pooled"}
+    text = "# fmt: off\n"
+    for annotation, returns in results.items():
+        # What has no default cannot follow what has, but by keyword.
+        star = ["*"] if annotation == "Literal[True]" and shared[-1].endswith("...") and "*" not in shared else []
+        given = [*shared, *star, f"return_indices: {annotation}"]
+        line = f"def {name}({', '.join(given)}) -> {returns}: ..."
+        if len(line) > 120:
+            unbroken = ", ".join(parameter.replace(" ", "\0") for parameter in given)
+            filled = textwrap.fill(unbroken, 120, initial_indent="    ", subsequent_indent="    ").replace("\0", " ")
+            line = f"def {name}(\n{filled}\n) -> {returns}: ..."
+        text += f"@overload\n{line}\n"
+    return f"{text}# fmt: on\n"
+
+
 def function(pooling: Pooling, form: str, rank: int) -> str:
     name, windowing, windows = (part.format(name=pooling.name, rank=rank) for part in FORMS[form])
     first = f'"{pooling.name}", ' if pooling.call in ("", "selected") else ""
@@ -49,14 +73,14 @@ def function(pooling: Pooling, form: str, rank: int) -> str:
     call = pooling.call or ("pooled" if pooling.results == 1 else "pooled_twice")
     tensors = ", ".join(["input", *(a.name for a in pooling.arguments if "Tensor" in a.annotation)])
     check = f"has_torch_function_{'variadic' if ',' in tensors else 'unary'}({tensors})"
-    return f'''@_public
+    return f'''{overloads(pooling, form, name)}@_public
 def {name}(
     input: Tensor,
 {windowing}{declared(pooling, form)}) -> {pooling.returns}:
     """{pooling.summary.format(WINDOWS[form].format(rank=rank))}"""
     if {check}:
         return overridden({name}, locals())
-    return {call}({first}input, {windows}{own})
+    return {call}({first}{windows}{own})
 
 
 '''
@@ -72,7 +96,7 @@ def constructor(pooling: Pooling, form: str) -> str:
     names = re.findall(r"    (\w+):", windowing)
     indented = "".join(f"    {line}\n" for line in (windowing + declared(pooling, form)).splitlines())
     learns = "        learnable: bool = {},\n        num_channels: int | None = None,\n" if pooling.parameter else ""
-    first = "learnable, num_channels, " if pooling.parameter else ""
+    first = f'"{pooling.name}", ' + ("learnable, num_channels, " if pooling.parameter else "")
     values = ", ".join(f"{argument.name}={argument.name}" for argument in pooling.arguments)
     return f"""    def __init__(
         self,
@@ -110,7 +134,7 @@ def renewed(text: str, members: str) -> str:
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     text = f"{before}{BEGIN}\n\n{members.strip()}\n\n\n{END}{after}"
-    public = sorted(re.findall(r"^(?:def|class) ([A-Za-z]\w*)", text, re.MULTILINE))
+    public = sorted(set(re.findall(r"^(?:def|class) ([A-Za-z]\w*)", text, re.MULTILINE)))
     names = "".join(f'    "{name}",\n' for name in public)
     return re.sub(r"__all__ = \[\n.*?\]\n", f"__all__ = [\n{names}]\n", text, count=1, flags=re.DOTALL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from ._arguments import as_int, exact, per_axis
 from ._checks import refuse_scripting
 from ._docs import F, documented
 from ._kinds import (
+    Distribution,
+    Mode,
     Pooled,
     avg_kind,
     gated_kind,
@@ -25,7 +27,7 @@ from ._kinds import (
     tree_kind,
 )
 from ._overrides import overridden, tensors_of
-from ._windows import Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
+from ._windows import Bins, Flatten, Levels, OutputSize, Padding, Size, adaptive, sliding, sliding_within, whole
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -122,6 +124,23 @@ def _public(function: F) -> F:
 # Written by _write.py from the table:
 
 
+# fmt: off
+@overload
+def min_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def min_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def min_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def min_pool1d(
     input: Tensor,
@@ -138,6 +157,23 @@ def min_pool1d(
     return selected("min", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def min_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def min_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def min_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def min_pool2d(
     input: Tensor,
@@ -154,6 +190,23 @@ def min_pool2d(
     return selected("min", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def min_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def min_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def min_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def min_pool3d(
     input: Tensor,
@@ -170,6 +223,16 @@ def min_pool3d(
     return selected("min", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_min_pool1d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_min_pool1d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_min_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_min_pool1d(
     input: Tensor,
@@ -182,6 +245,16 @@ def adaptive_min_pool1d(
     return selected("min", input, adaptive(1, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_min_pool2d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_min_pool2d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_min_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_min_pool2d(
     input: Tensor,
@@ -194,6 +267,16 @@ def adaptive_min_pool2d(
     return selected("min", input, adaptive(2, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_min_pool3d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_min_pool3d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_min_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_min_pool3d(
     input: Tensor,
@@ -206,6 +289,14 @@ def adaptive_min_pool3d(
     return selected("min", input, adaptive(3, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def global_min_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def global_min_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[True]) -> tuple[Tensor, Tensor]: ...
+@overload
+def global_min_pool(input: Tensor, keepdim: bool = ..., *, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def global_min_pool(
     input: Tensor,
@@ -216,9 +307,26 @@ def global_min_pool(
     """The smallest element of every channel."""
     if has_torch_function_unary(input):
         return overridden(global_min_pool, locals())
-    return selected("min", input, whole(input, keepdim), return_indices)
+    return selected("min", *whole(input, keepdim), return_indices)
 
 
+# fmt: off
+@overload
+def max_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def max_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def max_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def max_pool1d(
     input: Tensor,
@@ -235,6 +343,23 @@ def max_pool1d(
     return selected("max", input, sliding(1, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def max_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def max_pool2d(
     input: Tensor,
@@ -251,6 +376,23 @@ def max_pool2d(
     return selected("max", input, sliding(2, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def max_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def max_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def max_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def max_pool3d(
     input: Tensor,
@@ -267,6 +409,16 @@ def max_pool3d(
     return selected("max", input, sliding(3, input, kernel_size, stride, padding, dilation, ceil_mode), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_max_pool1d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool1d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_max_pool1d(
     input: Tensor,
@@ -279,6 +431,16 @@ def adaptive_max_pool1d(
     return selected("max", input, adaptive(1, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_max_pool2d(
     input: Tensor,
@@ -291,6 +453,16 @@ def adaptive_max_pool2d(
     return selected("max", input, adaptive(2, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def adaptive_max_pool3d(
+    input: Tensor, output_size: OutputSize, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool3d(input: Tensor, output_size: OutputSize, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_max_pool3d(
     input: Tensor,
@@ -303,6 +475,14 @@ def adaptive_max_pool3d(
     return selected("max", input, adaptive(3, input, output_size), return_indices)
 
 
+# fmt: off
+@overload
+def global_max_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[False] = ...) -> Tensor: ...
+@overload
+def global_max_pool(input: Tensor, keepdim: bool = ..., *, return_indices: Literal[True]) -> tuple[Tensor, Tensor]: ...
+@overload
+def global_max_pool(input: Tensor, keepdim: bool = ..., *, return_indices: bool = ...) -> Pooled: ...
+# fmt: on
 @_public
 def global_max_pool(
     input: Tensor,
@@ -313,7 +493,7 @@ def global_max_pool(
     """The largest element of every channel."""
     if has_torch_function_unary(input):
         return overridden(global_max_pool, locals())
-    return selected("max", input, whole(input, keepdim), return_indices)
+    return selected("max", *whole(input, keepdim), return_indices)
 
 
 @_public
@@ -402,7 +582,7 @@ def global_max_avg_pool(
     """The largest element and the mean of every channel."""
     if has_torch_function_unary(input):
         return overridden(global_max_avg_pool, locals())
-    return pooled_twice("max_avg", input, whole(input, keepdim))
+    return pooled_twice("max_avg", *whole(input, keepdim))
 
 
 @_public
@@ -505,9 +685,32 @@ def global_mixed_pool(
     """A blend of maximum and mean of every channel."""
     if has_torch_function_variadic(input, alpha):
         return overridden(global_mixed_pool, locals())
-    return pooled("mixed", input, whole(input, keepdim), alpha)
+    return pooled("mixed", *whole(input, keepdim), alpha)
 
 
+# fmt: off
+@overload
+def stochastic_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def stochastic_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def stochastic_pool1d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def stochastic_pool1d(
     input: Tensor,
@@ -518,7 +721,7 @@ def stochastic_pool1d(
     ceil_mode: bool = False,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -541,6 +744,29 @@ def stochastic_pool1d(
     )
 
 
+# fmt: off
+@overload
+def stochastic_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def stochastic_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def stochastic_pool2d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def stochastic_pool2d(
     input: Tensor,
@@ -551,7 +777,7 @@ def stochastic_pool2d(
     ceil_mode: bool = False,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -574,6 +800,29 @@ def stochastic_pool2d(
     )
 
 
+# fmt: off
+@overload
+def stochastic_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def stochastic_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def stochastic_pool3d(
+    input: Tensor, kernel_size: Size, stride: Size | None = ..., padding: Padding = ..., dilation: Size = ...,
+    ceil_mode: bool = ..., *, training: bool = ..., distribution: Distribution = ..., temperature: float = ...,
+    generator: torch.Generator | None = ..., seed: int | Tensor | None = ..., offset: Sequence[int] = ...,
+    return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def stochastic_pool3d(
     input: Tensor,
@@ -584,7 +833,7 @@ def stochastic_pool3d(
     ceil_mode: bool = False,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -607,13 +856,33 @@ def stochastic_pool3d(
     )
 
 
+# fmt: off
+@overload
+def adaptive_stochastic_pool1d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_stochastic_pool1d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_stochastic_pool1d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_stochastic_pool1d(
     input: Tensor,
     output_size: OutputSize,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -636,13 +905,33 @@ def adaptive_stochastic_pool1d(
     )
 
 
+# fmt: off
+@overload
+def adaptive_stochastic_pool2d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_stochastic_pool2d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_stochastic_pool2d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_stochastic_pool2d(
     input: Tensor,
     output_size: OutputSize,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -665,13 +954,33 @@ def adaptive_stochastic_pool2d(
     )
 
 
+# fmt: off
+@overload
+def adaptive_stochastic_pool3d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_stochastic_pool3d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_stochastic_pool3d(
+    input: Tensor, output_size: OutputSize, *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def adaptive_stochastic_pool3d(
     input: Tensor,
     output_size: OutputSize,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -694,13 +1003,33 @@ def adaptive_stochastic_pool3d(
     )
 
 
+# fmt: off
+@overload
+def global_stochastic_pool(
+    input: Tensor, keepdim: bool = ..., *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def global_stochastic_pool(
+    input: Tensor, keepdim: bool = ..., *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def global_stochastic_pool(
+    input: Tensor, keepdim: bool = ..., *, training: bool = ..., distribution: Distribution = ...,
+    temperature: float = ..., generator: torch.Generator | None = ..., seed: int | Tensor | None = ...,
+    offset: Sequence[int] = ..., return_indices: bool = ...
+) -> Pooled: ...
+# fmt: on
 @_public
 def global_stochastic_pool(
     input: Tensor,
     keepdim: bool = True,
     *,
     training: bool = True,
-    distribution: str = "relu",
+    distribution: Distribution = "relu",
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
@@ -711,7 +1040,7 @@ def global_stochastic_pool(
     if has_torch_function_variadic(input, seed):
         return overridden(global_stochastic_pool, locals())
     return stochastic_kind(
-        input, whole(input, keepdim), training, distribution, temperature, generator, seed, offset, return_indices
+        *whole(input, keepdim), training, distribution, temperature, generator, seed, offset, return_indices
     )
 
 
@@ -815,7 +1144,7 @@ def global_soft_pool(
     """The mean of every channel, weighted by the soft-max of the elements."""
     if has_torch_function_variadic(input, beta):
         return overridden(global_soft_pool, locals())
-    return pooled("soft", input, whole(input, keepdim), beta)
+    return pooled("soft", *whole(input, keepdim), beta)
 
 
 @_public
@@ -918,7 +1247,7 @@ def global_lse_pool(
     """The log-mean-exp of every channel."""
     if has_torch_function_variadic(input, r):
         return overridden(global_lse_pool, locals())
-    return pooled("lse", input, whole(input, keepdim), r)
+    return pooled("lse", *whole(input, keepdim), r)
 
 
 @_public
@@ -1028,7 +1357,7 @@ def global_gem_pool(
     """The generalised mean of every channel."""
     if has_torch_function_variadic(input, p):
         return overridden(global_gem_pool, locals())
-    return pooled("gem", input, whole(input, keepdim), p, eps)
+    return pooled("gem", *whole(input, keepdim), p, eps)
 
 
 @_public
@@ -1137,7 +1466,7 @@ def global_mean_std_pool(
     """The mean and the standard deviation of every channel."""
     if has_torch_function_unary(input):
         return overridden(global_mean_std_pool, locals())
-    return pooled_twice("mean_std", input, whole(input, keepdim), correction)
+    return pooled_twice("mean_std", *whole(input, keepdim), correction)
 
 
 @_public
@@ -1337,7 +1666,7 @@ def global_avg_pool(input: Tensor, keepdim: bool = True) -> Tensor:
     """The mean of every channel."""
     if has_torch_function_unary(input):
         return overridden(global_avg_pool, locals())
-    return avg_kind(input, whole(input, keepdim))
+    return avg_kind(*whole(input, keepdim))
 
 
 @_public
@@ -1396,9 +1725,9 @@ def spatial_pyramid_pool1d(
     input: Tensor | Sequence[Tensor],
     levels: Levels = (4, 2, 1),
     *,
-    mode: str = "max",
-    bins: str = "adaptive",
-    flatten: str | None = "level",
+    mode: Mode = "max",
+    bins: Bins = "adaptive",
+    flatten: Flatten = "level",
     **options: Any,
 ) -> Tensor:
     """1-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
@@ -1412,9 +1741,9 @@ def spatial_pyramid_pool2d(
     input: Tensor | Sequence[Tensor],
     levels: Levels = (4, 2, 1),
     *,
-    mode: str = "max",
-    bins: str = "adaptive",
-    flatten: str | None = "level",
+    mode: Mode = "max",
+    bins: Bins = "adaptive",
+    flatten: Flatten = "level",
     **options: Any,
 ) -> Tensor:
     """2-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
@@ -1428,15 +1757,27 @@ def spatial_pyramid_pool3d(
     input: Tensor | Sequence[Tensor],
     levels: Levels = (4, 2, 1),
     *,
-    mode: str = "max",
-    bins: str = "adaptive",
-    flatten: str | None = "level",
+    mode: Mode = "max",
+    bins: Bins = "adaptive",
+    flatten: Flatten = "level",
     **options: Any,
 ) -> Tensor:
     """3-D bins of several sizes, flattened to one vector per sample whatever the size of the input."""
     if has_torch_function(tensors_of(input, options)):
         return overridden(spatial_pyramid_pool3d, locals())
     return pyramid_kind(3, input, levels, mode, bins, flatten, options)
+
+
+def _sppf_arguments(kernel_size: Size, repeats: int) -> tuple[tuple[int, ...], int]:
+    kernels = per_axis("kernel_size", exact("kernel_size", kernel_size), 2, 1)
+    if any(k % 2 == 0 for k in kernels):
+        raise ValueError(f"kernel_size must be odd on every axis, so that the size stays, got {kernel_size}")
+    count = as_int(repeats)
+    if count is None:
+        raise TypeError(f"repeats must be an int, got {repeats!r}")
+    if count < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    return kernels, count
 
 
 def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
@@ -1474,14 +1815,7 @@ def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
     """
     if has_torch_function_unary(input):
         return overridden(sppf2d, locals())
-    kernels = per_axis("kernel_size", exact("kernel_size", kernel_size), 2, 1)
-    if any(k % 2 == 0 for k in kernels):
-        raise ValueError(f"kernel_size must be odd on every axis, so that the size stays, got {kernel_size}")
-    count = as_int(repeats)
-    if count is None:
-        raise TypeError(f"repeats must be an int, got {repeats!r}")
-    if count < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    kernels, count = _sppf_arguments(kernel_size, repeats)
     maps = [input]
     for _ in range(count):
         maps.append(max_pool2d(maps[-1], kernels, 1, "same"))

@@ -11,7 +11,10 @@ Example:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -19,13 +22,14 @@ import torch
 from torch import Tensor
 
 from . import functional
-from ._arguments import exact, per_axis
+from ._arguments import as_int, exact, per_axis
 from ._checks import check_flag, check_input, number, refuse_scripting
-from ._kinds import OPTIONS, check_mode
+from ._docs import documented_module
+from ._kinds import OPTIONS, Distribution, Mode, avg_integers, check_mode, check_own, lp_power
 from ._layouts import layout_of, memory_format
-from ._operators import is_sharded
+from ._operators import POOLINGS, is_sharded
 from ._overrides import leaf
-from ._windows import Levels, OutputSize, Padding, Size
+from ._windows import Bins, Flatten, Levels, OutputSize, Padding, Size, check_adaptive, check_pyramid, check_sliding
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -122,16 +126,22 @@ class _Pool(torch.nn.Module):
     """A function and its arguments: a windowing base stores the geometry, a kind the rest, the leaves the function."""
 
     function: ClassVar[Callable[..., Any]]
-    notes: ClassVar[str] = ""
+    rank: ClassVar[int]  # 0: any
+    described: ClassVar[dict[str, str]] = {}  # arguments that the function lacks, and "": what else is to be said
     shown: tuple[str, ...]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "forward" in cls.__dict__ and cls.__module__ == __name__:
             cls.forward = leaf(cls.forward)  # type: ignore[method-assign]
-        if "function" in cls.__dict__ and cls.__doc__ is None:
-            name = cls.function.__name__
-            cls.__doc__ = f"Module form of :func:`fastpool.{name}`, where the arguments are explained.{cls.notes}"
+        if cls.__module__ != __name__ or cls.__name__.startswith("_"):
+            return
+        cls.rank = int(cls.__name__[-2]) if cls.__name__.endswith("d") else 0
+        signature = inspect.signature(cls.__init__)
+        cls.__init__ = _naming(cls.__name__, cls.__init__, signature)  # type: ignore[method-assign]
+        if cls.__doc__ is None:
+            _, *arguments = signature.parameters
+            cls.__doc__ = documented_module(cls.__name__, cls.function, arguments, cls.described)
 
     def forward(self, input: Tensor) -> Any:
         return self.pool(input)
@@ -152,16 +162,23 @@ class _Pool(torch.nn.Module):
         else:
             setattr(self, name, value)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
-        for name, parameter in self._parameters.items():
-            saved = state_dict.get(prefix + name)
-            # What is shared by all channels had no axis once.
-            if isinstance(saved, Tensor) and saved.dim() == 0 and parameter is not None:
-                state_dict[prefix + name] = saved.reshape(1)
-        super()._load_from_state_dict(state_dict, prefix, *others)
-
     def __prepare_scriptable__(self) -> Any:
         return refuse_scripting(type(self).__name__)()
+
+
+def _naming(name: str, init: Callable[..., None], signature: inspect.Signature) -> Callable[..., None]:
+    """A constructor that names its class in what it refuses; it may be inherited from a private one."""
+
+    @functools.wraps(init)
+    def construct(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            signature.bind(self, *args, **options)
+            init(self, *args, **options)
+        except (TypeError, ValueError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
+
+    return construct
 
 
 class _Sliding(_Pool):
@@ -176,6 +193,7 @@ class _Sliding(_Pool):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
+        check_sliding(self.rank, kernel_size, stride, padding, dilation, ceil_mode)
         self.kernel_size = kernel_size
         self.stride: Size | None = kernel_size if stride is None else stride
         self.padding = padding
@@ -192,6 +210,7 @@ class _Adaptive(_Pool):
 
     def __init__(self, output_size: OutputSize) -> None:
         super().__init__()
+        check_adaptive(self.rank, output_size)
         self.output_size = output_size
 
     def pool(self, input: Tensor, **options: Any) -> Any:
@@ -203,6 +222,7 @@ class _Global(_Pool):
 
     def __init__(self, keepdim: bool = True) -> None:
         super().__init__()
+        check_flag("keepdim", keepdim)
         self.keepdim = keepdim
 
     def pool(self, input: Tensor, **options: Any) -> Any:
@@ -210,95 +230,178 @@ class _Global(_Pool):
 
 
 class _Own(_Pool):
-    """Own arguments; the first may be a parameter, which is a number, a buffer, or learned."""
+    """Own arguments, that of _Learned first."""
 
     own: tuple[str, ...]
 
-    def _store(self, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
+    def _store(self, kind: str, **values: Any) -> None:
+        check_own(POOLINGS[kind], values)
         self.own = tuple(values)
-        check_flag("learnable", learnable)
-        _check_channels(learnable, num_channels)
         for name, value in values.items():
-            if learnable and name == self.own[0]:
-                start = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(number(name, value))
-                if num_channels is not None:
-                    start = start.expand(num_channels).clone()
-                self.register_parameter(name, torch.nn.Parameter(_with_axis(start)))
-            else:
+            if name not in self._parameters:
                 self.keep(name, value, persistent=True)
 
     def forward(self, input: Tensor) -> Any:
         return self.pool(input, **{name: getattr(self, name) for name in self.own})
 
     def extra_repr(self) -> str:
-        values = {name: getattr(self, name) for name in self.own}
-        shown = [
-            f"{k}=tensor of shape {tuple(v.shape)}" if isinstance(v, Tensor) else f"{k}={v}" for k, v in values.items()
-        ]
-        return ", ".join((super().extra_repr(), *shown))
+        return ", ".join((super().extra_repr(), *(f"{name}={_text(getattr(self, name))}" for name in self.own)))
 
 
-class _Learned(_Own):
-    notes = """
+class _Learning(_Pool):
+    """May hold parameters, by default one, that starts, and starts again, at a number or a tensor."""
 
-    Args:
-        learnable: train the parameter, which starts at the given value.
-        num_channels: one learned value for each of so many channels instead of one for all.
-    """
+    num_channels: int | None = None  # that have a value, or a filter, of their own
+    start: tuple[str, float | Tensor] | None = None
+
+    def _learn(self, name: str, start: float | Tensor, num_channels: int | None) -> None:
+        like = start if isinstance(start, Tensor) else torch.empty(())
+        self.start = name, start.detach().clone() if isinstance(start, Tensor) else start
+        self.num_channels = num_channels
+        # What all channels share as (1,): fully_shard takes no parameter without an axis.
+        parameter = like.new_empty(num_channels or like.shape or (1,))
+        self.register_parameter(name, torch.nn.Parameter(parameter))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.start is None:
+            return
+        name, start = self.start
+        parameter = self.get_parameter(name).detach()
+        # Not a number as a tensor, which would not be sharded where the parameter is.
+        parameter.copy_(start) if isinstance(start, Tensor) else parameter.fill_(start)
+
+    def pool(self, input: Tensor, **options: Any) -> Any:
+        self.check_channels(input)
+        return super().pool(input, **options)
+
+    def check_channels(self, input: Any) -> None:
+        """Before the function, which knows a parameter's shape and not where it comes from."""
+        first = input[0] if isinstance(input, (list, tuple)) and input else input
+        if self.num_channels is None or not isinstance(first, Tensor) or first.is_nested:
+            return
+        if first.dim() <= max(self.rank, 1):
+            return
+        channels = first.shape[-1 - self.rank if self.rank else 1]
+        if channels != self.num_channels:
+            raise ValueError(f"num_channels is {self.num_channels}, but input has {channels} channels")
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: list[str], *others: Any
+    ) -> None:
+        for name in self._parameters:
+            saved = state_dict.get(prefix + name)
+            if isinstance(saved, Tensor) and saved.dim() == 0:
+                state_dict[prefix + name] = saved.reshape(1)  # what all channels share had no axis once
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *others)
+        names = [name for name, parameter in self.named_parameters(recurse=False) if not parameter.is_meta]
+        keys = {prefix + name for name in names}
+        if keys and keys <= {*missing}:
+            missing[:] = [key for key in missing if key not in keys]
+            # The same words for every such layer: Python shows them once.
+            warnings.warn(
+                f"the state dict, perhaps of a model with other poolings, has no {' and '.join(names)} for "
+                f"{type(self).__name__}, which keeps its own; in a new model that is the initial one",
+                stacklevel=1,
+            )
 
 
-def _check_channels(learnable: bool, num_channels: int | None) -> None:
+class _Learned(_Learning, _Own):
+    described = {
+        "learnable": "train the parameter, which starts at the given value.",
+        "num_channels": "one learned value for each of so many channels instead of one for all.",
+    }
+
+    def _store(self, kind: str, learnable: bool = False, num_channels: int | None = None, **values: Any) -> None:
+        name = next(iter(values))
+        _check_learnable(learnable, num_channels, name, values[name])
+        check_own(POOLINGS[kind], values)
+        if learnable:
+            self._learn(name, values[name], num_channels)
+        super()._store(kind, **values)
+
+
+def _check_learnable(learnable: bool, num_channels: int | None, name: str, start: Any) -> None:
+    check_flag("learnable", learnable)
     if num_channels is not None and not learnable:
-        raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels}")
-    if num_channels is not None and exact("num_channels", num_channels) < 1:
+        raise ValueError(f"num_channels is for learnable=True, got num_channels={num_channels!r}")
+    _check_num_channels(num_channels)
+    if num_channels is not None and isinstance(start, Tensor):
+        if start.dim() > 1 or start.numel() not in (1, num_channels):
+            raise ValueError(
+                f"{name} must be a number or of shape ({num_channels},) with num_channels={num_channels}, "
+                f"got shape {tuple(start.shape)}"
+            )
+
+
+def _check_num_channels(num_channels: int | None) -> None:
+    if num_channels is None:
+        return
+    if as_int(num_channels) is None:
+        raise TypeError(f"num_channels must be an int or None, got {num_channels!r}")
+    if num_channels < 1:
         raise ValueError(f"num_channels must be at least 1, got {num_channels}")
 
 
-def _with_axis(value: Tensor) -> Tensor:
-    """What all channels share as (1,): fully_shard takes no parameter without an axis."""
-    return value.reshape(1) if value.dim() == 0 else value
+def _text(value: Any) -> str:
+    """Of an argument in a module's representation."""
+    if isinstance(value, torch.nn.Parameter):
+        return _learned_text(value)
+    return f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _learned_text(parameter: Tensor, value: Callable[[Tensor], Tensor] = torch.Tensor.detach) -> str:
+    # What is sharded over processes, or has no data, is not read.
+    if type(parameter) is not torch.nn.Parameter or parameter.is_meta:
+        return "learned"
+    mean = value(parameter.detach()).double().mean().item()
+    count = parameter.numel()
+    return f"{mean:.4g} ({f'mean of {count}, ' if count > 1 else ''}learned)"
 
 
 class _Max(_Pool):
     return_indices: bool
 
+    def _store_indices(self, return_indices: bool) -> None:
+        check_flag("return_indices", return_indices)
+        self.return_indices = return_indices
+
     def forward(self, input: Tensor) -> Any:
         return self.pool(input, return_indices=self.return_indices)
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", return_indices=True" if self.return_indices else "")
 
-class _Mixed(_Pool):
+
+class _Mixed(_Learning):
     """Holds alpha: a number, a buffer, or the sigmoid of a learned logit."""
 
-    notes = """
-
-    Args:
-        alpha: where training starts if ``learnable``; it must then lie in (0, 1). Other tensors become a buffer.
-        learnable: train alpha, as the sigmoid of the parameter ``logit``, which keeps it in (0, 1).
-        num_channels: one learned alpha for each of so many channels instead of one for all.
-    """
+    described = {
+        "alpha": "a number, or a tensor as the function takes it, which becomes a buffer; where training starts if "
+        "``learnable``, and then in (0, 1).",
+        "learnable": "train alpha, as the sigmoid of the parameter ``logit``, which keeps it in (0, 1).",
+        "num_channels": "one learned alpha for each of so many channels instead of one for all.",
+    }
     logit: torch.nn.Parameter | None
     fixed_alpha: float | Tensor
 
     def _store_alpha(self, alpha: float | Tensor, learnable: bool, num_channels: int | None) -> None:
-        _check_channels(learnable, num_channels)
-        check_flag("learnable", learnable)
+        _check_learnable(learnable, num_channels, "alpha", alpha)
+        check_own(POOLINGS["mixed"], {"alpha": alpha})
         if not learnable:
             self.logit = None
             self.keep("fixed_alpha", alpha if isinstance(alpha, Tensor) else number("alpha", alpha), persistent=True)
             return
+        logit: float | Tensor = 0.0
         if isinstance(alpha, Tensor):
             logit = torch.logit(alpha.detach())
             inside = alpha.is_meta or bool(logit.isfinite().all())
         else:
-            inside = 0 < number("alpha", alpha) < 1
-            logit = torch.tensor(math.log(alpha / (1 - alpha)) if inside else 0.0)
+            inside = 0 < alpha < 1
+            logit = math.log(alpha / (1 - alpha)) if inside else 0.0
         if not inside:
             raise ValueError(f"alpha must lie in (0, 1) to be learnable, got {alpha}")
-        if num_channels is not None:
-            if logit.dim() > 1 or logit.numel() not in (1, num_channels):
-                raise ValueError(f"alpha must be a number or ({num_channels},), got shape {tuple(logit.shape)}")
-            logit = logit.expand(num_channels).clone()
-        self.logit = torch.nn.Parameter(_with_axis(logit))
+        self._learn("logit", logit, num_channels)
 
     @property
     def alpha(self) -> float | Tensor:
@@ -308,30 +411,31 @@ class _Mixed(_Pool):
         return self.pool(input, alpha=self.alpha)
 
     def extra_repr(self) -> str:
-        stored = self.fixed_alpha if self.logit is None else self.logit
-        alpha = f"tensor of shape {tuple(stored.shape)}" if isinstance(stored, Tensor) else stored
-        return f"{super().extra_repr()}, alpha={alpha}, learnable={self.logit is not None}"
+        alpha = _text(self.fixed_alpha) if self.logit is None else _learned_text(self.logit, torch.sigmoid)
+        return f"{super().extra_repr()}, alpha={alpha}"
 
 
 class _Stochastic(_Pool):
     """Draws in training mode and takes the expectation in evaluation mode."""
 
-    notes = """
-
-    Draws after ``train()`` and takes the expectation after ``eval()``, where ``return_indices=True`` is refused. With a
-    fixed ``seed`` every call draws alike; a one-element tensor is a buffer, whose value may change between calls.
-    """
+    described = {
+        "": "Draws after ``train()`` and takes the expectation after ``eval()``, where ``return_indices=True`` is "
+        "refused. With a fixed ``seed`` every call draws alike; a one-element tensor is a buffer, whose value may "
+        "change between calls."
+    }
     seed: int | Tensor | None
 
     def _store_draw(
         self,
-        distribution: str,
+        distribution: Distribution,
         temperature: float,
         generator: torch.Generator | None,
         seed: int | Tensor | None,
         offset: Sequence[int],
         return_indices: bool,
     ) -> None:
+        draw = {"distribution": distribution, "temperature": temperature, "return_indices": return_indices}
+        check_own(POOLINGS["stochastic"], {**draw, "generator": generator, "seed": seed, "offset": offset})
         self.distribution = distribution
         self.temperature = temperature
         self.generator = generator
@@ -352,7 +456,12 @@ class _Stochastic(_Pool):
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, distribution={self.distribution!r}, temperature={self.temperature}"
+        parts = [super().extra_repr(), f"distribution={self.distribution!r}", f"temperature={self.temperature}"]
+        for name, default in (("seed", None), ("offset", (0, 0)), ("return_indices", False)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor) or value != default:
+                parts.append(f"{name}={_text(value)}")
+        return ", ".join(parts)
 
 
 class _SlidingMax(_Max, _Sliding):
@@ -366,7 +475,7 @@ class _SlidingMax(_Max, _Sliding):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self.return_indices = return_indices
+        self._store_indices(return_indices)
 
 
 class _SlidingAvg(_Sliding):
@@ -384,6 +493,7 @@ class _SlidingAvg(_Sliding):
         dilation: Size = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        avg_integers(count_include_pad, divisor_override)
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
         if dilation != 1:
@@ -393,17 +503,22 @@ class _SlidingAvg(_Sliding):
         return self.pool(input, count_include_pad=self.count_include_pad, divisor_override=self.divisor_override)
 
 
-class _SlidingGated(_Sliding):
+class _Filtering(_Learning, _Sliding):
+    def _filter(self, num_channels: int | None, *count: int) -> torch.nn.Parameter:
+        _check_num_channels(num_channels)
+        self.num_channels = num_channels
+        kernel = per_axis("kernel_size", exact("kernel_size", self.kernel_size), self.rank, 1)
+        return torch.nn.Parameter(torch.empty(*count, *([num_channels] if num_channels else []), *kernel))
+
+
+class _SlidingGated(_Filtering):
     """Holds the filter, and perhaps a bias."""
 
-    notes = """
-
-    Args:
-        num_channels: one filter, and one bias, for each of so many channels instead of one for all.
-        bias: learn a bias, too.
-
-    The filter starts as N(0, 0.1^2), the bias at 0.
-    """
+    described = {
+        "": "The filter starts as N(0, 0.1^2), the bias at 0.",
+        "num_channels": "one filter, and one bias, for each of so many channels instead of one for all.",
+        "bias": "learn a bias, too.",
+    }
 
     def __init__(
         self,
@@ -418,7 +533,7 @@ class _SlidingGated(_Sliding):
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         check_flag("bias", bias)
-        self.weight = _filter(self.function, kernel_size, num_channels)
+        self.weight = self._filter(num_channels)
         self.bias = torch.nn.Parameter(torch.empty(num_channels or 1)) if bias else None
         self.reset_parameters()
 
@@ -434,17 +549,14 @@ class _SlidingGated(_Sliding):
         return f"{super().extra_repr()}, weight={tuple(self.weight.shape)}, bias={self.bias is not None}"
 
 
-class _SlidingTree(_Sliding):
+class _SlidingTree(_Filtering):
     """Holds the filters of leaves and gates."""
 
-    notes = """
-
-    Args:
-        levels: 1 for two leaves, 2 for four.
-        num_channels: filters for each of so many channels instead of those for all.
-
-    Leaves start near the average, gates as N(0, 0.1^2).
-    """
+    described = {
+        "": "Leaves start near the average, gates as N(0, 0.1^2).",
+        "levels": "1 for two leaves, 2 for four.",
+        "num_channels": "filters for each of so many channels instead of those for all.",
+    }
 
     def __init__(
         self,
@@ -458,14 +570,14 @@ class _SlidingTree(_Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        if levels not in (1, 2):
+        if type(levels) is not int or levels not in (1, 2):
             raise ValueError(f"levels must be 1 or 2, got {levels!r}")
-        self.leaves = _filter(self.function, kernel_size, num_channels, 2**levels)
-        self.gates = _filter(self.function, kernel_size, num_channels, 2**levels - 1)
+        self.leaves = self._filter(num_channels, 2**levels)
+        self.gates = self._filter(num_channels, 2**levels - 1)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        taps = math.prod(self.leaves.shape[-int(self.function.__name__[-2]) :])
+        taps = math.prod(self.leaves.shape[-self.rank :])
         torch.nn.init.normal_(self.leaves, 1 / taps, 0.1 / taps)
         torch.nn.init.normal_(self.gates, std=0.1)
 
@@ -474,14 +586,6 @@ class _SlidingTree(_Sliding):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, leaves={tuple(self.leaves.shape)}"
-
-
-def _filter(
-    function: Callable[..., Any], kernel_size: Size, num_channels: int | None, *count: int
-) -> torch.nn.Parameter:
-    _check_channels(True, num_channels)
-    kernel = per_axis("kernel_size", exact("kernel_size", kernel_size), int(function.__name__[-2]), 1)
-    return torch.nn.Parameter(torch.empty(*count, *([num_channels] if num_channels else []), *kernel))
 
 
 class _SlidingMixed(_Mixed, _Sliding):
@@ -510,7 +614,7 @@ class _SlidingStochastic(_Stochastic, _Sliding):
         dilation: Size = 1,
         ceil_mode: bool = False,
         *,
-        distribution: str = "relu",
+        distribution: Distribution = "relu",
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         seed: int | Tensor | None = None,
@@ -524,7 +628,7 @@ class _SlidingStochastic(_Stochastic, _Sliding):
 class _AdaptiveMax(_Max, _Adaptive):
     def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
         super().__init__(output_size)
-        self.return_indices = return_indices
+        self._store_indices(return_indices)
 
 
 class _AdaptiveMixed(_Mixed, _Adaptive):
@@ -545,7 +649,7 @@ class _AdaptiveStochastic(_Stochastic, _Adaptive):
         self,
         output_size: OutputSize,
         *,
-        distribution: str = "relu",
+        distribution: Distribution = "relu",
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         seed: int | Tensor | None = None,
@@ -559,7 +663,7 @@ class _AdaptiveStochastic(_Stochastic, _Adaptive):
 class _GlobalMax(_Max, _Global):
     def __init__(self, keepdim: bool = True, *, return_indices: bool = False) -> None:
         super().__init__(keepdim)
-        self.return_indices = return_indices
+        self._store_indices(return_indices)
 
 
 class _GlobalMixed(_Mixed, _Global):
@@ -580,7 +684,7 @@ class _GlobalStochastic(_Stochastic, _Global):
         self,
         keepdim: bool = True,
         *,
-        distribution: str = "relu",
+        distribution: Distribution = "relu",
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         seed: int | Tensor | None = None,
@@ -605,6 +709,7 @@ class _SlidingLP(_Sliding):
         dilation: Size = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        lp_power(norm_type)
         self.stride = stride  # as torch shows it
         self.norm_type = norm_type
         if padding != 0 or dilation != 1:
@@ -623,23 +728,23 @@ class _SlidingLP(_Sliding):
 
 
 class _SpatialPyramid(_Mixed):
-    notes = """
-
-    The mode's arguments are those of its module, as ``learnable`` for ``mode="mixed"``; ``mode="stochastic"`` draws
-    after ``train()`` and takes the expectation after ``eval()``.
-    """
+    described = {
+        "options": 'arguments of the mode\'s module, as ``learnable`` for ``mode="mixed"``, but ``return_indices``; '
+        '``mode="stochastic"`` draws after ``train()`` and takes the expectation after ``eval()``.'
+    }
     shown = ("levels", "mode", "bins", "flatten")
 
     def __init__(
         self,
         levels: Levels = (4, 2, 1),
         *,
-        mode: str = "max",
-        bins: str = "adaptive",
-        flatten: str | None = "level",
+        mode: Mode = "max",
+        bins: Bins = "adaptive",
+        flatten: Flatten = "level",
         **options: Any,
     ) -> None:
         super().__init__()
+        check_pyramid(self.rank, levels, bins, flatten)
         self.levels = levels
         self.mode = mode
         self.bins = bins
@@ -647,6 +752,7 @@ class _SpatialPyramid(_Mixed):
         if "training" in options:
             raise TypeError(f"training is what train() and eval() set, got training={options['training']!r}")
         check_mode(mode, options, {**OPTIONS, "mixed": ("alpha", "learnable", "num_channels")})
+        check_own(POOLINGS[mode]._replace(regions=False), options)
         if mode == "mixed":
             learnable, num_channels = options.pop("learnable", False), options.pop("num_channels", None)
             self._store_alpha(options.pop("alpha", 0.5), learnable, num_channels)
@@ -655,6 +761,7 @@ class _SpatialPyramid(_Mixed):
 
     def forward(self, input: Tensor | Sequence[Tensor]) -> Any:
         options = self.options
+        self.check_channels(input)
         if self.mode == "mixed":
             options = {"alpha": self.alpha}
         elif self.mode == "stochastic":
@@ -662,7 +769,10 @@ class _SpatialPyramid(_Mixed):
         return self.function(input, self.levels, mode=self.mode, bins=self.bins, flatten=self.flatten, **options)
 
     def extra_repr(self) -> str:
-        return _Mixed.extra_repr(self) if self.mode == "mixed" else _Pool.extra_repr(self)
+        if self.mode == "mixed":
+            return _Mixed.extra_repr(self)
+        given = self.options if self.seed is None else {**self.options, "seed": self.seed}
+        return ", ".join((_Pool.extra_repr(self), *(f"{name}={_text(value)}" for name, value in given.items())))
 
 
 # Written by _write.py from the table:
@@ -682,7 +792,7 @@ class _SlidingSoft(_Learned, _Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(learnable, num_channels, beta=beta)
+        self._store("soft", learnable, num_channels, beta=beta)
 
 
 class _AdaptiveSoft(_Learned, _Adaptive):
@@ -695,7 +805,7 @@ class _AdaptiveSoft(_Learned, _Adaptive):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(output_size)
-        self._store(learnable, num_channels, beta=beta)
+        self._store("soft", learnable, num_channels, beta=beta)
 
 
 class _SlidingLSE(_Learned, _Sliding):
@@ -712,7 +822,7 @@ class _SlidingLSE(_Learned, _Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(learnable, num_channels, r=r)
+        self._store("lse", learnable, num_channels, r=r)
 
 
 class _AdaptiveLSE(_Learned, _Adaptive):
@@ -725,7 +835,7 @@ class _AdaptiveLSE(_Learned, _Adaptive):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(output_size)
-        self._store(learnable, num_channels, r=r)
+        self._store("lse", learnable, num_channels, r=r)
 
 
 class _SlidingGeM(_Learned, _Sliding):
@@ -743,7 +853,7 @@ class _SlidingGeM(_Learned, _Sliding):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(learnable, num_channels, p=p, eps=eps)
+        self._store("gem", learnable, num_channels, p=p, eps=eps)
 
 
 class _AdaptiveGeM(_Learned, _Adaptive):
@@ -757,7 +867,7 @@ class _AdaptiveGeM(_Learned, _Adaptive):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(output_size)
-        self._store(learnable, num_channels, p=p, eps=eps)
+        self._store("gem", learnable, num_channels, p=p, eps=eps)
 
 
 class _SlidingMeanStd(_Own, _Sliding):
@@ -772,7 +882,7 @@ class _SlidingMeanStd(_Own, _Sliding):
         correction: float = 0,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._store(correction=correction)
+        self._store("mean_std", correction=correction)
 
 
 class _AdaptiveMeanStd(_Own, _Adaptive):
@@ -783,7 +893,7 @@ class _AdaptiveMeanStd(_Own, _Adaptive):
         correction: float = 0,
     ) -> None:
         super().__init__(output_size)
-        self._store(correction=correction)
+        self._store("mean_std", correction=correction)
 
 
 class MinPool1d(_SlidingMax):
@@ -962,7 +1072,7 @@ class GlobalSoftPool(_Learned, _Global):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(keepdim)
-        self._store(learnable, num_channels, beta=beta)
+        self._store("soft", learnable, num_channels, beta=beta)
 
 
 class LSEPool1d(_SlidingLSE):
@@ -1001,7 +1111,7 @@ class GlobalLSEPool(_Learned, _Global):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(keepdim)
-        self._store(learnable, num_channels, r=r)
+        self._store("lse", learnable, num_channels, r=r)
 
 
 class GeMPool1d(_SlidingGeM):
@@ -1041,7 +1151,7 @@ class GlobalGeMPool(_Learned, _Global):
         num_channels: int | None = None,
     ) -> None:
         super().__init__(keepdim)
-        self._store(learnable, num_channels, p=p, eps=eps)
+        self._store("gem", learnable, num_channels, p=p, eps=eps)
 
 
 class MeanStdPool1d(_SlidingMeanStd):
@@ -1078,7 +1188,7 @@ class GlobalMeanStdPool(_Own, _Global):
         correction: float = 0,
     ) -> None:
         super().__init__(keepdim)
-        self._store(correction=correction)
+        self._store("mean_std", correction=correction)
 
 
 class GatedPool1d(_SlidingGated):
@@ -1166,11 +1276,29 @@ class SpatialPyramidPool3d(_SpatialPyramid):
 
 
 class SPPF2d(_Pool):
+    """The input beside its maxima over growing 2-D windows, as detection models take them: "SPPF".
+
+    The module of :func:`fastpool.sppf2d`, which has the formula, its gradient and what ties and NaN give.
+
+    Args:
+        kernel_size: the window's size: an odd int, or a pair of them.
+        repeats: how many maxima, at least 1.
+
+    Shape:
+        ``(N, C, H, W)`` gives ``(N, (repeats + 1) * C, H, W)``; both may lack N.
+
+    Example:
+        >>> import torch, fastpool
+        >>> fastpool.nn.SPPF2d()(torch.rand(1, 8, 13, 13)).shape
+        torch.Size([1, 32, 13, 13])
+    """
+
     function = staticmethod(functional.sppf2d)
     shown = ("kernel_size", "repeats")
 
     def __init__(self, kernel_size: Size = 5, repeats: int = 3) -> None:
         super().__init__()
+        functional._sppf_arguments(kernel_size, repeats)
         self.kernel_size = kernel_size
         self.repeats = repeats
 
@@ -1181,7 +1309,6 @@ class SPPF2d(_Pool):
 class _RandomMixed(_Sliding):
     """Draws maximum or mean in training mode and blends both in evaluation mode."""
 
-    rank: ClassVar[int]
     both: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
     blend: ClassVar[Callable[..., Tensor]]
 
@@ -1234,6 +1361,9 @@ _RANDOM_MIXED = """Maximum or mean of {rank}-D windows, whichever is drawn.
         p: the probability of the maximum, a number in [0, 1].
         per_channel: draw for each channel on its own instead of once for the layer; samples always share a draw.
 
+    Shape:
+        ``(N, C, *sizes)`` gives ``(N, C, *windows)``, of the input's dtype and layout; both may lack N.
+
     Raises:
         TypeError, ValueError: for an argument that is not as described.
 
@@ -1253,21 +1383,18 @@ _RANDOM_MIXED = """Maximum or mean of {rank}-D windows, whichever is drawn.
 
 class RandomMixedPool1d(_RandomMixed):
     __doc__ = _RANDOM_MIXED.format(rank=1, windows="2", shape="1, 1, 4")
-    rank = 1
     both = staticmethod(functional.max_avg_pool1d)
     blend = staticmethod(functional.mixed_pool1d)
 
 
 class RandomMixedPool2d(_RandomMixed):
     __doc__ = _RANDOM_MIXED.format(rank=2, windows="(1, 2)", shape="1, 1, 1, 4")
-    rank = 2
     both = staticmethod(functional.max_avg_pool2d)
     blend = staticmethod(functional.mixed_pool2d)
 
 
 class RandomMixedPool3d(_RandomMixed):
     __doc__ = _RANDOM_MIXED.format(rank=3, windows="(1, 1, 2)", shape="1, 1, 1, 1, 4")
-    rank = 3
     both = staticmethod(functional.max_avg_pool3d)
     blend = staticmethod(functional.mixed_pool3d)
 
@@ -1320,6 +1447,8 @@ class AttentionPool2d(_Pool):
         self.in_features = in_features
         self.out_features = out_features
         self.scale = number("scale", scale)
+        if output_size is not None:
+            check_adaptive(self.rank, output_size)
         self.output_size = output_size
         self.query = torch.nn.Conv2d(in_features, out_features, 1)
         self.key = torch.nn.Conv2d(in_features, out_features, 1)

@@ -1118,8 +1118,8 @@ PYTHON = [
         "fastpool/functional.py",
         (
             "keepdim of global maxima",
-            'selected("max", input, whole(input, keepdim), return_indices)',
-            'selected("max", input, whole(input, True), return_indices)',
+            'selected("max", *whole(input, keepdim), return_indices)',
+            'selected("max", *whole(input, True), return_indices)',
             f"{FORWARD} -k global",
         ),
         ("each map of SPPF from the input", "maps[-1]", "input", SPPF),
@@ -1133,8 +1133,8 @@ PYTHON = [
         ("learned alpha without its sigmoid", "torch.sigmoid(self.logit)", "self.logit", MODULES),
         (
             "alpha of a module at an end of its range",
-            '0 < number("alpha", alpha) < 1',
-            '0 <= number("alpha", alpha) < 1',
+            "0 < alpha < 1",
+            "0 <= alpha < 1",
             f"{MODULES} {ERRORS}",
         ),
         (

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import re
 
 import pytest
 import torch
@@ -42,4 +43,12 @@ def test_examples_run(module):
 def test_every_public_name_is_documented(module):
     for name, value in public(module).items():
         text = inspect.getdoc(value) or ""
-        assert ">>>" in text or "fastpool." in text, f"{name} has no example and names no function that has one"
+        assert ">>>" in text, f"{name} has no example"
+        if module is fastpool.nn:
+            described = text[text.index("\nArgs:") : text.index("\nExample:")]
+            for argument in inspect.signature(value).parameters:
+                assert re.search(rf"^    ([a-z_]+, )*{argument}(, [a-z_]+)*: ", described, re.MULTILINE), (
+                    f"{name} lacks {argument}"
+                )
+            assert "Shape:" in described, f"{name} tells no shapes"
+            assert all(len(line) <= 120 for line in text.splitlines()), name

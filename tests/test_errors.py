@@ -301,11 +301,26 @@ BAD = [
         TypeError,
         ["learnable", "mode='mixed'", "'max'"],
     ),
-    ("module kernel", lambda: nn.MaxPool2d(0)(X), ValueError, ["kernel_size", "0"]),
+    ("module kernel", lambda: nn.MaxPool2d(0), ValueError, ["MaxPool2d: kernel_size", "0"]),
     ("module alpha", lambda: nn.MixedPool2d(2, alpha=1.0, learnable=True), ValueError, ["alpha", "1.0"]),
     ("module alpha of 0", lambda: nn.MixedPool2d(2, alpha=0.0, learnable=True), ValueError, ["alpha", "0.0"]),
-    ("module alpha nan", lambda: nn.MixedPool2d(2, alpha=float("nan"))(X), ValueError, ["alpha", "nan"]),
-    ("module channels", lambda: nn.MixedPool2d(2, learnable=True, num_channels=5)(X), ValueError, ["(5,)", "3"]),
+    ("module alpha nan", lambda: nn.MixedPool2d(2, alpha=float("nan")), ValueError, ["alpha", "nan"]),
+    *(
+        (f"channels of {name}", lambda make=make: make(5)(X), ValueError, ["num_channels is 5", "3 channels"])
+        for name, make in {
+            "a mixed module": lambda n: nn.MixedPool2d(2, learnable=True, num_channels=n),
+            "a global module": lambda n: nn.GlobalGeMPool(num_channels=n),
+            "a gated module": lambda n: nn.GatedPool2d(2, num_channels=n),
+            "a tree": lambda n: nn.TreePool2d(2, num_channels=n),
+            "a pyramid module": lambda n: nn.SpatialPyramidPool2d(mode="mixed", learnable=True, num_channels=n),
+        }.items()
+    ),
+    (
+        "channels of a pyramid module with a list",
+        lambda: nn.SpatialPyramidPool2d(mode="mixed", learnable=True, num_channels=5)([X[0], X[1]]),
+        ValueError,
+        ["num_channels is 5", "3 channels"],
+    ),
     ("module without channels", lambda: nn.MixedPool2d(2, learnable=True, num_channels=0), ValueError, ["num_ch", "0"]),
     (
         "module training",
@@ -313,9 +328,6 @@ BAD = [
         TypeError,
         ["training", "eval()", "False"],
     ),
-    ("module levels", lambda: nn.SpatialPyramidPool2d(())(X), ValueError, ["levels", "()"]),
-    ("module mode", lambda: nn.SpatialPyramidPool2d(mode="median")(X), ValueError, ["mode", "median"]),
-    ("module distribution", lambda: nn.StochasticPool2d(2, distribution="uniform")(X), ValueError, ["uniform"]),
 ]
 
 
@@ -327,6 +339,110 @@ def test_bad_input(call, error, words):
     assert not isinstance(caught.value, RuntimeError)
     for word in words:
         assert word in message, f"{word!r} is missing in: {message}"
+
+
+# What is wrong whatever the input, by a call of a class that does not get one.
+IMPOSSIBLE = {
+    nn.MaxPool2d: [
+        ({}, TypeError, "missing a required argument: 'kernel_size'"),
+        ({"kernel_sise": 2}, TypeError, "kernel_sise|kernel_size"),
+        ({"kernel_size": 0}, ValueError, "kernel_size must be at least 1 on every axis.* got 0"),
+        ({"kernel_size": (2, 2, 2)}, ValueError, "kernel_size must be an int or a pair"),
+        ({"kernel_size": 2.5}, TypeError, "kernel_size must be made of ints, got 2.5"),
+        ({"kernel_size": 2, "stride": 0}, ValueError, "stride must be at least 1"),
+        ({"kernel_size": 3, "padding": 2}, ValueError, "padding must lie between 0 and half.* got 2"),
+        ({"kernel_size": 3, "padding": "valid"}, ValueError, "padding must be .* got 'valid'"),
+        ({"kernel_size": 3, "padding": "same", "ceil_mode": True}, ValueError, "ceil_mode must be False"),
+        ({"kernel_size": 3, "ceil_mode": 1}, TypeError, "ceil_mode must be True or False"),
+        ({"kernel_size": 3, "return_indices": 1}, TypeError, "return_indices must be True or False"),
+        ({"kernel_size": 2, "dilation": 0}, ValueError, "dilation must be at least 1"),
+    ],
+    nn.AvgPool1d: [
+        ({"kernel_size": 2, "divisor_override": 0}, ValueError, "divisor_override must not be 0"),
+        ({"kernel_size": 2, "count_include_pad": 1}, TypeError, "count_include_pad must be True or False"),
+    ],
+    nn.LPPool3d: [
+        ({"norm_type": 0, "kernel_size": 2}, ValueError, "norm_type must be finite and not 0, got 0"),
+        ({"norm_type": 2, "kernel_size": -2}, ValueError, "kernel_size must be at least 1"),
+    ],
+    nn.AdaptiveMaxPool2d: [
+        ({"output_size": 0}, ValueError, "output_size must be at least 1"),
+        ({"output_size": ()}, ValueError, "output_size must be an int or a pair"),
+        ({"output_size": (2, None), "return_indices": None}, TypeError, "return_indices must be True or False"),
+    ],
+    nn.GlobalAvgPool: [({"keepdim": 1}, TypeError, "keepdim must be True or False")],
+    nn.StochasticPool2d: [
+        ({"kernel_size": 2, "distribution": "sigmoid"}, ValueError, "distribution must be one of 'relu', 'softmax'"),
+        ({"kernel_size": 2, "temperature": -1}, ValueError, "temperature must be finite and greater than 0, got -1"),
+        ({"kernel_size": 2, "seed": 1.5}, TypeError, "seed must be an int"),
+        ({"kernel_size": 2, "seed": 2**64}, ValueError, "seed must lie in"),
+        ({"kernel_size": 2, "seed": torch.tensor([1, 2])}, ValueError, "seed must have exactly one element"),
+        ({"kernel_size": 2, "seed": 1, "generator": torch.Generator()}, ValueError, "seed and generator exclude"),
+        ({"kernel_size": 2, "generator": 7}, TypeError, "generator must be a torch.Generator, got 7"),
+        ({"kernel_size": 2, "offset": (1,)}, ValueError, "offset must be"),
+    ],
+    nn.MixedPool2d: [
+        ({"kernel_size": 2, "alpha": [0.1, 0.2]}, TypeError, "alpha must be a number or a tensor, got .0.1, 0.2."),
+        ({"kernel_size": 2, "alpha": torch.tensor(1)}, TypeError, "alpha must be a dense tensor of float16"),
+        ({"kernel_size": 2, "num_channels": 3}, ValueError, "num_channels is for learnable=True"),
+        ({"kernel_size": 2, "learnable": True, "num_channels": 0}, ValueError, "num_channels must be at least 1"),
+        ({"kernel_size": 2, "learnable": True, "num_channels": (3,)}, TypeError, "num_channels must be an int or None"),
+        ({"kernel_size": 2, "learnable": True, "num_channels": 2.5}, TypeError, "num_channels must be an int or None"),
+    ],
+    nn.GlobalSoftPool: [
+        ({"beta": torch.ones(2, 2)}, ValueError, "beta must be a number, 0-d or .C,., got shape .2, 2."),
+        (
+            {"beta": torch.ones(3), "learnable": True, "num_channels": 4},
+            ValueError,
+            "beta must be a number or of shape .4,. with num_channels=4",
+        ),
+    ],
+    nn.GeMPool2d: [
+        ({"kernel_size": 2, "p": -1.0}, ValueError, "p must be finite and greater than 0"),
+        ({"kernel_size": 2, "eps": 0}, ValueError, "eps must be finite and greater than 0"),
+    ],
+    nn.GatedPool2d: [({"kernel_size": 2, "num_channels": True}, TypeError, "num_channels must be an int or None")],
+    nn.TreePool2d: [({"kernel_size": 2, "levels": 3}, ValueError, "levels must be 1 or 2, got 3")],
+    nn.SpatialPyramidPool2d: [
+        ({"levels": ()}, ValueError, "levels must name at least one level"),
+        ({"levels": (2, 0)}, ValueError, "levels must be at least 1"),
+        ({"bins": "round"}, ValueError, "bins must be one of"),
+        ({"flatten": "all"}, ValueError, "flatten must be one of"),
+        ({"mode": "median"}, ValueError, "mode must be one of"),
+        ({"mode": "stochastic", "temperature": 0.0}, ValueError, "temperature must be finite and greater than 0"),
+        ({"mode": "soft", "beta": "1"}, TypeError, "beta must be a number or a tensor"),
+        ({"mode": "mixed", "alpha": torch.ones(1, 3, 2, 2)}, ValueError, "alpha must be a number, 0-d or .C,."),
+    ],
+    nn.SPPF2d: [
+        ({"kernel_size": 4}, ValueError, "kernel_size must be odd"),
+        ({"repeats": 0}, ValueError, "repeats must be at least 1"),
+    ],
+    nn.RandomMixedPool2d: [({"kernel_size": 0}, ValueError, "kernel_size must be at least 1")],
+    nn.AttentionPool2d: [
+        ({"in_features": 3, "out_features": 4, "output_size": 0}, ValueError, "output_size must be at least 1"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "error", "message"),
+    [(module, *row) for module, rows in IMPOSSIBLE.items() for row in rows],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:60],
+)
+def test_modules_refuse_at_construction(module, arguments, error, message):
+    """With the name of their own class, which need not have the constructor."""
+    with pytest.raises(error, match=f"^{module.__name__}: .*(?:{message})"):
+        module(**arguments)
+
+
+def test_a_subclass_may_construct_as_it_likes():
+    class Mine(nn.MaxPool2d):
+        def __init__(self, size):
+            super().__init__((size, 1))
+
+    assert Mine(2)(X).shape == (2, 3, 4, 8)
+    with pytest.raises(ValueError, match="^MaxPool2d: kernel_size must be at least 1"):
+        Mine(0)
 
 
 DTYPES = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]

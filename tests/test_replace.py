@@ -1,6 +1,7 @@
 """replace_pooling: which layers become what, what is taken over, what is refused and then leaves the model whole."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_same_kind_same_results(kind, old):
     actual = model(x)
     for y, wanted in zip(actual, expected, strict=True) if isinstance(expected, tuple) else [(actual, expected)]:
         assert_bitwise(y, wanted) if kind == "max" else torch.testing.assert_close(y, wanted)
-    assert repr(after) == repr(old)
+    assert repr(after).replace(", return_indices=True", "") == repr(old)
 
 
 # Two results; no adaptive form, or arguments without default.
@@ -208,6 +209,48 @@ def test_what_is_refused_leaves_the_model_whole(layers, kind, options, error, me
 def test_a_layer_itself_is_refused(model):
     with pytest.raises(ValueError, match="model must hold the layers to replace, but is itself one.*in place"):
         fastpool.replace_pooling(model, "max")
+
+
+def test_checkpoints_of_torch_and_back():
+    """Names stay, so that only what is learned by new layers is missing, or too much."""
+    theirs = Sequential(Conv2d(3, 4, 3), MaxPool2d(2), Sequential(AvgPool2d(2)))
+    saved = theirs.state_dict()
+    for kind, options in (("max", {}), ("stochastic", {"seed": 3}), ("mixed", {"alpha": 0.25})):
+        ours = copy.deepcopy(theirs)
+        fastpool.replace_pooling(ours, kind, **options)
+        ours.load_state_dict(saved)
+        theirs.load_state_dict(ours.state_dict())
+    learning = Sequential(Conv2d(3, 4, 3), MaxPool2d(2), Sequential(AvgPool2d(2)))
+    fastpool.replace_pooling(learning, "mixed", alpha=0.25, learnable=True)
+    start = learning[1].logit.item()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        learning.load_state_dict(saved)
+    assert_bitwise(learning[0].weight.detach(), theirs[0].weight.detach())
+    assert learning[1].logit.item() == learning[2][0].logit.item() == start
+    (warning,) = caught  # for both layers
+    assert "has no logit for MixedPool2d, which keeps its own; in a new model that is the initial" in str(
+        warning.message
+    )
+    with pytest.raises(RuntimeError, match='Unexpected key.*"1.logit", "2.0.logit"'):
+        theirs.load_state_dict(learning.state_dict())
+    assert theirs.load_state_dict(learning.state_dict(), strict=False).unexpected_keys == ["1.logit", "2.0.logit"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learning.load_state_dict(learning.state_dict())
+
+
+def test_a_checkpoint_of_torch_leaves_no_layer_without_data():
+    with torch.device("meta"):
+        layer = nn.MixedPool2d(2, learnable=True)
+    with pytest.raises(RuntimeError, match='Missing key.*"logit"'):
+        layer.load_state_dict({}, assign=True)
+
+
+def test_a_part_of_what_a_layer_learned_is_missing():
+    layer = nn.GatedPool2d(2, bias=True)
+    with pytest.raises(RuntimeError, match='Missing key.*"bias"'):
+        layer.load_state_dict({"weight": layer.weight})
 
 
 def test_what_is_no_module_is_refused():
