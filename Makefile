@@ -29,8 +29,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
-PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib ruff mypy clang-format
-SOURCES := setup.py $(shell find csrc -type f)
+PACKAGES := numpy setuptools wheel ninja pytest scikit-learn matplotlib ruff mypy clang-format
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 # What ninja prints, without the commands.
 SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -132,7 +132,7 @@ gpu-module: export FASTPOOL_CUDA := 1
 gpu-module: export FASTPOOL_EMULATION := 0
 gpu-module: export TORCH_CUDA_ARCH_LIST := $(or $(TORCH_CUDA_ARCH_LIST),9.0)
 gpu-module: PIP = $(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-  --constraint <(grep -vE '^(torch|setuptools)=' constraints.txt) numpy setuptools wheel ninja pybind11 pytest
+  --constraint <(grep -vE '^(torch|setuptools)=' constraints.txt) numpy setuptools wheel ninja pytest
 gpu-module:
 	@command -v $(GPU_PYTHON) >/dev/null || { echo "make: no $(GPU_PYTHON) here; name one with GPU_PYTHON=..." >&2; exit 1; }
 	@test -x $(GPU_VENV)/bin/python || $(GPU_PYTHON) -m venv $(GPU_VENV)
@@ -140,7 +140,7 @@ gpu-module:
 	@$(PIP) torch==$(GPU_TORCH)+cpu 2>/dev/null || $(PIP) torch==$(GPU_TORCH)
 	@echo "building fastpool for it and CUDA architecture $(TORCH_CUDA_ARCH_LIST)"
 	@$(GPU_VENV)/bin/python setup.py --quiet build_ext --inplace --build-temp $(GPU_VENV)/temp 2>&1 | $(SHORTER)
-	@$(GPU_VENV)/bin/python -c 'import fastpool._C as module; print(module.__file__, module.build_info())'
+	@$(GPU_VENV)/bin/python -c 'import fastpool._C as module; print(module.LIBRARY, module.build_info())'
 # It may have taken the place of .venv's own.
 	@rm -f $(VENV)/built
 
@@ -168,7 +168,7 @@ $(VENV)/options: FORCE | $(VENV)/installed
 	@echo '$(FASTPOOL_CUDA) $(FASTPOOL_EMULATION) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' | cmp -s - $@ \
 	  || echo '$(FASTPOOL_CUDA) $(FASTPOOL_EMULATION) $(TORCH_CUDA_ARCH_LIST) $(DEBUG) $(CXX)' > $@
 
-$(VENV)/built: $(VENV)/installed $(VENV)/options $(SOURCES) $(if $(wildcard fastpool/_C*.so),,FORCE)
+$(VENV)/built: $(VENV)/installed $(VENV)/options $(SOURCES) $(if $(wildcard fastpool/libfastpool.so),,FORCE)
 	@command -v $(CXX) >/dev/null || { echo "make: no C++ compiler ($(CXX)); on Debian and Ubuntu: apt install g++" >&2; exit 1; }
 	@echo "building fastpool"
 	@$(RUN) setup.py --quiet build_ext --inplace 2>&1 | $(SHORTER)

@@ -1,21 +1,27 @@
-"""Builds fastpool._C: the CPU kernels always, the CUDA kernels when FASTPOOL_CUDA asks for them."""
+"""Builds fastpool/libfastpool.so: the CPU kernels always, the CUDA kernels when FASTPOOL_CUDA asks for them."""
 
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pybind11
-import torch
 from setuptools import setup
-from torch.utils import cpp_extension
+from setuptools.command.bdist_wheel import bdist_wheel
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ModuleNotFoundError as error:  # what is packed without compiling needs none
+    if error.name != "torch":
+        raise
+    torch = cpp_extension = None
 
 ROOT = Path(__file__).parent
-VERSION = "0.1.0"
 # Contraction would change the bits of sums between processors.
 NVCC = ["-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr"]
 
@@ -118,11 +124,22 @@ def emulations() -> list[str]:
     return ["csrc/cuda/emulate.cpp", *cuda_sources("_emulated.cpp", defines)]
 
 
-def extension() -> cpp_extension.CppExtension:
-    debug = flag("DEBUG")
+def version() -> str:
+    return re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+
+
+def jobs() -> int:
     # Ninja's own choice, two more than there are processors, takes a tenth longer.
-    os.environ.setdefault("MAX_JOBS", str(os.cpu_count()))
-    macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
+    return int(os.environ.setdefault("MAX_JOBS", str(os.cpu_count())))
+
+
+def extension():
+    if torch is None or torch.__version__ < (2, 11):
+        found = "there is none here" if torch is None else f"here is {torch.__version__}"
+        sys.exit(f"fastpool is compiled against torch 2.11 or newer, {found}: `pip install --upgrade torch` first")
+    debug = flag("DEBUG")
+    jobs()
+    macros = [("TORCH_TARGET_VERSION", "0x020b000000000000")]
     macros += [("FASTPOOL_CHECKED", None)] if flag("FASTPOOL_EMULATION") else []
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code. Kernels are
     # written in vectors: -O2 takes twice the time to compile and gains nothing else that could be measured.
@@ -143,8 +160,9 @@ def extension() -> cpp_extension.CppExtension:
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    stamp = f'namespace fastpool {{ extern const char* const kSources; const char* const kSources = "{digest()}"; }}\n'
-    stamp = generated("sources.cpp", stamp)
+    texts = "const char *const kVersion{}, *const kSources{};"
+    stamp = "extern " + texts.format("", "") + "\n" + texts.format(f' = "{version()}"', f' = "{digest()}"')
+    stamp = generated("sources.cpp", f"namespace fastpool {{\n{stamp}\n}}\n")
     # Linked in this order: of what the others share with the emulation, which is compiled without optimisation, the
     # linker keeps the first copy.
     files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp")]
@@ -167,9 +185,10 @@ def extension() -> cpp_extension.CppExtension:
         if sys.platform == "linux":
             link.append("-Wl,--push-state,--no-as-needed,-ltorch,--pop-state")
     return cpp_extension.CppExtension(
-        "fastpool._C",
+        "fastpool.libfastpool",
         files,
-        include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],  # torch 2.11's own copy refuses stable-ABI code
+        py_limited_api=True,  # nothing of Python is used: no libtorch_python
+        include_dirs=[str(ROOT / "csrc")],
         define_macros=macros,
         libraries=libraries,
         library_dirs=library_dirs,
@@ -178,5 +197,27 @@ def extension() -> cpp_extension.CppExtension:
     )
 
 
+def announcement() -> str:
+    files = extension().sources
+    cuda = sum(file.endswith(".cu") for file in files)
+    # Seconds of one processor of 2023: CPUCOST for a C++ file in the mean, GPUCOST for a CUDA file and architecture.
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split() if cuda else []
+    seconds = (len(files) - cuda) * 5 + cuda * 60 * len(architectures)
+    what = f"{len(files) - cuda} C++ files" + (f" and {cuda} CUDA files" if cuda else "")
+    return f"fastpool: compiling {what}, {jobs()} at a time: about {max(1, round(seconds / jobs() / 60))} minutes"
+
+
+class Wheel(bdist_wheel):
+    """Nothing in it depends on Python's version."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 if __name__ == "__main__":
-    setup(version=VERSION, ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})
+    if {"sdist", "egg_info", "dist_info"}.intersection(sys.argv):
+        setup()
+    else:
+        extensions = [extension()]
+        build_ext = cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)
+        setup(ext_modules=extensions, cmdclass={"build_ext": build_ext, "bdist_wheel": Wheel})

@@ -13,7 +13,7 @@ INCLUDED = {
     "schedules": {"core", "reducers", "schedules"},
     "cpu": {"core", "reducers", "schedules", "cpu"},
     "cuda": {"core", "reducers", "schedules", "cuda"},
-    "ops": {"core", "reducers", "schedules", "cpu", "cuda", "ops", "torch", "pybind11"},
+    "ops": {"core", "reducers", "schedules", "cpu", "cuda", "ops", "torch"},
 }
 INCLUDE = re.compile(r'^ *# *include *[<"]([^/>"]+)/', re.MULTILINE)
 SYSTEM = {"sys", "sanitizer"}
