@@ -75,7 +75,7 @@ def _register(name: str, formula: Formula) -> None:
     LIBRARY.impl(name, lambda keys, *arguments: kernel()(keys, *arguments), "Autograd", with_keyset=True)
 
 
-LIBRARY = torch.library.Library("fastpool", "FRAGMENT")
+LIBRARY: Any = torch.library.Library("fastpool", "FRAGMENT")  # type: ignore[no-untyped-call]
 FUNCTIONS: dict[str, Any] = {name: _thin(name, FORMULAS[name]) for name in POOLS}
 for _name, _formula in FORMULAS.items():
     _register(_name, _formula)
