@@ -124,7 +124,7 @@ gpu:
 gpu-more:
 	@$(PYTHON) benchmarks/gpu.py more $(if $(OUT),--out "$(OUT)") $(if $(DRY),--dry)
 
-# One for each Python and torch. An older torch may want an older setuptools than .venv's.
+# One serves every Python, and this torch and later ones. An older torch may want an older setuptools than .venv's.
 GPU_PYTHON ?= python3.12
 GPU_TORCH ?= 2.11.0
 GPU_VENV = build/gpu-$(notdir $(GPU_PYTHON))-torch$(GPU_TORCH)
