@@ -30,7 +30,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib ruff mypy clang-format
-SOURCES := setup.py $(shell find csrc -type f)
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 # What ninja prints, without the commands.
 SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')

@@ -3,19 +3,24 @@
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pybind11
-import torch
 from setuptools import setup
-from torch.utils import cpp_extension
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ModuleNotFoundError as error:  # what is packed without compiling needs none
+    if error.name != "torch":
+        raise
+    torch = cpp_extension = None
 
 ROOT = Path(__file__).parent
-VERSION = "0.1.0"
 # Contraction would change the bits of sums between processors.
 NVCC = ["-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr"]
 
@@ -118,11 +123,24 @@ def emulations() -> list[str]:
     return ["csrc/cuda/emulate.cpp", *cuda_sources("_emulated.cpp", defines)]
 
 
-def extension() -> cpp_extension.CppExtension:
-    debug = flag("DEBUG")
+def version() -> str:
+    return re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+
+
+def jobs() -> int:
     # Ninja's own choice, two more than there are processors, takes a tenth longer.
-    os.environ.setdefault("MAX_JOBS", str(os.cpu_count()))
-    macros = [("TORCH_TARGET_VERSION", "0x020b000000000000"), ("FASTPOOL_VERSION", f'"{VERSION}"')]
+    return int(os.environ.setdefault("MAX_JOBS", str(os.cpu_count())))
+
+
+def extension():
+    if torch is None or torch.__version__ < (2, 11):
+        found = "there is none here" if torch is None else f"here is {torch.__version__}"
+        sys.exit(f"fastpool is compiled against torch 2.11 or newer, {found}: `pip install --upgrade torch` first")
+    import pybind11  # nor this
+
+    debug = flag("DEBUG")
+    jobs()
+    macros = [("TORCH_TARGET_VERSION", "0x020b000000000000")]
     macros += [("FASTPOOL_CHECKED", None)] if flag("FASTPOOL_EMULATION") else []
     # Contraction would change the bits of sums between processors; trapping maths only blocks vector code. Kernels are
     # written in vectors: -O2 takes twice the time to compile and gains nothing else that could be measured.
@@ -143,8 +161,9 @@ def extension() -> cpp_extension.CppExtension:
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     nvcc = NVCC + (["-G"] if debug else ["-lineinfo"])
     cuda_home = find_cuda_home()
-    stamp = f'namespace fastpool {{ extern const char* const kSources; const char* const kSources = "{digest()}"; }}\n'
-    stamp = generated("sources.cpp", stamp)
+    texts = "const char *const kVersion{}, *const kSources{};"
+    stamp = "extern " + texts.format("", "") + "\n" + texts.format(f' = "{version()}"', f' = "{digest()}"')
+    stamp = generated("sources.cpp", f"namespace fastpool {{\n{stamp}\n}}\n")
     # Linked in this order: of what the others share with the emulation, which is compiled without optimisation, the
     # linker keeps the first copy.
     files = [*sources("cpu", "*.cpp"), *kernels(), *sources("ops", "*.cpp")]
@@ -178,5 +197,18 @@ def extension() -> cpp_extension.CppExtension:
     )
 
 
+def announcement() -> str:
+    files = extension().sources
+    cuda = sum(file.endswith(".cu") for file in files)
+    # Seconds of one processor of 2023, for a C++ file in the mean, and for a CUDA file and architecture.
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split() if cuda else []
+    seconds = (len(files) - cuda) * 5 + cuda * 60 * len(architectures)
+    what = f"{len(files) - cuda} C++ files" + (f" and {cuda} CUDA files" if cuda else "")
+    return f"fastpool: compiling {what}, {jobs()} at a time: about {max(1, round(seconds / jobs() / 60))} minutes"
+
+
 if __name__ == "__main__":
-    setup(version=VERSION, ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})
+    if {"sdist", "egg_info", "dist_info"}.intersection(sys.argv):
+        setup()
+    else:
+        setup(ext_modules=[extension()], cmdclass={"build_ext": cpp_extension.BuildExtension})

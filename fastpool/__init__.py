@@ -20,8 +20,9 @@ except ImportError as error:
     raise ImportError(f"fastpool's compiled extension cannot be loaded ({error}); {advice}") from error
 
 from . import _fake, functional, nn  # noqa: F401  # _fake registers shapes for compilers
+from ._config import show_config
 from ._replace import replace_pooling
 from .functional import *  # noqa: F403
 
 __version__: str = str(_C.build_info()["version"])
-__all__ = ["functional", "nn", "replace_pooling", *functional.__all__]
+__all__ = ["functional", "nn", "replace_pooling", "show_config", *functional.__all__]

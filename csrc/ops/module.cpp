@@ -17,14 +17,15 @@ namespace py = pybind11;
 
 namespace fastpool {
 
-extern const char* const kSources;  // written by setup.py
+extern const char* const kVersion;  // both written by setup.py
+extern const char* const kSources;
 
 static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
 static const char* const kChoices[] = {"tiled", "exact", "cuda", "cuda small grid", "cuda wide indices", "cuda large"};
 
 static py::dict build_info() {
   py::dict info;
-  info["version"] = FASTPOOL_VERSION;
+  info["version"] = kVersion;
   info["sources"] = kSources;
   std::vector<std::string> architectures;
 #ifdef USE_CUDA
