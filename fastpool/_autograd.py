@@ -7,31 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ._formulas import FORMULAS, Formula, Grads
-from ._operators import OPERATORS, POOLS, call_below_autograd
+from ._operators import OPERATORS, POOLS, call_below_autograd, transforming
 from ._transforms import call_transformed
+from ._vmap import over_batches
 
 
 def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
     """Calls an operator: directly where a compiler or trace sees it, by a thin Function if `recorded`."""
     if is_compiling() or torch._C._is_tracing():
         return OPERATORS[name](inputs, *arguments)
-    if forward_ad._current_level >= 0:
-        _refuse_tangents(name, *inputs, *arguments)
-    if torch._C._are_functorch_transforms_active():
+    if transforming():
         return call_transformed(name, inputs, *arguments)
     if recorded:
         return FUNCTIONS[name].apply(len(inputs), *inputs, *arguments)
     return call_below_autograd(name, inputs, *arguments)
-
-
-def _refuse_tangents(name: str, *arguments: Any) -> None:
-    tensors = [x for x in arguments if isinstance(x, Tensor)]
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):  # type: ignore[no-untyped-call]
-        raise NotImplementedError(f"{name} has no forward-mode derivative, which would be lost; use reverse mode")
 
 
 def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
@@ -40,7 +32,7 @@ def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
     def forward(ctx: Any, count: int, *flat: Any) -> Any:
         inputs = ([*flat[:count]], *flat[count:])
         output = call_below_autograd(name, *inputs)
-        formula.save(ctx, inputs, output)
+        ctx.save_for_backward(*formula.save(ctx, inputs, output))
         ctx.count = count
         return output
 
@@ -52,11 +44,14 @@ def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
         found = formula.backward(ctx, *grads)
         return (None, *found[0], *found[1:], *nothing[len(found) :])
 
-    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    members = {"forward": staticmethod(forward), "backward": staticmethod(over_batches(backward))}
     return type("".join(word.title() for word in name.split("_")), (torch.autograd.Function,), members)
 
 
 def _register(name: str, formula: Formula) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*formula.save(ctx, inputs, output))
+
     def backward(ctx: Any, *grads: Any) -> Any:
         ctx.needed = ctx.needs_input_grad
         nothing = grads[0] is None and all(grad is None for grad in grads)
@@ -65,7 +60,7 @@ def _register(name: str, formula: Formula) -> None:
         none = [[None] * len(each) if isinstance(each, list) else None for each in ctx.needed]
         return tuple([given if gradient is None else gradient for gradient, given in zip_longest(found, none)])
 
-    torch.library.register_autograd(f"fastpool::{name}", backward, setup_context=formula.save)
+    torch.library.register_autograd(f"fastpool::{name}", over_batches(backward), setup_context=setup_context)
 
 
 FUNCTIONS: dict[str, Any] = {name: _thin(name, FORMULAS[name]) for name in POOLS}

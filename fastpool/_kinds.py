@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.compiler import is_exporting
 
 from ._arguments import INT64_END
@@ -15,7 +16,7 @@ from ._autograd import run
 from ._checks import check_flag, check_parameter, choice, number
 from ._draw import offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
-from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE
+from ._operators import OPERATORS, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, transforming
 from ._windows import MAP, Geometry, Levels, pyramid
 
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
@@ -261,11 +262,11 @@ def _smallest(input: Tensor) -> float:
 def _recorded(inputs: list[Tensor]) -> bool:
     """Whether a backward pass may want what the forward pass can save for these."""
     if not torch.is_grad_enabled():
-        return False
+        return forward_ad._current_level >= 0  # which asks nothing of grad mode
     if inputs[0].requires_grad or (len(inputs) > 1 and any(x.requires_grad for x in inputs)):
         return True
     # What the exported module's inputs, or a transform's, will require is not known here.
-    return is_exporting() or torch._C._are_functorch_transforms_active()
+    return is_exporting() or transforming()
 
 
 def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regions: bool) -> Tensor:

@@ -15,7 +15,14 @@ def memory_format(layout: int, dim: int) -> torch.memory_format:
 
 
 def layout_of(x: Tensor) -> int:
-    """Channels-last exactly when a batched 4-D or 5-D tensor is, and is not contiguous as well; vmap cannot tell."""
-    if x.dim() == 3 or x.is_contiguous() or torch._C._are_functorch_transforms_active():
+    """Channels-last exactly when a batched 4-D or 5-D tensor is, and is not contiguous as well."""
+    if x.dim() == 3 or x.is_contiguous():
         return CONTIGUOUS
+    if torch._C._are_functorch_transforms_active():
+        return int(x.movedim(1, -1).is_contiguous())  # vmap knows no memory formats
     return int(x.is_contiguous(memory_format=memory_format(CHANNELS_LAST, x.dim())))
+
+
+def laid_out(x: Tensor, layout: int) -> Tensor:
+    """The same in a layout, also under vmap."""
+    return x.contiguous() if layout == CONTIGUOUS else x.movedim(1, -1).contiguous().movedim(-1, 1)
