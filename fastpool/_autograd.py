@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ._formulas import FORMULAS, Formula, Grads
@@ -18,6 +19,9 @@ from ._vmap import over_batches
 def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
     """Calls an operator: directly where a compiler or trace sees it, by a thin Function if `recorded`."""
     if is_compiling() or torch._C._is_tracing():
+        if forward_ad._current_level >= 0:
+            # A registered operator would lose the tangents.
+            raise NotImplementedError("torch.compile cannot enter forward mode here; compile what jvp calls instead")
         return OPERATORS[name](inputs, *arguments)
     if transforming():
         return call_transformed(name, inputs, *arguments)

@@ -400,3 +400,7 @@ FORMULAS |= {
     "select_backward": Formula(_save_select_backward, _select_backward_backward),
     "parameter_backward": Formula(_save_parameter, _parameter_backward),
 }
+# Of operators that are linear, the taps given, the adjoint: whose gradient is their derivative.
+ADJOINTS = {name: "select_backward" for name in POOLS if f"{name}_backward" not in OPERATORS}
+ADJOINTS |= {"select": "select_backward", "avg_pool": "avg_pool_backward"}
+ADJOINTS |= {"select_backward": "select", "avg_pool_backward": "avg_pool"}

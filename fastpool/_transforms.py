@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ._formulas import FORMULAS, Formula, vjp
+from ._formulas import ADJOINTS, FORMULAS, Formula, vjp
 from ._operators import OPERATORS
 from ._vmap import over_batches
 
@@ -61,6 +61,10 @@ def _function(name: str, formula: Formula) -> type[torch.autograd.Function]:
         return (None, *gradients(ctx, needed, grads))
 
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        first = tree_unflatten(tangents, ctx.structure)[0]
+        if name in ADJOINTS and all(tangent is not None for tangent in tree_leaves(first)):
+            (found,) = FORMULAS[ADJOINTS[name]].backward(ctx, first)
+            return tuple(found) if gives_list else found if len(ctx.results) == 1 else (found, None)
         # A gradient is linear in what it is given; the transpose of that map takes tangents to the result's.
         along: list[int] = []
 

@@ -152,6 +152,19 @@ def test_forward_mode_is_torchs(name):
     assert_bitwise(ours[1], theirs[1])
 
 
+def test_forward_mode_while_compiling():
+    """An operator in a graph would lose tangents: refused where the graph must be whole, else left to eager mode."""
+
+    def slope(x):
+        return torch.func.jvp(DIFFERENTIABLE["max"], (x,), (x,))[1]
+
+    with pytest.raises(Exception, match="compile what jvp calls instead"):
+        torch.compile(slope, fullgraph=True, backend="eager")(X[0])
+    assert_bitwise(torch.compile(slope, backend="eager")(X[0]), slope(X[0]))
+    compiled = torch.compile(DIFFERENTIABLE["max"], backend="eager")
+    assert_bitwise(torch.func.jvp(compiled, (X[0],), (X[0],))[1], slope(X[0]))
+
+
 def test_forward_mode_of_a_module():
     pool = fastpool.nn.MixedPool2d(2, learnable=True)
     parameters = dict(pool.named_parameters())
