@@ -13,8 +13,9 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from ._formulas import FORMULAS, Formula, Grads
-from ._operators import OPERATORS, POOLS, call_below_autograd, is_sharded
+from ._operators import OPERATORS, POOLS, call_below_autograd, is_sharded, transforming
 from ._transforms import call_transformed
+from ._vmap import over_batches
 
 
 def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any:
@@ -24,20 +25,15 @@ def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any
 
         return run_on_shards(name, recorded, inputs, *arguments)
     if is_compiling() or torch._C._is_tracing():
+        if forward_ad._current_level >= 0:
+            # A registered operator would lose the tangents.
+            raise NotImplementedError("torch.compile cannot enter forward mode here; compile what jvp calls instead")
         return OPERATORS[name](inputs, *arguments)
-    if forward_ad._current_level >= 0:
-        _refuse_tangents(name, *inputs, *arguments)
-    if torch._C._are_functorch_transforms_active():
+    if transforming():
         return call_transformed(name, inputs, *arguments)
     if recorded:
         return FUNCTIONS[name].apply(len(inputs), *inputs, *arguments)
     return call_below_autograd(name, inputs, *arguments)
-
-
-def _refuse_tangents(name: str, *arguments: Any) -> None:
-    tensors = [x for x in arguments if isinstance(x, Tensor)]
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):  # type: ignore[no-untyped-call]
-        raise NotImplementedError(f"{name} has no forward-mode derivative, which would be lost; use reverse mode")
 
 
 def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
@@ -46,7 +42,7 @@ def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
     def forward(ctx: Any, count: int, *flat: Any) -> Any:
         inputs = ([*flat[:count]], *flat[count:])
         output = call_below_autograd(name, *inputs)
-        formula.save(ctx, inputs, output)
+        ctx.save_for_backward(*formula.save(ctx, inputs, output))
         ctx.count = count
         return output
 
@@ -58,11 +54,14 @@ def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:
         found = formula.backward(ctx, *grads)
         return (None, *found[0], *found[1:], *nothing[len(found) :])
 
-    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    members = {"forward": staticmethod(forward), "backward": staticmethod(over_batches(backward))}
     return type("".join(word.title() for word in name.split("_")), (torch.autograd.Function,), members)
 
 
 def _register(name: str, formula: Formula) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*formula.save(ctx, inputs, output))
+
     def backward(ctx: Any, *grads: Any) -> Any:
         ctx.needed = ctx.needs_input_grad
         nothing = grads[0] is None and all(grad is None for grad in grads)
@@ -74,7 +73,7 @@ def _register(name: str, formula: Formula) -> None:
     # What torch.library.register_autograd does, of which 30 take half the time that importing fastpool took.
     @functools.cache
     def kernel() -> Any:
-        return make_autograd_impl(OPERATORS[name], Info(backward, formula.save))
+        return make_autograd_impl(OPERATORS[name], Info(over_batches(backward), setup_context))
 
     LIBRARY.impl(name, lambda keys, *arguments: kernel()(keys, *arguments), "Autograd", with_keyset=True)
 

@@ -45,7 +45,7 @@ def _result(inputs: Sequence[Tensor], window: Sequence[int], order: int, maps: i
 
 
 def _rows(inputs: Sequence[Tensor]) -> int:
-    return inputs[0].shape[0] if len(inputs) == 1 else len(inputs)
+    return sum([x.shape[0] for x in inputs])
 
 
 def _bins(inputs: Sequence[Tensor], window: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._layouts import layout_of, memory_format
+from ._layouts import laid_out, layout_of
 from ._operators import OPERATORS, POOL_AGAIN, POOLS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, call
 from ._window_formulas import WINDOW_FORMULAS
 from ._windows import BY_CHANNEL, BY_LEVEL, MAP, bins_of_levels, elements
@@ -19,7 +19,7 @@ vjp: Any = torch.func.vjp  # of more than one argument, too
 
 
 class Formula(NamedTuple):
-    save: Callable[[Any, tuple[Any, ...], Any], None]
+    save: Callable[[Any, tuple[Any, ...], Any], tuple[Any, ...]]  # the tensors to keep; what else, in the context
     backward: Callable[..., Grads]  # gradients of the leading arguments; the others have none
 
 
@@ -50,12 +50,12 @@ def _present(saved: Tensor, what: str) -> Tensor:
 # of a parameter the slope, which is a result so that the parameter's gradient has a gradient, too.
 
 
-def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
+def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], tuple[Any, ...]]:
     results = RESULTS[name]
     at = {result: i for i, result in enumerate(results)}
     taps, moments, slope = at.get("taps", 0), at.get("moments", 0), at.get("slope", 0)
 
-    def save(ctx: Any, inputs: Any, output: Any) -> None:
+    def save(ctx: Any, inputs: Any, output: Any) -> tuple[Any, ...]:
         tensors, own, numbers, integers, window, order, saves = inputs
         ctx.set_materialize_grads(False)
         ctx.saved, ctx.own, ctx.dtype = _saved(tensors, window, order), (numbers, integers), output[0].dtype
@@ -69,16 +69,17 @@ def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], None]:
         kept = [output[taps]]
         if not taps:  # where moments are found again, so is the output
             kept = [output[0] if saves & SAVE_MOMENTS else output[moments], output[moments], *tensors]
-        ctx.save_for_backward(own, output[slope] if slope else None, *kept)
+        return (own, output[slope] if slope else None, *kept)
 
     if len(results) == 1:
         return _save_windows
     return save if f"{name}_backward" in OPERATORS else _save_selection
 
 
-def _save_windows(ctx: Any, inputs: Any, output: Tensor) -> None:
+def _save_windows(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
     tensors, _, numbers, integers, window, order, _ = inputs
     ctx.saved, ctx.own = _saved(tensors, window, order), (numbers, integers)
+    return ()
 
 
 def _backward(name: str) -> Callable[..., Grads]:
@@ -153,34 +154,34 @@ def _parameter_gradient(grad: Tensor, slope: Tensor, parameter: Tensor, saved: S
     return gradient
 
 
-def _save_parameter(ctx: Any, inputs: Any, output: Tensor) -> None:
+def _save_parameter(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
     grad, slope, _, window, sizes, rank, order = inputs
     count = len(sizes) // (rank + 2)
-    ctx.save_for_backward(grad, slope)
     ctx.saved = Saved(sizes, rank, [0] * count, window, order)
+    return grad, slope
 
 
 def _parameter_backward(ctx: Any, vector: Tensor) -> Grads:
     grad, slope = ctx.saved_tensors
     v = _per_output(_accumulated(vector), slope)
     grad_grad = _to_result((v * slope).to(grad.dtype), ctx.saved)
-    return (grad_grad, (v * _from_result(grad, ctx.saved)).to(slope.dtype))
+    return (grad_grad, (v * from_result(grad, ctx.saved)).to(slope.dtype))
 
 
-def _save_pool_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+def _save_pool_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> tuple[Any, ...]:
     grad, second, kept, own, numbers, integers, *saved = inputs
     ctx.saved, ctx.own = Saved(*saved), (numbers, integers)
-    ctx.save_for_backward(grad, second, own, *kept)
+    return (grad, second, own, *kept)
 
 
 # Selections: max, min and the stochastic draw. select and select_backward are each other's adjoint.
 
 
-def _save_selection(ctx: Any, inputs: Any, output: Any) -> None:
+def _save_selection(ctx: Any, inputs: Any, output: Any) -> tuple[Any, ...]:
     tensors, _, _, _, window, order, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1])
     ctx.saved = _saved(tensors, window, order)
+    return (output[1],)
 
 
 def _selection_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
@@ -188,10 +189,10 @@ def _selection_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
     return (call("select_backward", grad, _present(taps, "taps"), *ctx.saved),)
 
 
-def _save_select(ctx: Any, inputs: Any, output: Tensor) -> None:
+def _save_select(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
     tensors, taps, window, order = inputs
-    ctx.save_for_backward(taps)
     ctx.saved = _saved(tensors, window, order)
+    return (taps,)
 
 
 def _select_backward(ctx: Any, grad: Tensor) -> Grads:
@@ -199,10 +200,10 @@ def _select_backward(ctx: Any, grad: Tensor) -> Grads:
     return (call("select_backward", grad, taps, *ctx.saved),)
 
 
-def _save_select_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
+def _save_select_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> tuple[Any, ...]:
     _, taps, *saved = inputs
-    ctx.save_for_backward(taps)
     ctx.saved = Saved(*saved)
+    return (taps,)
 
 
 def _select_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
@@ -298,7 +299,7 @@ def _any_backward_backward(name: str) -> Callable[..., Grads]:
         saved: Saved = ctx.saved
         parameter, numbers = None if own is None else own.double().reshape(1, -1, 1), ctx.own[0]
         wide = [v.double() for v in vectors]
-        grads = [_from_result(g, saved).flatten(2).double() for g in _results_of(grad, second, saved, RESULTS[name])]
+        grads = [from_result(g, saved).flatten(2).double() for g in _results_of(grad, second, saved, RESULTS[name])]
 
         def product(gs: list[Tensor], xs: list[Tensor], parameter: Tensor | None = parameter) -> Tensor:
             _, pull = vjp(lambda xs: _pool_windows(name, xs, parameter, numbers, saved), xs)
@@ -327,7 +328,7 @@ def _results_of(grad: Tensor, second: Tensor | None, saved: Saved, results: Sequ
         return [grad]
     if second is not None:
         return [grad, second]
-    both = _from_result(grad, saved, 2)
+    both = from_result(grad, saved, 2)
     return [_to_result(half, saved) for half in both.chunk(2, 1)]
 
 
@@ -336,7 +337,7 @@ def _results_of(grad: Tensor, second: Tensor | None, saved: Saved, results: Sequ
 
 def _laid_out(tensors: Sequence[Tensor], saved: Saved) -> list[Tensor]:
     """Brings tensors to the layout of the saved taps."""
-    return [x.contiguous(memory_format=memory_format(last, x.dim())) for x, last in zip(tensors, saved.layouts)]
+    return [laid_out(x, layout) for x, layout in zip(tensors, saved.layouts)]
 
 
 def _max_and_mean(tensors: Sequence[Tensor], taps: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
@@ -367,7 +368,7 @@ def _to_result(y: Tensor, saved: Saved) -> Tensor:
     return y.flatten(1)
 
 
-def _from_result(y: Tensor, saved: Saved, maps: int = 1) -> Tensor:
+def from_result(y: Tensor, saved: Saved, maps: int = 1) -> Tensor:
     if saved.order == MAP:
         return y
     n, c, bins = y.shape[0], maps * saved.sizes[1], _bins_of_levels(saved)
@@ -404,3 +405,7 @@ FORMULAS |= {
     "select_backward": Formula(_save_select_backward, _select_backward_backward),
     "parameter_backward": Formula(_save_parameter, _parameter_backward),
 }
+# Of operators that are linear, the taps given, the adjoint: whose gradient is their derivative.
+ADJOINTS = {name: "select_backward" for name in POOLS if f"{name}_backward" not in OPERATORS}
+ADJOINTS |= {"select": "select_backward", "avg_pool": "avg_pool_backward"}
+ADJOINTS |= {"select_backward": "select", "avg_pool_backward": "avg_pool"}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.compiler import is_exporting
 from torch.utils._pytree import tree_map_only
 
@@ -16,7 +17,16 @@ from ._autograd import run
 from ._checks import check_flag, check_input, check_parameter, choice, number
 from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
-from ._operators import OPERATORS, POOL_AGAIN, POOLINGS, RESULTS, SAVE_MOMENTS, SAVE_SLOPE, is_sharded
+from ._operators import (
+    OPERATORS,
+    POOL_AGAIN,
+    POOLINGS,
+    RESULTS,
+    SAVE_MOMENTS,
+    SAVE_SLOPE,
+    is_sharded,
+    transforming,
+)
 from ._table import Argument, Pooling
 from ._windows import MAP, Bins, Flatten, Geometry, Levels, nested_inputs, pyramid
 
@@ -340,11 +350,11 @@ def _recorded(inputs: list[Tensor], geometry: Geometry) -> bool:
     if geometry.traced:
         return True  # torch.jit.trace compares the graph with one that it makes without gradients
     if not torch.is_grad_enabled():
-        return False
+        return forward_ad._current_level >= 0  # which asks nothing of grad mode
     if inputs[0].requires_grad or (len(inputs) > 1 and any(x.requires_grad for x in inputs)):
         return True
     # What the exported module's inputs, or a transform's, will require is not known here.
-    return is_exporting() or torch._C._are_functorch_transforms_active()
+    return is_exporting() or transforming()
 
 
 def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regions: bool) -> Tensor:

@@ -15,11 +15,11 @@ def memory_format(layout: int, dim: int) -> torch.memory_format:
 
 
 def layout_of(x: Tensor) -> int:
-    """Channels-last where torch says so of a batched 4-D or 5-D tensor or slice, and it is not contiguous as well; vmap
-    cannot tell."""
-    if x.dim() == 3 or x.is_contiguous() or torch._C._are_functorch_transforms_active():
+    """Channels-last where torch says so of a batched 4-D or 5-D tensor or slice, and it is not contiguous as well."""
+    if x.dim() == 3 or x.is_contiguous():
         return CONTIGUOUS
-    if x.is_contiguous(memory_format=memory_format(CHANNELS_LAST, x.dim())):
+    known = not torch._C._are_functorch_transforms_active()  # by vmap, formats are not
+    if known and x.is_contiguous(memory_format=memory_format(CHANNELS_LAST, x.dim())):
         return CHANNELS_LAST
     channels, spatial, strides = x.shape[1], x.shape[2:], x.stride()
     if channels == 1 or all(n == 1 for n in spatial) or strides[1] == 0:
@@ -30,3 +30,8 @@ def layout_of(x: Tensor) -> int:
             return CONTIGUOUS
         least = strides[axis] * x.shape[axis]
     return CHANNELS_LAST
+
+
+def laid_out(x: Tensor, layout: int) -> Tensor:
+    """The same in a layout, also under vmap."""
+    return x.contiguous() if layout == CONTIGUOUS else x.movedim(1, -1).contiguous().movedim(-1, 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _table
 
@@ -46,9 +47,14 @@ def is_sharded(x: Any) -> bool:
     return module is not None and isinstance(x, module.DTensor)
 
 
+def transforming() -> bool:
+    """Whether torch.vmap, torch.func or forward mode may want more of a call than its result and its gradient."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def call(name: str, *arguments: Any) -> Any:
     """Calls an operator; its registered gradient is entered only where one is being recorded."""
-    if torch._C._are_functorch_transforms_active():
+    if transforming():
         from ._transforms import call_transformed  # which needs the formulas, which need this
 
         return call_transformed(name, *arguments)

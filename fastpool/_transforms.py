@@ -1,16 +1,17 @@
-"""torch.vmap and the gradients of torch.func, for which operators need rules of their own."""
+"""What torch.func and forward mode ask of operators beside a gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ._formulas import FORMULAS, Formula
+from ._formulas import ADJOINTS, FORMULAS, Formula, vjp
 from ._operators import OPERATORS
+from ._vmap import over_batches
 
 
 def call_transformed(name: str, *arguments: Any) -> Any:
@@ -35,52 +36,62 @@ def _function(name: str, formula: Formula) -> type[torch.autograd.Function]:
         ctx.structure, *leaves = inputs
         arguments = tree_unflatten(leaves, ctx.structure)
         ctx.counts = [len(tree_leaves(argument)) for argument in arguments]
-        formula.save(ctx, arguments, output)
+        kept = formula.save(ctx, arguments, output)
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
+        constant = {id(result) for result in ctx.non_differentiable or ()}
+        ctx.results = [
+            (y.shape, y.dtype, y.device) if y.is_floating_point() and id(y) not in constant else None
+            for y in tree_leaves(output)
+        ]
+
+    def gradients(ctx: Any, needed: list[bool], grads: tuple[Any, ...]) -> list[Any]:
+        """One for each leaf of the arguments."""
+        ctx.needed = tree_unflatten(needed, ctx.structure)
+        found = formula.backward(ctx, [*grads]) if gives_list else formula.backward(ctx, *grads)
+        flat: list[Any] = []
+        for count, gradient in zip_longest(ctx.counts, found):
+            flat += gradient if isinstance(gradient, list) else [gradient] * count
+        return flat
 
     def backward(ctx: Any, *grads: Any) -> Any:
         _, *needed = ctx.needs_input_grad
-        ctx.needed = tree_unflatten(needed, ctx.structure)
         if all(grad is None for grad in grads):
             return (None, *[None] * len(needed))
-        found = formula.backward(ctx, [*grads]) if gives_list else formula.backward(ctx, *grads)
-        flat = [None]
-        for count, gradient in zip_longest(ctx.counts, found):
-            flat += gradient if isinstance(gradient, list) else [gradient] * count
-        return tuple(flat)
+        return (None, *gradients(ctx, needed, grads))
+
+    def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        first = tree_unflatten(tangents, ctx.structure)[0]
+        if name in ADJOINTS and all(tangent is not None for tangent in tree_leaves(first)):
+            (found,) = FORMULAS[ADJOINTS[name]].backward(ctx, first)
+            return tuple(found) if gives_list else found if len(ctx.results) == 1 else (found, None)
+        # A gradient is linear in what it is given; the transpose of that map takes tangents to the result's.
+        along: list[int] = []
+
+        def gradient(*given: Tensor) -> tuple[Tensor, ...]:
+            grads = iter(given)
+            flat = gradients(
+                ctx,
+                [tangent is not None for tangent in tangents],
+                tuple([None if result is None else next(grads) for result in ctx.results]),
+            )
+            along[:] = [i for i, g in enumerate(flat) if g is not None and tangents[i] is not None]
+            return tuple([flat[i] for i in along])
+
+        zeros = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in filter(None, ctx.results)]
+        _, pull = vjp(gradient, *zeros)
+        found = iter(pull(tuple([tangents[i] for i in along])))
+        results = tuple([None if result is None else next(found) for result in ctx.results])
+        return results if len(results) > 1 or gives_list else results[0]
 
     members = {
         "forward": staticmethod(forward),
         "setup_context": staticmethod(setup_context),
-        "backward": staticmethod(backward),
+        "backward": staticmethod(over_batches(backward)),
+        "jvp": staticmethod(over_batches(jvp)),
         "generate_vmap_rule": True,
     }
     return type(name, (torch.autograd.Function,), members)
 
 
-def _batching_rule(operator: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs the operator once for each member of the batch, and gives what a loop over it would."""
-
-    def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
-        # An empty batch still tells the shapes of its results.
-        found = [operator(*_member(arguments, in_dims, i)) for i in range(max(info.batch_size, 1))]
-        if isinstance(found[0], (tuple, list)):
-            results = [torch.stack(parts)[: info.batch_size] for parts in zip(*found, strict=True)]
-            return type(found[0])(results), type(found[0])([0] * len(results))
-        return torch.stack(found)[: info.batch_size], 0
-
-    return rule
-
-
-def _member(argument: Any, axis: Any, i: int) -> Any:
-    """Member i of an argument, or of each of its parts; None is the axis of what has no batch."""
-    if axis is None:
-        return argument
-    if isinstance(axis, (tuple, list)):
-        return [_member(*part, i) for part in zip(argument, axis, strict=True)]
-    batch = argument.movedim(axis, 0)
-    return batch[i] if len(batch) else batch.new_zeros(batch.shape[1:])
-
-
 FUNCTIONS: dict[str, Any] = {name: _function(name, formula) for name, formula in FORMULAS.items()}
-for _name, _operator in OPERATORS.items():
-    torch.library.register_vmap(f"fastpool::{_name}", _batching_rule(_operator))

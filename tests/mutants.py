@@ -66,6 +66,7 @@ AUTOGRAD = "tests/test_autograd.py"
 COMPILE = "tests/test_compile.py"
 OPERATORS = "tests/test_operators.py"
 MODULES = "tests/test_modules.py"
+TRANSFORMS = "tests/test_transforms.py"
 
 WINDOWS = [
     *in_file(
@@ -1099,7 +1100,7 @@ PYTHON = [
         "fastpool/_fake.py",
         (
             "rows of a list of one tensor",
-            "inputs[0].shape[0] if len(inputs) == 1 else len(inputs)",
+            "sum([x.shape[0] for x in inputs])",
             "len(inputs)",
             f"{OPERATORS} {COMPILE}",
         ),
@@ -1112,7 +1113,17 @@ PYTHON = [
     ),
     *in_file(
         "fastpool/_transforms.py",
-        ("empty batch under vmap", "max(info.batch_size, 1)", "info.batch_size", "tests/test_transforms.py"),
+        ("tangents of what was not saved", "id(y) not in constant", "True", TRANSFORMS),
+    ),
+    *in_file(
+        "fastpool/_vmap.py",
+        ("empty batch under vmap", "max(size, 1)", "size", TRANSFORMS),
+        ("members of a list one after another", "SAMPLES if inputs == 1 else NEIGHBOURS", "SAMPLES", TRANSFORMS),
+        ("draws of a batch in one call", 'name.startswith("stochastic")', "False", TRANSFORMS),
+        ("a parameter of each sample for all members", "own.shape[0] == 1", "True", TRANSFORMS),
+        ("moments of channels and neighbours", "max(sum([shape[0] for shape in shapes]), 1)", "1", TRANSFORMS),
+        ("layout of a batch", "laid_out(x, layout_of(member))", "x.contiguous()", TRANSFORMS),
+        ("gradient of a parameter by sample", "axes[0] == 1", "False", TRANSFORMS),
     ),
     *in_file(
         "fastpool/functional.py",

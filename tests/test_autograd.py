@@ -5,7 +5,7 @@ import pytest
 import torch
 from comparison import assert_bitwise, assert_close
 from poolings import BY_TABLE, MIN, TABLE, joined
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 import fastpool.functional as F
 
@@ -308,9 +308,48 @@ def test_only_what_is_needed_gets_a_gradient():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, in make_dual
-@pytest.mark.parametrize("name", [*LINEAR, *CURVED])
-def test_forward_mode_is_refused_rather_than_lost(name):
-    with forward_ad.dual_level():
-        x = forward_ad.make_dual(X[2], torch.ones_like(X[2]))
-        with pytest.raises(NotImplementedError, match="reverse mode"):
-            {**LINEAR, **CURVED}[name](2)(x)
+@pytest.mark.parametrize("name", POOLS)
+def test_forward_mode(name):
+    x = X[1][:1].clone().requires_grad_()
+    assert gradcheck(POOLS[name](1), x, check_backward_ad=False, check_forward_ad=True, fast_mode=True)
+
+
+# Of each formula of a gradient one, and one of each form.
+OVER_REVERSE = ["max overlapping", "avg of valid", "max_avg", "mixed", "draw", "global mixed", "adaptive max_avg"]
+OVER_REVERSE += ["expectation", "sliding soft", "sliding gem", "sliding mean_std", "pyramid lse", "pyramid mean_std"]
+FORWARD_OVER_REVERSE = {
+    "check_fwd_over_rev": True,
+    "check_rev_over_rev": False,
+    "check_undefined_grad": False,
+    "fast_mode": True,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("name", OVER_REVERSE)
+def test_forward_over_reverse(name):
+    assert gradgradcheck(POOLS[name](1), X[1][:1].clone().requires_grad_(), **FORWARD_OVER_REVERSE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("name", ["mixed sliding", "mixed pyramid", "gated", "tree", *map(str, LEARNED)])
+def test_forward_mode_of_parameters(name):
+    pools = {
+        "mixed sliding": (MIXED_FORMS["sliding"], ALPHAS["per region"]),
+        "mixed pyramid": (MIXED_FORMS["pyramid"], ALPHA),
+        "gated": (lambda x, w: F.gated_pool2d(x, 2, weight=w), torch.rand(2, 2, dtype=torch.float64)),
+        "tree": (
+            lambda x, w: F.tree_pool2d(x, 2, leaves=w[:2], gates=w[2:]),
+            torch.rand(3, 2, 2, 2, dtype=torch.float64),
+        ),
+    }
+    for pooling in LEARNED:
+        argument = TABLE[pooling.function].arguments[0].name
+        pools[str(pooling)] = (
+            lambda x, p, pooling=pooling, argument=argument: pooling.of_form("sliding", **{argument: p})(x),
+            torch.tensor([2.5, 0.7], dtype=torch.float64),
+        )
+    pool, parameter = pools[name]
+    inputs = X[2][:1].clone().requires_grad_(), parameter.clone().requires_grad_()
+    assert gradcheck(pool, inputs, check_backward_ad=False, check_forward_ad=True, fast_mode=True)
+    assert gradgradcheck(pool, inputs, **FORWARD_OVER_REVERSE)
