@@ -1,5 +1,7 @@
 """Poolings as modules. Where torch.nn has the pooling, constructor arguments and representation are the same.
 
+What could not hold for any input is refused at construction. What a module learns starts anew by `reset_parameters`.
+
 Example:
     >>> import torch, fastpool
     >>> pool = fastpool.nn.MixedPool2d(2, alpha=0.25, learnable=True, num_channels=8)

@@ -1069,6 +1069,12 @@ PYTHON = [
     *in_file(
         "fastpool/_kinds.py",
         (
+            "both results of a nested tensor in each other's place",
+            "first.chunk(2, 1)",
+            "first.chunk(2, 1)[::-1]",
+            "tests/test_nested.py",
+        ),
+        (
             "list whose first item needs no gradient",
             "any(x.requires_grad for x in inputs)",
             "inputs[-1].requires_grad",
@@ -1142,6 +1148,8 @@ PYTHON = [
         "fastpool/nn.py",
         ("stride of a module is its kernel", "kernel_size if stride is None else stride", "kernel_size", MODULES),
         ("learned alpha without its sigmoid", "torch.sigmoid(self.logit)", "self.logit", MODULES),
+        ("fewer channels than parameters", "channels != self.num_channels", "channels > self.num_channels", ERRORS),
+        ("half of what is learned is missing", "keys <= {*missing}", "keys & {*missing}", REPLACE),
         (
             "alpha of a module at an end of its range",
             "0 < alpha < 1",

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "fastpool"
+import fastpool
+
+PACKAGE = Path(fastpool.__file__).parent
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def test_mypy_finds_mistakes(tmp_path):
     lines = PROGRAM.strip().splitlines()
     program = tmp_path / "program.py"
     program.write_text("\n".join(line.split("  # ")[0] for line in lines) + "\n")
-    # From here, so that its options, which are strict, and what `make lint` has remembered of torch are found.
-    mypy = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", str(program)]
+    # From here, where `make lint` may have left what it knows of torch.
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context", str(program)]
     ran = subprocess.run(mypy, cwd=ROOT, capture_output=True, text=True)
     found: dict[int, str] = {}
     for line in ran.stdout.splitlines():
