@@ -134,9 +134,11 @@ class _Pool(torch.nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "forward" in cls.__dict__ and cls.__module__ == __name__:
+        if cls.__module__ != __name__:
+            return
+        if "forward" in cls.__dict__:
             cls.forward = leaf(cls.forward)  # type: ignore[method-assign]
-        if cls.__module__ != __name__ or cls.__name__.startswith("_"):
+        if cls.__name__.startswith("_"):
             return
         cls.rank = int(cls.__name__[-2]) if cls.__name__.endswith("d") else 0
         signature = inspect.signature(cls.__init__)
