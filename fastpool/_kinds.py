@@ -87,13 +87,13 @@ def avg_kind(
 
 
 def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
-    if isinstance(norm_type, float) and math.isinf(norm_type):
+    if isinstance(norm_type, float) and abs(norm_type) == math.inf:
         return pooled("max" if norm_type > 0 else "min", input.abs(), geometry)
     p = number("norm_type", norm_type, "nonzero")
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs, geometry)
     numbers, saves = (p, float(math.prod(geometry.window[1::6]))), SAVE_MOMENTS if recorded else 0
-    name = {1.0: "lp1_pool", 2.0: "lp2_pool"}.get(p, "lp_pool")
+    name = "lp1_pool" if p == 1 else "lp2_pool" if p == 2 else "lp_pool"
     output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
     return _leaving(output, geometry)
 
