@@ -138,19 +138,19 @@ def avg_integers(count_include_pad: bool, divisor_override: int | None) -> tuple
 
 def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
     p = lp_power(norm_type)
-    if math.isinf(p):
+    if abs(p) == math.inf:
         return pooled("max" if p > 0 else "min", input.abs(), geometry)
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs, geometry)
     numbers = (p, float(math.prod(geometry.window[1::6])))
-    name = {1.0: "lp1_pool", 2.0: "lp2_pool"}.get(p, "lp_pool")
+    name = "lp1_pool" if p == 1 else "lp2_pool" if p == 2 else "lp_pool"
     saves = _moments(name, inputs[0], geometry) if recorded else 0
     output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
     return _leaving(output, geometry)
 
 
 def lp_power(norm_type: float) -> float:
-    if isinstance(norm_type, float) and math.isinf(norm_type):
+    if isinstance(norm_type, float) and abs(norm_type) == math.inf:  # which may be symbolic
         return norm_type
     return number("norm_type", norm_type, "nonzero")
 

@@ -1,5 +1,6 @@
 """The poolings under test: one row for each, saying how to call it, what it computes and how torch would compose it."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -9,7 +10,7 @@ import reference
 import torch
 
 import fastpool.functional as F
-from fastpool import _table
+from fastpool import _table, nn
 from fastpool._operators import OPERATORS as REGISTERED
 from fastpool._window_formulas import WINDOW_FORMULAS
 
@@ -312,6 +313,43 @@ CALLS |= {
     for pooling in (MIN, *BY_TABLE)
     if "adaptive" in pooling.forms
 }
+
+# Layers over five channels that between them reach every way in which modules are made.
+LAYERS = {
+    "max": lambda: nn.MaxPool2d(2),
+    "avg": lambda: nn.AvgPool2d(2),
+    "lp": lambda: nn.LPPool2d(2.0, 2),
+    "adaptive": lambda: nn.AdaptiveMaxPool2d(2),
+    "mixed": lambda: nn.MixedPool2d(2, learnable=True),
+    "stochastic": lambda: nn.StochasticPool2d(2),
+    "soft": lambda: nn.SoftPool2d(2, learnable=True, num_channels=5),
+    "mean_std": lambda: nn.GlobalMeanStdPool(),
+    "gated": lambda: nn.GatedPool2d(2, num_channels=5, bias=True),
+    "tree": lambda: nn.TreePool2d(2),
+    "pyramid": lambda: nn.SpatialPyramidPool2d(mode="mixed", learnable=True),
+    "sppf": lambda: nn.SPPF2d(),
+    "random_mixed": lambda: nn.RandomMixedPool2d(2),
+    "attention": lambda: nn.AttentionPool2d(5, 3, output_size=2),
+}
+
+
+def arguments_of(name):
+    """An input and what a public function needs besides: windows of 2, or 2 bins, an axis."""
+    parameters = inspect.signature(getattr(F, name)).parameters.values()
+    required = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    rank = int(name[-2]) if name[-1] == "d" else 2
+    spatial, seed = (2,) * rank, {"seed": 3} if "stochastic" in name else {}
+    needed = {
+        "kernel_size": 2,
+        "output_size": 2,
+        "norm_type": 2.0,
+        "weight": torch.ones(spatial),
+        "leaves": torch.ones(2, *spatial),
+        "gates": torch.ones(1, *spatial),
+    }
+    options = {name: value for name, value in needed.items() if name in required}
+    return torch.randn(2, 3, *[6] * rank), {**options, **seed}
+
 
 # What of the table above and of the draw tests exercises each registered operation: no row, no release.
 OPERATORS = {

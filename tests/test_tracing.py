@@ -1,7 +1,6 @@
 """torch.jit.trace, torch.fx.symbolic_trace and `__torch_function__`."""
 
 import copy
-import inspect
 import io
 import pickle
 import re
@@ -10,7 +9,7 @@ import warnings
 import pytest
 import torch
 from comparison import assert_bitwise
-from poolings import CALLS
+from poolings import CALLS, LAYERS, arguments_of
 from torch.utils._pytree import tree_leaves
 
 import fastpool.functional as F
@@ -86,24 +85,6 @@ def test_a_trace_takes_any_batch_and_no_other_windows(pool):
         torch.testing.assert_close(y, pool(larger), rtol=0, atol=0)
 
 
-LAYERS = {
-    "max": lambda: nn.MaxPool2d(2),
-    "avg": lambda: nn.AvgPool2d(2),
-    "lp": lambda: nn.LPPool2d(2.0, 2),
-    "adaptive": lambda: nn.AdaptiveMaxPool2d(2),
-    "mixed": lambda: nn.MixedPool2d(2, learnable=True),
-    "stochastic": lambda: nn.StochasticPool2d(2),
-    "soft": lambda: nn.SoftPool2d(2, learnable=True, num_channels=5),
-    "mean_std": lambda: nn.GlobalMeanStdPool(),
-    "gated": lambda: nn.GatedPool2d(2, num_channels=5, bias=True),
-    "tree": lambda: nn.TreePool2d(2),
-    "pyramid": lambda: nn.SpatialPyramidPool2d(mode="mixed", learnable=True),
-    "sppf": lambda: nn.SPPF2d(),
-    "random_mixed": lambda: nn.RandomMixedPool2d(2),
-    "attention": lambda: nn.AttentionPool2d(5, 3, output_size=2),
-}
-
-
 @SIZES_ARE_KEPT
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_graph_for_tensorboard(name):
@@ -144,24 +125,6 @@ class Marked(torch.Tensor):
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         cls.functions.append(function)
         return super().__torch_function__(function, types, args, kwargs)
-
-
-def arguments_of(name):
-    """An input and what a public function needs besides: windows of 2, or 2 bins, an axis."""
-    parameters = inspect.signature(getattr(F, name)).parameters.values()
-    required = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
-    rank = int(name[-2]) if name[-1] == "d" else 2
-    spatial, seed = (2,) * rank, {"seed": 3} if "stochastic" in name else {}
-    needed = {
-        "kernel_size": 2,
-        "output_size": 2,
-        "norm_type": 2.0,
-        "weight": torch.ones(spatial),
-        "leaves": torch.ones(2, *spatial),
-        "gates": torch.ones(1, *spatial),
-    }
-    options = {name: value for name, value in needed.items() if name in required}
-    return torch.randn(2, 3, *[6] * rank), {**options, **seed}
 
 
 @pytest.mark.parametrize("name", F.__all__)
