@@ -258,6 +258,7 @@ def test_one_call_for_a_batch(name):
 LEARNED = {
     "mixed": lambda x, p: F.mixed_pool2d(x, 2, alpha=p),
     "soft": lambda x, p: F.soft_pool2d(x, 3, 2, 1, beta=p),
+    "soft of 2x2": lambda x, p: F.soft_pool2d(x[..., :8], 2, beta=p),
     "adaptive lse": lambda x, p: F.adaptive_lse_pool2d(x, 2, r=p),
     "global gem": lambda x, p: F.global_gem_pool(x, p=p),
     "pyramid soft": lambda x, p: F.spatial_pyramid_pool2d(x, (2, 1), mode="soft", beta=p),
