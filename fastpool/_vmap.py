@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ._formulas import Saved, from_result
@@ -109,8 +110,13 @@ def _rule(name: str) -> Any:
             if given.get(each) is not None:
                 given[each] = _fold(given[each], axes[each], size, place)
         if given.get("saved"):
-            folded = [_fold(x, axis, size, place) for x, axis in zip(given["saved"], axes["saved"])]
-            if len(folded) > 1 and folded[1].dim() > 1:  # and not found again
+            kept = _member(given["saved"], axes["saved"], 0)
+            # What was not saved has no samples.
+            folded = [
+                each if each.dim() == 1 else _fold(x, axis, size, place)
+                for each, x, axis in zip(kept, given["saved"], axes["saved"])
+            ]
+            if len(kept) > 1 and kept[1].dim() > 1:
                 moments = _batched(given["saved"][1], axes["saved"][1], size)
                 folded[1] = torch.unflatten(moments, 2, (before, -1)).movedim(0, 2).flatten(1)
             given["saved"] = folded
@@ -165,7 +171,7 @@ def over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
     """A backward or jvp that takes what is_grads_batched and vectorize=True give it, too: an older kind of batch."""
 
     def called(ctx: Any, *grads: Any) -> Any:
-        if not any(map(_is_batch, grads)):
+        if is_compiling() or not any(map(_is_batch, grads)):
             return function(ctx, *grads)
         leaves, structure = tree_flatten(grads)
         batched = [*map(_is_batch, leaves)]

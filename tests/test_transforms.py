@@ -20,6 +20,7 @@ DIFFERENTIABLE = {
     "expectation of 3x3": lambda x: F.stochastic_pool2d(x, 3, training=False),
     "global mixed": F.global_mixed_pool,
     "list": lambda x: F.spatial_pyramid_pool2d([x[0], x[1, :, :5]], mode="max"),
+    "list by soft": lambda x: F.spatial_pyramid_pool2d([x[0], x[1, :, :5]], (2, 1), mode="soft"),
 }
 POOLS = {**DIFFERENTIABLE, "max indices": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)[1]}
 
@@ -185,7 +186,7 @@ def test_hessian(pool):
     def cubic(x):
         return pool(x).pow(3).sum()
 
-    x = SMALL[:1] if pool is not DIFFERENTIABLE["list"] else SMALL
+    x = SMALL if pool in (DIFFERENTIABLE["list"], DIFFERENTIABLE["list by soft"]) else SMALL[:1]
     expected = torch.autograd.functional.hessian(cubic, x)
     torch.testing.assert_close(torch.func.hessian(cubic)(x), expected, rtol=1e-10, atol=1e-10)
 
@@ -258,6 +259,7 @@ def test_one_call_for_a_batch(name):
 LEARNED = {
     "mixed": lambda x, p: F.mixed_pool2d(x, 2, alpha=p),
     "soft": lambda x, p: F.soft_pool2d(x, 3, 2, 1, beta=p),
+    "soft of 2x2": lambda x, p: F.soft_pool2d(x[..., :8], 2, beta=p),
     "adaptive lse": lambda x, p: F.adaptive_lse_pool2d(x, 2, r=p),
     "global gem": lambda x, p: F.global_gem_pool(x, p=p),
     "pyramid soft": lambda x, p: F.spatial_pyramid_pool2d(x, (2, 1), mode="soft", beta=p),
