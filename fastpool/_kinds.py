@@ -264,8 +264,8 @@ def stochastic_kind(
 
 
 # What each mode of a pyramid takes.
-OPTIONS: Mapping[str, Sequence[str]] = {
-    name: [argument.name for argument in pooling.arguments if argument.name != "return_indices"]
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    name: tuple([argument.name for argument in pooling.arguments if argument.name != "return_indices"])
     for name, pooling in POOLINGS.items()
     if "adaptive" in pooling.forms
 }
@@ -366,7 +366,7 @@ def _parameter(name: str, value: Tensor, input: Tensor, geometry: Geometry, regi
         return value.reshape(())
     result, lead, rank = geometry.result, geometry.lead, len(geometry.spatial)
     regions = regions and geometry.order == MAP
-    if regions and axes == len(result) and all(a in (1, n) for a, n in zip(value.shape, result)):
+    if regions and axes == len(result) and all(a == 1 or a == n for a, n in zip(value.shape, result)):
         # The operator's axes: a batch axis where there was none, and as many ones as a global window has axes.
         spatial = (*value.shape[lead:], *[1] * rank)[:rank]
         return value.reshape((*[1] * (2 - lead), *value.shape[:lead], *spatial))

@@ -731,12 +731,13 @@ class _SlidingLP(_Sliding):
         )
 
 
-class _SpatialPyramid(_Mixed):
+class _SpatialPyramid(_Mixed, _Learned):
     described = {
         "options": 'arguments of the mode\'s module, as ``learnable`` for ``mode="mixed"``, but ``return_indices``; '
         '``mode="stochastic"`` draws after ``train()`` and takes the expectation after ``eval()``.'
     }
     shown = ("levels", "mode", "bins", "flatten")
+    own: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -755,16 +756,24 @@ class _SpatialPyramid(_Mixed):
         self.flatten = flatten
         if "training" in options:
             raise TypeError(f"training is what train() and eval() set, got training={options['training']!r}")
-        check_mode(mode, options, {**OPTIONS, "mixed": ("alpha", "learnable", "num_channels")})
-        check_own(POOLINGS[mode]._replace(regions=False), options)
-        if mode == "mixed":
+        learns = ("learnable", "num_channels")
+        check_mode(mode, options, {kind: own + learns * POOLINGS[kind].parameter for kind, own in OPTIONS.items()})
+        pooling = POOLINGS[mode]._replace(regions=False)
+        check_own(pooling, options)
+        if pooling.parameter:
             learnable, num_channels = options.pop("learnable", False), options.pop("num_channels", None)
-            self._store_alpha(options.pop("alpha", 0.5), learnable, num_channels)
+            for argument in pooling.arguments:
+                options.setdefault(argument.name, argument.value)
+            if mode == "mixed":
+                self._store_alpha(options["alpha"], learnable, num_channels)
+            else:
+                self._store(mode, learnable, num_channels, **options)
+            options = {}
         self.keep("seed", options.pop("seed", None), persistent=False)
         self.options = options
 
     def forward(self, input: Tensor | Sequence[Tensor]) -> Any:
-        options = self.options
+        options = {**self.options, **{name: getattr(self, name) for name in self.own}}
         self.check_channels(input)
         if self.mode == "mixed":
             options = {"alpha": self.alpha}
@@ -776,7 +785,7 @@ class _SpatialPyramid(_Mixed):
         if self.mode == "mixed":
             return _Mixed.extra_repr(self)
         given = self.options if self.seed is None else {**self.options, "seed": self.seed}
-        return ", ".join((_Pool.extra_repr(self), *(f"{name}={_text(value)}" for name, value in given.items())))
+        return ", ".join((_Own.extra_repr(self), *(f"{name}={_text(value)}" for name, value in given.items())))
 
 
 # Written by _write.py from the table:

@@ -119,6 +119,14 @@ def test_dynamic_shapes(name):
         assert_bitwise(gradient, expected_gradient, f"gradient of {name} {size}")
 
 
+def test_gates_of_dynamic_shapes():
+    pool = fastpool.nn.GatedPool2d(2, num_channels=5)
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in ((9, 10), (12, 7)):
+        x = torch.randn(3, 5, *size)
+        assert_bitwise(compiled(x), pool(x), str(size))
+
+
 def test_modules_compile():
     layers = nn.Sequential(
         fastpool.nn.MixedPool2d(2, learnable=True, num_channels=5),

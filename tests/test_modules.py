@@ -13,6 +13,7 @@ from poolings import TABLE
 
 import fastpool.functional as F
 from fastpool import nn
+from fastpool._operators import POOLINGS
 
 X = {
     1: torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0)),
@@ -308,6 +309,7 @@ LEARNING = {
     "mixed of channels": lambda: nn.GlobalMixedPool(alpha=0.3, learnable=True, num_channels=3),
     "mixed from a tensor": lambda: nn.MixedPool2d(2, alpha=ALPHA, learnable=True),
     "pyramid": lambda: nn.SpatialPyramidPool2d(mode="mixed", alpha=0.3, learnable=True),
+    "pyramid of gem": lambda: nn.SpatialPyramidPool2d(mode="gem", p=2.0, learnable=True, num_channels=3),
     "soft": lambda: nn.AdaptiveSoftPool2d(2, beta=2.0, learnable=True, num_channels=3),
     "gem": lambda: nn.GeMPool2d(2),
     "gated": lambda: nn.GatedPool2d(2, bias=True, num_channels=3),
@@ -369,6 +371,28 @@ def test_stochastic_expectation_is_the_function():
     module = nn.StochasticPool2d(2, distribution="softmax", temperature=0.5).eval()
     expected = F.stochastic_pool2d(X[2], 2, training=False, distribution="softmax", temperature=0.5)
     assert_bitwise(module(X[2]), expected)
+
+
+@pytest.mark.parametrize("mode", [name for name, pooling in POOLINGS.items() if pooling.parameter])
+def test_a_pyramid_learns_the_parameter_of_its_mode(mode):
+    name = POOLINGS[mode].arguments[0].name
+    pool = nn.SpatialPyramidPool2d((2, 1), mode=mode, **{name: 0.4}, learnable=True, num_channels=3)
+    value = torch.full((3,), 0.4, requires_grad=True)
+    expected = F.spatial_pyramid_pool2d(X[2], (2, 1), mode=mode, **{name: value})
+    assert_bitwise(pool(X[2]), expected)
+    (learned,) = pool.parameters()
+    expected.square().sum().backward()
+    pool(X[2]).square().sum().backward()
+    if mode == "mixed":  # through the sigmoid
+        torch.testing.assert_close(learned.grad, value.grad * 0.4 * 0.6)
+    else:
+        assert_bitwise(learned.grad, value.grad)
+
+
+def test_tensors_of_a_pyramid_move_with_it():
+    pool = nn.SpatialPyramidPool2d(mode="lse", r=torch.tensor([1.0, 2.0, 3.0])).double()
+    assert pool.r.dtype == torch.float64 and [*pool.state_dict()] == ["r"]
+    assert pool(X[2].double()).dtype == torch.float64
 
 
 def test_list_input_of_the_pyramid_module():
