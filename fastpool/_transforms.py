@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ._formulas import ADJOINTS, FORMULAS, Formula, vjp
@@ -17,8 +18,19 @@ from ._vmap import over_batches
 def call_transformed(name: str, *arguments: Any) -> Any:
     """Calls an operator through a Function that keeps what is saved apart from the forward pass."""
     leaves, structure = tree_flatten(arguments)
+    recorded = torch.is_grad_enabled() and any(map(_requires_grad, leaves))
+    if not recorded and forward_ad._current_level < 0:
+        return OPERATORS[name](*arguments)  # only torch.vmap is left, and that in a third of the time
     results = FUNCTIONS[name].apply(structure, *leaves)
     return list(results) if _gives_list(name) else results
+
+
+def _requires_grad(x: Any) -> bool:
+    """To any of the transforms that wrap it, or below them."""
+    if not isinstance(x, Tensor) or x.requires_grad:
+        return isinstance(x, Tensor)
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(x) and _requires_grad(functorch.get_unwrapped(x))
 
 
 def _gives_list(name: str) -> bool:
