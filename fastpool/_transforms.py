@@ -37,6 +37,26 @@ def _gives_list(name: str) -> bool:
     return str(OPERATORS[name]._schema.returns[0].type) == "List[Tensor]"
 
 
+class _Primals:
+    """A context whose saved tensors are without their tangents."""
+
+    def __init__(self, ctx: Any) -> None:
+        self.ctx, self.saved_tensors = ctx, [*map(_primal, ctx.saved_tensors)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ctx, name)
+
+
+def _primal(x: Any) -> Any:
+    functorch = torch._C._functorch
+    if not isinstance(x, Tensor):
+        return x
+    if functorch.is_batchedtensor(x):  # for which unpack_dual has no rule
+        level, axis = functorch.maybe_get_level(x), functorch.maybe_get_bdim(x)
+        return functorch._add_batch_dim(_primal(functorch.get_unwrapped(x)), axis, level)
+    return forward_ad.unpack_dual(x).primal  # type: ignore[no-untyped-call]
+
+
 def _function(name: str, formula: Formula) -> type[torch.autograd.Function]:
     gives_list = _gives_list(name)
 
@@ -73,6 +93,11 @@ def _function(name: str, formula: Formula) -> type[torch.autograd.Function]:
         return (None, *gradients(ctx, needed, grads))
 
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        # torch leaves forward mode here, and so would lose the tangents of an outer one.
+        with forward_ad._set_fwd_grad_enabled(True):
+            return derivative(_Primals(ctx), [*map(_primal, tangents)])
+
+    def derivative(ctx: Any, tangents: list[Any]) -> Any:
         first = tree_unflatten(tangents, ctx.structure)[0]
         if name in ADJOINTS and all(tangent is not None for tangent in tree_leaves(first)):
             (found,) = FORMULAS[ADJOINTS[name]].backward(ctx, first)

@@ -181,7 +181,7 @@ SMALL = X[0, :, :2, :4, :3].double()
 
 @parameters(DIFFERENTIABLE)
 def test_hessian(pool):
-    """Forward over reverse mode, in a batch each, against reverse over reverse in a loop."""
+    """Forward over reverse mode and over itself, in batches, against reverse over reverse in a loop."""
 
     def cubic(x):
         return pool(x).pow(3).sum()
@@ -189,6 +189,8 @@ def test_hessian(pool):
     x = SMALL if pool in (DIFFERENTIABLE["list"], DIFFERENTIABLE["list by soft"]) else SMALL[:1]
     expected = torch.autograd.functional.hessian(cubic, x)
     torch.testing.assert_close(torch.func.hessian(cubic)(x), expected, rtol=1e-10, atol=1e-10)
+    forward = torch.func.jacfwd(torch.func.jacfwd(cubic))(x)
+    torch.testing.assert_close(forward, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
