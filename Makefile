@@ -157,6 +157,7 @@ $(VENV)/installed: constraints.txt Makefile
 	@$(PIP) torch==$(TORCH)+cpu 2>/dev/null \
 	  || $(PIP) torch==$(TORCH)
 	@$(PIP) $(PACKAGES)
+	@$(PIP) onnx onnxruntime onnxscript || echo "going on without ONNX, whose tests will be skipped"
 	@touch $@
 
 $(VENV)/rivals: $(VENV)/installed
