@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_exporting
 
 from ._formulas import FORMULAS, Formula, Grads
+from ._onnx import COMPOSITIONS
 from ._operators import OPERATORS, POOLS, call_below_autograd, is_sharded, transforming
 from ._transforms import call_transformed
 from ._vmap import over_batches
@@ -28,12 +29,25 @@ def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any
         if forward_ad._current_level >= 0:
             # A registered operator would lose the tangents.
             raise NotImplementedError("torch.compile cannot enter forward mode here; compile what jvp calls instead")
-        return OPERATORS[name](inputs, *arguments)
+        return traced(name)(inputs, *arguments)
     if transforming():
         return call_transformed(name, inputs, *arguments)
     if recorded:
         return FUNCTIONS[name].apply(len(inputs), *inputs, *arguments)
     return call_below_autograd(name, inputs, *arguments)
+
+
+def traced(name: str) -> Any:
+    """What a trace is to show of an operator: itself, or operations that ONNX has."""
+    return COMPOSITIONS[name] if is_exporting() and _to_onnx() else OPERATORS[name]
+
+
+def _to_onnx() -> bool:
+    return torch.onnx.is_in_onnx_export()
+
+
+# As torch.compiler.assume_constant_result does, which loads the compiler; Dynamo would take torch's function for False.
+_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _thin(name: str, formula: Formula) -> type[torch.autograd.Function]:

@@ -13,12 +13,11 @@ from torch.compiler import is_exporting
 from torch.utils._pytree import tree_map_only
 
 from ._arguments import INT64_END
-from ._autograd import run
+from ._autograd import run, traced
 from ._checks import check_flag, check_input, check_parameter, choice, number
 from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
 from ._operators import (
-    OPERATORS,
     POOL_AGAIN,
     POOLINGS,
     RESULTS,
@@ -335,7 +334,7 @@ def _with_indices(output: Tensor, taps: Tensor, geometry: Geometry) -> tuple[Ten
     if is_sharded(taps):
         from ._sharding import indices_of_shards as indices_of  # which imports torch.distributed.tensor
     else:
-        indices_of = OPERATORS["tap_indices"]
+        indices_of = traced("tap_indices")
     indices = indices_of(taps, geometry.spatial, geometry.window)
     return _leaving(output, geometry), _leaving(indices, geometry)
 

@@ -52,8 +52,10 @@ def _lse(x: Tensor, exist: Tensor, parameter: Tensor | None, numbers: Sequence[f
     r = _beside_taps(parameter, numbers, x)
     _, exponents, weighs, extreme = _exponents_of(x, exist, r)
     count = exist.expand(x.shape).sum(-1)
-    below = torch.where(weighs, torch.expm1(exponents), torch.where(exist, -1.0, 0.0)).sum(-1) / count
-    return (extreme[..., 0] + torch.log1p(below) / r[..., 0],)
+    # expm1 and log1p by functions that ONNX has, too: exp(x) - 1 and log(1 + x) would lose all of a small r.
+    minus_one = torch.tanh(exponents / 2) * (torch.exp(exponents) + 1)
+    below = torch.where(weighs, minus_one, torch.where(exist, -1.0, 0.0)).sum(-1) / count
+    return (extreme[..., 0] + 2 * torch.atanh(below / (below + 2)) / r[..., 0],)
 
 
 def _gem(x: Tensor, exist: Tensor, parameter: Tensor | None, numbers: Sequence[float]) -> tuple[Tensor, ...]:

@@ -171,7 +171,7 @@ def elements(window: Sequence[int], spatial: Sequence[int], device: torch.device
         start, stop = (o * stride - before, n) if kernel else (o * n // output, ((o + 1) * n + output - 1) // output)
         at = start + dilation * torch.arange(kernel or _largest_bin(n, output), device=device)
         inside = (at >= 0) & (at < stop)
-        shape = (len(positions) * output, -1)
+        shape = (positions.shape[0] * output, -1)
         positions = (positions[:, None, :, None] * n + at.where(inside, 0)[None, :, None, :]).reshape(shape)
         exist = (exist[:, None, :, None] & inside[None, :, None, :]).reshape(shape)
     return positions, exist

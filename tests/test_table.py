@@ -14,7 +14,7 @@ import test_operators
 import test_pyramid
 
 import fastpool.functional as F
-from fastpool import nn
+from fastpool import _onnx, nn
 from fastpool._kinds import OPTIONS
 from fastpool._operators import OPERATORS, RESULTS
 from fastpool._window_formulas import WINDOW_FORMULAS
@@ -65,6 +65,12 @@ def test_second_derivatives(kind):
         if "moments" in RESULTS[operator]:
             assert operator in WINDOW_FORMULAS, f"{operator} has no formula for its second derivative"
             assert f"{operator}_backward" in OPERATORS, f"{operator} has no gradient"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_to_onnx(kind):
+    for operator in operators_of(kind):
+        assert operator in _onnx.POOLS or operator in WINDOW_FORMULAS, f"{operator} has no composition"
 
 
 @pytest.mark.parametrize("kind", KINDS)
