@@ -25,7 +25,7 @@ def run(name: str, recorded: bool, inputs: list[Tensor], *arguments: Any) -> Any
         from ._sharding import run_on_shards  # which imports torch.distributed.tensor
 
         return run_on_shards(name, recorded, inputs, *arguments)
-    if is_compiling() or torch._C._is_tracing():
+    if is_compiling() or (recorded and torch._C._is_tracing()):  # a trace always records
         if forward_ad._current_level >= 0:
             # A registered operator would lose the tangents.
             raise NotImplementedError("torch.compile cannot enter forward mode here; compile what jvp calls instead")

@@ -29,6 +29,7 @@ from ._operators import (
 from ._table import Argument, Pooling
 from ._windows import MAP, Bins, Flatten, Geometry, Levels, nested_inputs, pyramid
 
+NO_INTEGERS = (0,)  # packages of AOTInductor make None of an empty list
 DISTRIBUTIONS = {"relu": True, "softmax": False}  # whether a window may have nothing to draw
 # Of each pooling its operator, and whether a gradient needs moments; taps else.
 SAVES = {name: (f"{name}_pool", "moments" in RESULTS[f"{name}_pool"]) for name in POOLINGS if f"{name}_pool" in RESULTS}
@@ -64,7 +65,7 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
         saves = _moments(operator, inputs[0], geometry) if saves_moments else geometry.tap_bytes
     window, order = geometry.window, geometry.order
     if not own:
-        return run(operator, recorded, inputs, None, (), (), window, order, saves)
+        return run(operator, recorded, inputs, None, (), NO_INTEGERS, window, order, saves)
     pooling = POOLINGS[name]
     parameter: Tensor | None = None
     numbers: list[float] = []
@@ -78,7 +79,7 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
         numbers.append(numbers.pop(0))  # where the operator has it
     if parameter is not None and _recorded([parameter], geometry):
         recorded, saves = True, saves | SAVE_SLOPE
-    return run(operator, recorded, inputs, parameter, numbers, (), window, order, saves)
+    return run(operator, recorded, inputs, parameter, numbers, NO_INTEGERS, window, order, saves)
 
 
 def _moments(operator: str, x: Tensor, geometry: Geometry) -> int:
@@ -144,7 +145,7 @@ def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
     numbers = (p, float(math.prod(geometry.window[1::6])))
     name = "lp1_pool" if p == 1 else "lp2_pool" if p == 2 else "lp_pool"
     saves = _moments(name, inputs[0], geometry) if recorded else 0
-    output, *_ = run(name, recorded, inputs, None, numbers, (), geometry.window, geometry.order, saves)
+    output, *_ = run(name, recorded, inputs, None, numbers, NO_INTEGERS, geometry.window, geometry.order, saves)
     return _leaving(output, geometry)
 
 
@@ -251,7 +252,7 @@ def stochastic_kind(
             # However high the temperature, an infinite element counts for nothing or for everything.
             name, numbers = "soft_pool", (max(1 / temperature, _smallest(inputs[0])),)
         saves = _moments(name, inputs[0], geometry) if recorded else 0
-        output, *_ = run(name, recorded, inputs, None, numbers, (), window, order, saves)
+        output, *_ = run(name, recorded, inputs, None, numbers, NO_INTEGERS, window, order, saves)
         return _leaving(output, geometry)
     offset = offset_argument(offset)
     tensor, value = seed_argument(inputs[0], seed, generator)

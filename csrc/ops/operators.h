@@ -24,8 +24,10 @@ class Own {
   Own(std::optional<Tensor> tensor, std::vector<double> numbers, Ints integers, const Tensor& like, const Geometry& geometry)
       : tensor(std::move(tensor)), numbers(std::move(numbers)), integers(std::move(integers)) {
     constexpr size_t values = P::numbers + kHasParameter<P>, counts = R::uses_uniform ? 3 : P::integers;
-    STD_TORCH_CHECK(this->numbers.size() == values && this->integers.size() == counts, "fastpool: this operator takes ", values,
-                    " numbers and ", counts, " integers");
+    // Where there are none, one may be given: packages of AOTInductor make None of an empty list of integers.
+    const size_t given = this->integers.size() - (counts == 0 && this->integers.size() == 1);
+    STD_TORCH_CHECK(this->numbers.size() == values && given == counts, "fastpool: this operator takes ", values, " numbers and ", counts,
+                    " integers");
     if constexpr (kHasParameter<P>) {
       parameter.emplace(this->tensor, this->numbers[P::numbers], like, geometry);
     } else if constexpr (R::uses_uniform) {
