@@ -1,5 +1,7 @@
 """torch.compile, torch.export and their training steps against eager."""
 
+import shutil
+
 import pytest
 import torch
 from comparison import assert_bitwise, assert_close
@@ -210,6 +212,15 @@ def test_export_in_evaluation_is_the_expectation():
     exported = torch.export.export(model, (X,)).module()
     assert_bitwise(exported(X), expected)
     assert_bitwise(exported(X), expected)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_a_package_of_aotinductor(tmp_path):
+    layers = nn.Sequential(fastpool.nn.SoftPool2d(2), fastpool.nn.MaxPool2d(2)).eval()
+    with torch.no_grad():
+        program = torch.export.export(layers, (X,))
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layers.pt2"))
+        assert_bitwise(torch._inductor.aoti_load_package(package)(X), layers(X))
 
 
 def test_export_with_a_dynamic_batch():
