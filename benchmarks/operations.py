@@ -187,7 +187,7 @@ OPERATIONS: dict[str, Operation] = {
     "gem": Operation(fastpool("gem"), {"torch": torch_ops.generalised_mean}, ("gem_pool", "gem_pool_backward")),
     "lp1": power(1.0, "lp1_pool", "lp1_pool_backward"),
     "lp2": power(2.0, "lp2_pool", "lp2_pool_backward"),
-    "lp3": power(3.0, "lp_pool", "lp_pool_backward"),
+    "lp4": power(4.0, "lp_pool", "lp_pool_backward"),  # of an odd power torch has no root where sums are negative
     "mean_std": Operation(
         fastpool("mean_std"),
         {"torch": torch_ops.mean_and_std},

@@ -78,7 +78,6 @@ struct Problem {
   int64_t seed_value = 0;
   int64_t offset_sample = 0, offset_channel = 0;
 
-  bool saves_nothing() const { return tap_bytes == 0 && !slope && !moments; }
   FASTPOOL_HD int64_t positions() const { return extent[0] * extent[1] * extent[2]; }
   FASTPOOL_HD uint64_t seed_now() const { return uint64_t(seed ? *seed : seed_value); }
 };

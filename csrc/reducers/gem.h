@@ -13,7 +13,7 @@ FASTPOOL_HD T gem_eps(const Problem& p) {
   return finite<T>(p.numbers[0]);
 }
 
-// And the derivative by p: y (sum w log(w)/sum w - log(mean of w))/p^2, where w are the powers over the largest.
+// And if it is asked for the derivative by p: y (sum w log(w)/sum w - log(mean of w))/p^2, where w are the powers over the largest.
 struct Gem : Reducer {
   static constexpr int passes = 2, careful_passes = 2;
   static constexpr bool uses_parameter = true, uses_divisor = true, saves_moments = true, saves_slope = true;
@@ -23,8 +23,8 @@ struct Gem : Reducer {
     return nan<T>();  // the exact path follows
   }
 
-  template <class V>
-  struct State : StateDefaults<V> {
+  template <class V, bool has_slope>
+  struct States : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;  // of what is at least eps
     V rest, power, sum, products;
@@ -71,7 +71,7 @@ struct Gem : Reducer {
       const Log2<V> log = log2_of(larger_of(V(eps), x));
       const V exponent = ((log.whole - whole()) + (log.rest - rest)) * power, w = power_of_two(exponent);
       sum = sum + masked(w);
-      products = products + masked(w * exponent);
+      if constexpr (has_slope) products = products + masked(w * exponent);
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
@@ -87,19 +87,22 @@ struct Gem : Reducer {
         turn(facts.parameter);
       } else {
         sum = team.sum(sum);
-        products = team.sum(products);
+        if constexpr (has_slope) products = team.sum(products);
       }
     }
     FASTPOOL_HD Mask<V> ordinary() const { return sum < infinity<V>(); }
     FASTPOOL_HD void finish(const Facts<V>& facts) {
       const V log = log2_of(mean(sum, facts)).all();
       factor() = select(power == V(T(0)), V(T(1)), times_power_of_two(factor(), log / power));
-      products = factor() * V(T(0.69314718055994531)) * ((products / sum - log) / power / power);
+      if constexpr (has_slope) products = factor() * V(T(0.69314718055994531)) * ((products / sum - log) / power / power);
     }
     FASTPOOL_HD V y() const { return extremes.largest; }
     FASTPOOL_HD V slope() const { return products; }
     FASTPOOL_HD V moment(int) const { return y(); }
   };
+  template <class V>
+  using State = States<V, true>;
+
   // Knows NaN and infinity.
   template <class T>
   struct Careful : State<T> {
@@ -126,6 +129,14 @@ struct Gem : Reducer {
   };
 };
 
+// The same where nobody asks for the slope.
+struct GemValue : Gem {
+  static constexpr bool saves_slope = false;
+  static constexpr int long_sums = 1;
+  template <class V>
+  using State = States<V, false>;
+};
+
 // g (x/y)^(p - 1)/n.
 struct GemGradient : Gradient {
   static constexpr int slots = 3;
@@ -141,6 +152,15 @@ struct GemGradient : Gradient {
     const V ratio = smaller_of(V(Limits<T>::largest()), x / slot.b);
     return select(x < V(gem_eps<T>(p)), V(T(0)), times_power_of_two(slot.a, log2_of(ratio).all() * slot.c));
   }
+};
+
+template <>
+struct ExactBy<GemValue> {
+  using type = Gem;
+};
+template <>
+struct Plain<Gem> {
+  using type = GemValue;
 };
 
 struct GemPool : Pooling {

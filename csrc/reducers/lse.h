@@ -8,7 +8,7 @@
 
 namespace fastpool {
 
-// And the derivative by r: (sum w r (x - y))/(sum w)/r^2, a divergence of the weights w/sum w from 1/n.
+// And if it is asked for the derivative by r: (sum w r (x - y))/(sum w)/r^2, a divergence of the weights w/sum w from 1/n.
 struct Lse : Reducer {
   static constexpr int passes = 2, careful_passes = 2;
   static constexpr bool uses_parameter = true, uses_divisor = true, saves_moments = true, saves_slope = true;
@@ -25,7 +25,7 @@ struct Lse : Reducer {
     return sharp + sharp;
   }
 
-  template <class V, bool is_careful>
+  template <class V, bool is_careful, bool has_slope>
   struct States : StateDefaults<V> {
     using T = Scalar<V>;
     Extremes<V> extremes;
@@ -78,8 +78,8 @@ struct Lse : Reducer {
       const SplitPower<V> w = split_power_of_two(exponent);
       const V excess = masked(w.power * w.rise + (w.power - less));
       sum = sum + excess;
-      products() = products() + masked(excess * exponent);
-      curve = curve + masked(w.curve);
+      if constexpr (has_slope) products() = products() + masked(excess * exponent);
+      if constexpr (has_slope) curve = curve + masked(w.curve);
     }
     template <int which>
     FASTPOOL_HD V& long_sum() {
@@ -95,8 +95,8 @@ struct Lse : Reducer {
         turn(facts.parameter);
       } else {
         sum = team.sum(sum);
-        products() = team.sum(products());
-        curve = team.sum(curve);
+        if constexpr (has_slope) products() = team.sum(products());
+        if constexpr (has_slope) curve = team.sum(curve);
       }
     }
     FASTPOOL_HD Mask<V> ordinary() const { return sum < infinity<V>(); }
@@ -105,6 +105,12 @@ struct Lse : Reducer {
       const Mask<V> near = less > V(T(0));
       const V log = select(near, log2_of_one_and(average), log2_of(select(near, one, average)).all());
       const V y = two * (extremes.largest + log / sharp);
+      if constexpr (has_slope) find_slope(facts, average, log, near);
+      sum = select(near, facts_count(facts) + sum, sum);
+      less = y;
+    }
+    FASTPOOL_HD void find_slope(const Facts<V>& facts, V average, V log, Mask<V> near) {
+      const V one(T(1)), two(T(2));
       // Near 1, with u the mean of w - 1, is (1 + u) log(1 + u) - u = s (2 s + (1 + s) (log(1 + u) - 2 s)/s)/(1 - s), and cancels
       // in none of its terms.
       const V s = average / (two + average), square = s * s, log_2(T(0.69314718055994531));
@@ -113,8 +119,6 @@ struct Lse : Reducer {
       const V divergence = select(near, (product - mean(curve, facts) - bent) / (one + average), product / average - log * log_2);
       const V r = sharp * V(T(0.5)) * log_2;
       curve = divergence / r / r;
-      sum = select(near, facts_count(facts) + sum, sum);
-      less = y;
     }
     static FASTPOOL_HD V facts_count(const Facts<V>& facts) { return facts.inverse ? V(T(1)) / facts.divisor : facts.divisor; }
     FASTPOOL_HD V y() const { return less; }
@@ -122,12 +126,12 @@ struct Lse : Reducer {
     FASTPOOL_HD V moment(int which) const { return which ? sum : V(T(2)) * extremes.largest; }
   };
   template <class V>
-  using State = States<V, false>;
+  using State = States<V, false, true>;
 
   // Knows NaN and the infinities.
   template <class T>
-  struct Careful : States<T, true> {
-    using Base = States<T, true>;
+  struct Careful : States<T, true, true> {
+    using Base = States<T, true, true>;
     T largest = -Limits<T>::infinity(), extreme;
 
     template <int pass>
@@ -151,6 +155,14 @@ struct Lse : Reducer {
   };
 };
 
+// The same where nobody asks for the slope.
+struct LseValue : Lse {
+  static constexpr bool saves_slope = false;
+  static constexpr int long_sums = 1;
+  template <class V>
+  using State = States<V, false, false>;
+};
+
 // g w / sum w.
 struct LseGradient : Gradient {
   static constexpr int slots = 3;
@@ -164,6 +176,15 @@ struct LseGradient : Gradient {
   static FASTPOOL_HD V term(V x, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem&) {
     return slot.a * power_of_two((V(Scalar<V>(0.5)) * x - slot.b) * slot.c);
   }
+};
+
+template <>
+struct ExactBy<LseValue> {
+  using type = Lse;
+};
+template <>
+struct Plain<Lse> {
+  using type = LseValue;
 };
 
 struct LsePool : Pooling {

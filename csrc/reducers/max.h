@@ -48,7 +48,7 @@ struct ExactBy<MaxValue> {
   using type = Max;
 };
 template <>
-struct Unsaved<Max> {
+struct Plain<Max> {
   using type = MaxValue;
 };
 

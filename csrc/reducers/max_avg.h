@@ -118,7 +118,7 @@ struct ExactBy<MaxAverageValue> {
   using type = MaxAverage;
 };
 template <>
-struct Unsaved<MaxAverage> {
+struct Plain<MaxAverage> {
   using type = MaxAverageValue;
 };
 

@@ -41,7 +41,7 @@ struct ExactBy<MinValue> {
   using type = Min;
 };
 template <>
-struct Unsaved<Min> {
+struct Plain<Min> {
   using type = MinValue;
 };
 

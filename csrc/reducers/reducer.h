@@ -51,13 +51,13 @@ struct SharedWindows {
   using type = R;
 };
 
-// Likewise by which the exact path computes what R does, and what is computed on a CPU where nothing is saved.
+// Likewise by which the exact path computes what R does, and what a CPU computes where no tap and no slope is saved.
 template <class R>
 struct ExactBy {
   using type = R;
 };
 template <class R>
-struct Unsaved {
+struct Plain {
   using type = R;
 };
 

@@ -170,7 +170,7 @@ struct Soft : Reducer {
 
 // The same where nobody asks for the slope.
 struct SoftValue : Soft {
-  static constexpr bool saves_moments = false, saves_slope = false;
+  static constexpr bool saves_slope = false;
   template <class V>
   using State = States<V, false>;
 };
@@ -209,7 +209,7 @@ struct ExactBy<SoftValue> {
   using type = Soft;
 };
 template <>
-struct Unsaved<Soft> {
+struct Plain<Soft> {
   using type = SoftValue;
 };
 

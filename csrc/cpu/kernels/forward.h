@@ -124,11 +124,11 @@ struct Forward {
 
 template <class Reducer>
 void forward(const Problem& p, int64_t begin, int64_t end) {
-  using Alone = typename Unsaved<Reducer>::type;
+  using Plain = typename Plain<Reducer>::type;
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);
-    if constexpr (!std::is_same_v<Alone, Reducer>)
-      if (p.saves_nothing()) return Forward<Alone, S>(p).run(begin, end);
+    if constexpr (!std::is_same_v<Plain, Reducer>)
+      if (p.tap_bytes == 0 && !p.slope) return Forward<Plain, S>(p).run(begin, end);
     Forward<Reducer, S>(p).run(begin, end);
   });
 }
