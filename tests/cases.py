@@ -131,10 +131,14 @@ NEEDS_4D = {"channels_last", "offset channels_last", "channel slice of channels_
 
 
 def is_channels_last(x):
-    """Whether the output of x must be channels-last."""
+    """Whether the output of x must be channels-last: as torch's, where that is not contiguous as well."""
     if x.ndim not in (4, 5) or x.is_contiguous():
         return False
-    return x.is_contiguous(memory_format=channels_last_format(x))
+    return is_dense_channels_last(x) or torch._prims_common.suggest_memory_format(x) == channels_last_format(x)
+
+
+def is_dense_channels_last(x):
+    return x.ndim in (4, 5) and x.is_contiguous(memory_format=channels_last_format(x))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Fence:
 
     def copy(self, x):
         """x in the same layout; what has gaps or repeats elements is copied by the library, too."""
-        dense = x.numel() == 0 or x.is_contiguous() or cases.is_channels_last(x)
+        dense = x.numel() == 0 or x.is_contiguous() or cases.is_dense_channels_last(x)
         return self.strided(x.shape, x.stride(), x.dtype).copy_(x) if dense else x
 
     def fresh(self, size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
