@@ -19,7 +19,7 @@ def show_config() -> None:
     """
     info = _C.build_info()
     cuda = info["cuda"]
-    kernels = f"for {', '.join(cuda)}" if isinstance(cuda, list) and cuda else "none (FASTPOOL_CUDA=0)"
+    kernels = f"for {', '.join(cuda)}" if isinstance(cuda, list) and cuda else "none"
     cards = [torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())]
     print(f"""\
 fastpool {info["version"]}, sources {info["sources"]}, {info["compiler"]}

@@ -92,7 +92,8 @@ last), and a window of only inf gives inf. The gradient goes to the chosen eleme
         name="avg",
         summary="The mean of {}.",
         formula="""
-Each output is the mean of its window. The gradient is shared equally by the elements.""",
+Each output is the mean of its window; NaN and inf count as in any sum. The gradient is shared equally by the
+elements.""",
         example=("", "{}", "tensor([2., 4.])", "tensor([3.])"),
         call="avg_kind",
         by_hand=True,
@@ -124,8 +125,9 @@ resolved as in max pooling; padding is never averaged. The gradient is the sum o
         summary="A blend of maximum and mean of {}.",
         formula="""
 Each output is ``alpha * max + (1 - alpha) * mean`` of its window, the mean over the elements inside the input.
-The gradient g gives ``alpha * g`` to the largest element and ``(1 - alpha) * g / n`` to each of the n elements;
-``alpha`` receives ``sum g * (max - mean)`` over the outputs that share it.""",
+The gradient g gives ``alpha * g`` to the largest element, of equal ones the first, and ``(1 - alpha) * g / n`` to each
+of the n elements; ``alpha`` receives ``sum g * (max - mean)`` over the outputs that share it. NaN anywhere gives NaN,
+and so does inf beside a factor of 0.""",
         example=(", alpha=0.25", "{}", "tensor([2.2500, 4.5000])", "tensor([3.7500])"),
         arguments=(
             Argument(
@@ -214,7 +216,8 @@ under the weights. Elements of weight 0 contribute nothing; NaN anywhere gives N
         formula="""
 Each output is ``log(mean(exp(r * x))) / r``: the mean for small r, towards the largest element for large r, towards the
 smallest where it is negative. The gradient g gives ``g * p_i``, ``p = softmax(r * x)``; ``r`` receives
-``sum g * (sum p x - y) / r``.""",
+``sum g * (sum p x - y) / r``. NaN anywhere gives NaN; -inf adds 0 to the mean, inf does where r is negative, and a
+window of nothing else gives it.""",
         example=("", "{}", "tensor([2.4338, 5.3250])", "tensor([4.6859])"),
         arguments=(Argument("r", "1.0", PER_CHANNEL + " The number 0 is refused.", "float | Tensor", "nonzero"),),
         parameter=True,
@@ -226,7 +229,8 @@ smallest where it is negative. The gradient g gives ``g * p_i``, ``p = softmax(r
         summary="The generalised mean of {}.",
         formula="""
 Each output is ``mean(max(x, eps)^p)^(1/p)``: the mean for p = 1, towards the largest element for large p. The
-gradient g gives ``g * (x_i / y)^(p - 1) / n`` where x_i >= eps, else 0; ``p`` has its exact gradient, too.""",
+gradient g gives ``g * (x_i / y)^(p - 1) / n`` where x_i >= eps, else 0; ``p`` has its exact gradient, too. NaN
+anywhere gives NaN, else inf gives inf.""",
         example=("", "{}", "tensor([2.4101, 4.8203])", "tensor([3.9791])"),
         arguments=(
             Argument("p", "3.0", PER_CHANNEL + " A number must be positive.", "float | Tensor", "positive"),
@@ -242,7 +246,8 @@ gradient g gives ``g * (x_i / y)^(p - 1) / n`` where x_i >= eps, else 0; ``p`` h
         formula="""
 Returns two tensors, the mean and ``sqrt(sum (x - mean)^2 / (n - correction))`` over the n elements of each window,
 without cancellation; 0 where n <= correction. The gradients g of the mean and h of the deviation give ``g / n`` and
-``h * (x - mean) / ((n - correction) * std)``, 0 where the deviation is 0.""",
+``h * (x - mean) / ((n - correction) * std)``, 0 where the deviation is 0. NaN anywhere makes both NaN, inf the
+deviation.""",
         example=("", "torch.cat({})", "tensor([2., 4., 1., 2.])", "tensor([3.0000, 1.8708])"),
         arguments=(Argument("correction", "0", "taken from n: 1 for the unbiased estimate.", "float", "not negative"),),
         result_names=("mean", "std"),
@@ -268,7 +273,8 @@ no integer.""",
         summary="A blend of maximum and mean of {}, which a learned filter mixes.",
         formula="""
 Each output is ``alpha * max + (1 - alpha) * mean`` of its window with ``alpha = sigmoid(<weight, window> + bias)``, the
-mean over the elements inside the input; padding counts as 0 in the product. All gradients are exact. The product is a
+mean over the elements inside the input; padding counts as 0 in the product. All gradients are exact; of equal largest
+elements the first has the maximum's. NaN anywhere gives NaN, and so does inf beside a factor of 0. The product is a
 convolution by torch, of half types in float32.""",
         example=(
             ", weight=torch.zeros({two})",
@@ -292,7 +298,8 @@ convolution by torch, of half types in float32.""",
         summary="A learned tree of filters over {}.",
         formula="""
 A leaf m gives ``<leaves[m], window>``, a node ``s * left + (1 - s) * right``, ``s = sigmoid(<gates[m], window>)``.
-Padding counts as 0. All gradients are exact. The products are one convolution by torch, of half types in float32.""",
+Padding counts as 0. All gradients are exact. NaN anywhere gives NaN, and so does inf beside a factor of 0. The products
+are one convolution by torch, of half types in float32.""",
         example=(
             ", leaves=torch.ones(2, {sizes}), gates=torch.zeros(1, {sizes})",
             "{}",

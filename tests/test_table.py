@@ -36,6 +36,7 @@ def test_functions_and_modules(kind):
         function = getattr(F, NAMES[form].format(kind))
         assert {argument.name for argument in pooling.arguments} <= set(inspect.signature(function).parameters)
         assert all(argument.name + ":" in function.__doc__ for argument in pooling.arguments)
+        assert "NaN" in function.__doc__
     assert hasattr(nn, f"{pooling.class_name}Pool2d")
     tested = [*test_modules.MODULES, *(poolings.TABLE[name].class_name for name in BY_FILTERS)]
     assert any(name.startswith(pooling.class_name) for name in tested), "no test of its module"
