@@ -160,8 +160,8 @@ class _Pool(torch.nn.Module):
         return getattr(self, name)
 
     def keep(self, name: str, value: Any, persistent: bool) -> None:
-        """A tensor as a buffer, which moves with the module; anything else as an attribute."""
-        if isinstance(value, Tensor):
+        """A tensor as a buffer, which moves with the module, but a parameter, as anything else, as an attribute."""
+        if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
             self.register_buffer(name, value, persistent)
         else:
             setattr(self, name, value)
@@ -381,8 +381,8 @@ class _Mixed(_Learning):
     """Holds alpha: a number, a buffer, or the sigmoid of a learned logit."""
 
     described = {
-        "alpha": "a number, or a tensor as the function takes it, which becomes a buffer; where training starts if "
-        "``learnable``, and then in (0, 1).",
+        "alpha": "a number, or a tensor as the function takes it, a buffer if it is no parameter; where training "
+        "starts if ``learnable``, and then in (0, 1).",
         "learnable": "train alpha, as the sigmoid of the parameter ``logit``, which keeps it in (0, 1).",
         "num_channels": "one learned alpha for each of so many channels instead of one for all.",
     }

@@ -207,6 +207,26 @@ def test_a_tensor_alpha_moves_and_is_saved():
     assert module.to("meta").fixed_alpha.is_meta
 
 
+@pytest.mark.parametrize(
+    "make",
+    (
+        lambda p: nn.SoftPool2d(2, beta=p),
+        lambda p: nn.MixedPool2d(2, alpha=p),
+        lambda p: nn.SpatialPyramidPool2d((2, 1), mode="lse", r=p),
+    ),
+    ids=("soft", "mixed", "pyramid"),
+)
+def test_a_parameter_that_is_given_stays_one(make):
+    given = torch.nn.Parameter(torch.tensor(0.3))
+    pool = make(given)
+    assert [*pool.parameters()] == [given] and "0.3 (learned)" in repr(pool)
+    pool(torch.rand(1, 2, 4, 4)).sum().backward()
+    assert given.grad is not None
+    again = make(torch.nn.Parameter(torch.zeros(())))
+    again.load_state_dict(pool.state_dict())
+    assert next(again.parameters()) == given
+
+
 @pytest.mark.parametrize("channels", [None, 3])
 @pytest.mark.parametrize("alpha", [0.5, 0.1, 0.9])
 def test_learnable_alpha_starts_where_asked(channels, alpha):
