@@ -147,6 +147,7 @@ class _Pool(torch.nn.Module):
             _, *arguments = signature.parameters
             cls.__doc__ = documented_module(cls.__name__, cls.function, arguments, cls.described)
 
+    @leaf
     def forward(self, input: Tensor) -> Any:
         return self.pool(input)
 

@@ -21,7 +21,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 COPY = ROOT / "build" / "mutants"
 LOGS = COPY / "logs"
-COPIED = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "fastpool", "tests", "examples", "benchmarks")
+FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
+COPIED = (*FILES, "csrc", "docs", "fastpool", "tests", "examples", "benchmarks")
 LIMIT, LIMIT_OF_ALL = 600, 3600  # seconds
 WHOLE_SUITE = "tests --ignore tests/test_mutants.py"
 

@@ -320,6 +320,8 @@ LAYERS = {
     "avg": lambda: nn.AvgPool2d(2),
     "lp": lambda: nn.LPPool2d(2.0, 2),
     "adaptive": lambda: nn.AdaptiveMaxPool2d(2),
+    "adaptive_avg": lambda: nn.AdaptiveAvgPool2d(2),
+    "max_avg": lambda: nn.MaxAvgPool2d(2),
     "mixed": lambda: nn.MixedPool2d(2, learnable=True),
     "stochastic": lambda: nn.StochasticPool2d(2),
     "soft": lambda: nn.SoftPool2d(2, learnable=True, num_channels=5),

@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import fastpool._replace
 import fastpool.functional
 import fastpool.nn
 
+TESTS = Path(__file__).parent
 MODULES = [fastpool.functional, fastpool.nn, fastpool._replace]
 
 
@@ -52,3 +54,18 @@ def test_every_public_name_is_documented(module):
                 )
             assert "Shape:" in described, f"{name} tells no shapes"
             assert all(len(line) <= 120 for line in text.splitlines()), name
+
+
+def test_what_works_where_names_tests_that_exist():
+    page = TESTS.parent / "docs" / "compatibility.md"
+    if not page.exists():
+        pytest.skip("these tests lie outside the sources")
+    text = page.read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    defined = {
+        name for file in TESTS.glob("test_*.py") for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
+    }
+    assert named and named <= defined, named - defined
+    headings = {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in re.findall(r"^## (.*)", text, re.M)}
+    links = set(re.findall(r"\]\(#([^)]*)\)", text))
+    assert links and links <= headings, links - headings
