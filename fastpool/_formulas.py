@@ -33,7 +33,7 @@ class Saved(NamedTuple):
     order: int
 
 
-def _saved(inputs: Sequence[Tensor], window: Sequence[int], order: int) -> Saved:
+def saved_of(inputs: Sequence[Tensor], window: Sequence[int], order: int) -> Saved:
     x = inputs[0]
     if len(inputs) == 1:
         return Saved(x.shape, x.dim() - 2, (layout_of(x),), window, order)
@@ -58,7 +58,7 @@ def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], tuple[Any, ...]]:
     def save(ctx: Any, inputs: Any, output: Any) -> tuple[Any, ...]:
         tensors, own, numbers, integers, window, order, saves = inputs
         ctx.set_materialize_grads(False)
-        ctx.saved, ctx.own, ctx.dtype = _saved(tensors, window, order), (numbers, integers), output[0].dtype
+        ctx.saved, ctx.own, ctx.dtype = saved_of(tensors, window, order), (numbers, integers), output[0].dtype
         constant = [output[moments]] if moments else []
         if slope and not saves & SAVE_SLOPE:
             constant.append(output[slope])
@@ -78,7 +78,7 @@ def _saver(name: str) -> Callable[[Any, tuple[Any, ...], Any], tuple[Any, ...]]:
 
 def _save_windows(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
     tensors, _, numbers, integers, window, order, _ = inputs
-    ctx.saved, ctx.own = _saved(tensors, window, order), (numbers, integers)
+    ctx.saved, ctx.own = saved_of(tensors, window, order), (numbers, integers)
     return ()
 
 
@@ -164,7 +164,7 @@ def _save_parameter(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
 def _parameter_backward(ctx: Any, vector: Tensor) -> Grads:
     grad, slope = ctx.saved_tensors
     v = _per_output(_accumulated(vector), slope)
-    grad_grad = _to_result((v * slope).to(grad.dtype), ctx.saved)
+    grad_grad = to_result((v * slope).to(grad.dtype), ctx.saved)
     return (grad_grad, (v * from_result(grad, ctx.saved)).to(slope.dtype))
 
 
@@ -180,7 +180,7 @@ def _save_pool_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> tuple[An
 def _save_selection(ctx: Any, inputs: Any, output: Any) -> tuple[Any, ...]:
     tensors, _, _, _, window, order, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.saved = _saved(tensors, window, order)
+    ctx.saved = saved_of(tensors, window, order)
     return (output[1],)
 
 
@@ -191,7 +191,7 @@ def _selection_backward(ctx: Any, grad: Tensor, _: None) -> Grads:
 
 def _save_select(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
     tensors, taps, window, order = inputs
-    ctx.saved = _saved(tensors, window, order)
+    ctx.saved = saved_of(tensors, window, order)
     return (taps,)
 
 
@@ -223,7 +223,7 @@ def _max_avg_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
     chosen, mean = _max_and_mean(vectors, taps, ctx.saved)
     if ctx.saved.order == MAP:
         return (chosen, mean)
-    return (_to_result(torch.cat([chosen, mean], 1), ctx.saved), None)
+    return (to_result(torch.cat([chosen, mean], 1), ctx.saved), None)
 
 
 def _mixed_slope_gradients(
@@ -231,7 +231,7 @@ def _mixed_slope_gradients(
 ) -> tuple[list[Any], None]:
     if not any(ctx.needed[0]):
         return [None] * len(ctx.saved.layouts), None
-    g = _to_result(of_slope, ctx.saved)
+    g = to_result(of_slope, ctx.saved)
     of_max = call("select_backward", g, _present(kept[0], "taps"), *ctx.saved)
     of_mean = call("avg_pool_backward", g, None, [], None, [], [0, 0], *ctx.saved)
     return [(a - b).to(ctx.dtype) for a, b in zip(of_max, of_mean)], None
@@ -244,7 +244,7 @@ def _mixed_backward_backward(ctx: Any, vectors: list[Tensor]) -> Grads:
     grad_grad = grad_alpha = None
     if ctx.needed[0]:
         a = ctx.own[0][0] if alpha is None else _per_output(alpha, chosen)
-        grad_grad = _to_result((a * chosen + (1 - a) * mean).to(grad.dtype), saved)
+        grad_grad = to_result((a * chosen + (1 - a) * mean).to(grad.dtype), saved)
     if alpha is not None and ctx.needed[3]:
         grad_alpha = _parameter_gradient(grad, chosen - mean, alpha, saved)
     return (grad_grad, None, [None], grad_alpha)
@@ -312,7 +312,7 @@ def _any_backward_backward(name: str) -> Callable[..., Grads]:
         if second is None and len(of_grads) > 1:
             of_grads = [torch.cat(of_grads, 1)]
         first, *more = [
-            _to_result(g, saved).reshape(grad.shape).to(grad.dtype) if i == 0 or saved.order == MAP else g
+            to_result(g, saved).reshape(grad.shape).to(grad.dtype) if i == 0 or saved.order == MAP else g
             for i, g in enumerate(of_grads)
         ]
         of_parameter = of_own[0].reshape(own.shape).to(own.dtype) if own is not None else None
@@ -329,7 +329,7 @@ def _results_of(grad: Tensor, second: Tensor | None, saved: Saved, results: Sequ
     if second is not None:
         return [grad, second]
     both = from_result(grad, saved, 2)
-    return [_to_result(half, saved) for half in both.chunk(2, 1)]
+    return [to_result(half, saved) for half in both.chunk(2, 1)]
 
 
 # Pieces of second derivatives. Results of pyramids are handled as (N, C, bins of all levels).
@@ -360,7 +360,7 @@ def _bins_of_levels(saved: Saved) -> list[int]:
     return bins_of_levels(saved.window, saved.rank, len(saved.layouts))
 
 
-def _to_result(y: Tensor, saved: Saved) -> Tensor:
+def to_result(y: Tensor, saved: Saved) -> Tensor:
     if saved.order == MAP:
         return y
     if saved.order == BY_LEVEL:

@@ -151,7 +151,7 @@ def _counts(x: Tensor, axes: Axes, count_include_pad: int) -> Tensor:
 
 
 def _everything(axes: Axes) -> bool:
-    return all(_known(axis.kernel == 0) and _known(axis.output == 1) for axis in axes)
+    return all(_always(axis.kernel == 0) and _always(axis.output == 1) for axis in axes)
 
 
 def _sliding(x: Tensor, axes: Axes) -> tuple[list[int], list[int], list[int] | None, list[int]] | None:
@@ -161,15 +161,15 @@ def _sliding(x: Tensor, axes: Axes) -> tuple[list[int], list[int], list[int] | N
     """
     found = []
     for n, (output, kernel, stride, before, after, dilation) in zip(x.shape[2:], axes):
-        if _known(kernel == 0):
-            if not _known(n % output == 0):
+        if _always(kernel == 0):
+            if not _always(n % output == 0):
                 return None
             kernel = stride = n // output
         k, s, left, right = map(_number, (kernel, stride, before, after))
         if k is None or s is None:
             return None
         usual = left is not None and left == right and 2 * left <= k
-        usual = usual and _known(output == (n + 2 * before - dilation * (k - 1) - 1) // s + 1)
+        usual = usual and _always(output == (n + 2 * before - dilation * (k - 1) - 1) // s + 1)
         found.append((k, s, left if usual else None, dilation))
     kernels, strides, paddings, dilations = [[*each] for each in zip(*found)]
     return kernels, strides, None if None in paddings else paddings, dilations
@@ -181,7 +181,7 @@ def _number(n: Any) -> int | None:
     return number
 
 
-def _known(condition: Any) -> bool:
+def _always(condition: Any) -> bool:
     """Whether it holds for every size of the input"""
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 

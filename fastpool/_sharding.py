@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
 from ._autograd import run
-from ._formulas import _saved, _to_result
+from ._formulas import saved_of, to_result
 from ._layouts import CONTIGUOUS, layout_of, memory_format
 from ._operators import OPERATORS, RESULTS
 from ._windows import BY_CHANNEL, MAP, Geometry
@@ -132,7 +132,7 @@ def run_on_shards(
         planes = shards.whole(part.reshape(len(part), maps, xs[0].shape[1], -1), (n, 2))
         if order != BY_CHANNEL or maps > 1 or shards.shape[1] % shards.processes_over_channels:
             planes = planes.redistribute(placements=shards.placements_at((n, None)))
-        y = _to_result(planes.flatten(1, 2), _saved(inputs, window, order))
+        y = to_result(planes.flatten(1, 2), saved_of(inputs, window, order))
     else:
         y = shards.whole(part, (n, None))
     return (y, *others) if others else y
