@@ -208,8 +208,8 @@ EXACT = [
         ),
         (
             "second moment of the exact path",
-            "p.moments_size + saved] = state.moment(which)",
-            "p.moments_size + saved] = state.moment(0)",
+            "static_cast<T*>(p.moments)[which * p.moments_size + saved] = state.moment(which)",
+            "static_cast<T*>(p.moments)[which * p.moments_size + saved] = state.moment(0)",
             f"{BACKWARD} {BITS} -k 'expectation or rounding'",
         ),
         (
@@ -550,8 +550,8 @@ ROWS = [
         ),
         (
             "held rows that are clipped by one output",
-            "at.o[2] + lane0 + lanes}",
-            "at.o[2] + lane0 + lanes - 1}",
+            "w.clips({at.o[2] + lane0, at.o[2] + lane0 + lanes})",
+            "w.clips({at.o[2] + lane0, at.o[2] + lane0 + lanes - 1})",
             f"{FORWARD} -k '3x3 or clipped or ceil'",
         ),
         (
