@@ -714,8 +714,8 @@ GRADIENTS = [
         ),
         (
             "pooling again starts with the second pass",
-            "for_each_pass<0, last>",
-            "for_each_pass<last, last>",
+            "for_each_pass<0, last>(Held<V, State, 4>{p, facts, state, x})",
+            "for_each_pass<last, last>(Held<V, State, 4>{p, facts, state, x})",
             f"{BACKWARD} -k soft",
         ),
     ),
