@@ -84,8 +84,9 @@ def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: b
 
 def _moments(operator: str, x: Tensor, geometry: Geometry) -> int:
     """What a call saves whose gradient reads moments, or finds them again sooner."""
-    stays_here = x.is_cpu and not geometry.traced and not is_exporting()
-    return 0 if operator in POOL_AGAIN and stays_here and geometry.halves() else SAVE_MOMENTS
+    if operator not in POOL_AGAIN or not x.is_cpu or geometry.traced or is_exporting():
+        return SAVE_MOMENTS  # what is traced or exported may run elsewhere
+    return 0 if geometry.halves() else SAVE_MOMENTS
 
 
 def own_number(pooling: Pooling, argument: Argument, value: Any) -> float:
