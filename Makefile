@@ -1,6 +1,8 @@
 # Everyday commands. Each makes .venv with pinned packages when it is not there, and builds when sources changed.
 #
 #   make demo [MNIST=FOLDER]    train on real digits with every pooling, draw a picture of them
+#   make gallery                run every program of examples/ in full; results go to examples/results
+#   make docs                   build the site, in build/site
 #   make test                   run the tests
 #   make mutants [ONLY=NAME]    small faults of the library, of which the tests must notice each; half an hour
 #   make sanitize               run them under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs g++
@@ -29,16 +31,24 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
-PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn matplotlib ruff mypy clang-format
+PACKAGES := numpy setuptools wheel ninja pybind11 pytest scikit-learn scikit-image matplotlib ruff mypy clang-format
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 # What ninja prints, without the commands.
 SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
+.PHONY: demo gallery docs test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
+
+GALLERY := poolings digits segmentation resnet gan attention any_size
+gallery: build
+	@for program in $(GALLERY); do $(RUN) examples/$$program.py --out examples/results || exit 1; done
+
+docs: build $(VENV)/docs
+	@$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs build/site
+	@echo "the site is build/site/index.html"
 
 # On a busy machine threads that wait by spinning keep each other from running: ten times slower.
 test: export FASTPOOL_EMULATION := 1
@@ -158,6 +168,10 @@ $(VENV)/installed: constraints.txt Makefile
 	  || $(PIP) torch==$(TORCH)
 	@$(PIP) $(PACKAGES)
 	@$(PIP) onnx onnxruntime onnxscript || echo "going on without ONNX, whose tests will be skipped"
+	@touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	@$(PIP) sphinx sphinx-gallery furo sphinx-copybutton sphinx-design myst-parser
 	@touch $@
 
 $(VENV)/rivals: $(VENV)/installed
