@@ -72,7 +72,8 @@ def examples_of(page):
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if ">>> " in page.read_text()])
 def test_examples_of_pages_run(name):
     test = doctest.DocTestParser().get_doctest(examples_of(PAGES[name]), {}, name, PAGES[name], 0)
-    assert len(test.examples) == PAGES[name].read_text().count(">>> "), "an example outside ```python blocks"
+    found, written = len(test.examples), PAGES[name].read_text().count(">>> ")
+    assert found == written, "an example outside ```python blocks"
     output = []
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=output.append)
     assert not output, "".join(output)
