@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 
 import fastpool
 
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent / "extensions"))
 import gallery_pages  # noqa: E402
 
 project = "fastpool"
@@ -26,6 +26,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "api_pages",
     "gallery_pages",
+    "speed",
 ]
 exclude_patterns = ["**/README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/sg_execution_times.rst"]
 
