@@ -26,7 +26,6 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "api_pages",
     "gallery_pages",
-    "speed",
 ]
 exclude_patterns = ["**/README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/sg_execution_times.rst"]
 

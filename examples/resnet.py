@@ -217,7 +217,7 @@ def picture(accuracy: dict[str, list[float]], time: dict[str, dict[str, float]])
             right.text(1e3 * seconds, place, f" {1e3 * seconds:.3g}", va="center", fontsize=12)
         right.set_yticks(range(len(found)), found, fontsize=12)
         right.invert_yaxis()
-        right.set_xlim(0, 1.18e3 * max(found.values()))
+        right.set_xlim(0, 1.25e3 * max(found.values()))
         right.set_title(f"{title[0].upper()}{title[1:]}, milliseconds", fontsize=14)
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
