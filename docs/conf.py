@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 
 import fastpool
 
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent / "extensions"))
 import gallery_pages  # noqa: E402
 
 project = "fastpool"
@@ -26,8 +26,9 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "api_pages",
     "gallery_pages",
+    "speed",
 ]
-exclude_patterns = ["**/README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/sg_execution_times.rst"]
+exclude_patterns = ["extensions", "**/README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/sg_execution_times.rst"]
 
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist", "substitution"]
 myst_heading_anchors = 4

@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx_gallery.utils import scale_image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "results"
 ORDER = re.search(r"^GALLERY := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 FILES = {path.stem: path for path in sorted(ROOT.glob("examples/*.py"))}

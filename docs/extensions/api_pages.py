@@ -10,23 +10,25 @@ from sphinx.errors import ConfigError
 
 from fastpool import functional, nn
 
-# In the order of README's table: page, title, and what stands for the kind in the names of functions and modules.
+# In the order of README's table. A page is called as the kind's page in docs/poolings, and as its functions.
 KINDS = {
-    "max": ("Maximum and minimum", "max|min"),
-    "avg": ("Average", "avg"),
-    "max_avg": ("Maximum and average", "maxavg"),
-    "mixed": ("Mixed", "mixed|randommixed"),
-    "stochastic": ("Stochastic", "stochastic"),
-    "soft": ("Soft", "soft"),
-    "lse": ("Log-mean-exp", "lse"),
-    "gem": ("Generalised mean", "gem"),
-    "mean_std": ("Mean and deviation", "meanstd"),
-    "lp": ("Power mean", "lp"),
-    "gated": ("Gated", "gated"),
-    "tree": ("Tree", "tree"),
-    "spatial_pyramid": ("Spatial pyramid", "spatialpyramid"),
-    "sppf": ("SPPF", "sppf"),
-    "attention": ("Attention", "attention"),
+    "max": "Maximum",
+    "min": "Minimum",
+    "avg": "Average",
+    "max_avg": "Maximum and average",
+    "mixed": "Mixed",
+    "random_mixed": "Randomly mixed",
+    "stochastic": "Stochastic",
+    "soft": "Soft",
+    "lse": "Log-mean-exp",
+    "gem": "Generalised mean",
+    "mean_std": "Mean and deviation",
+    "lp": "Power",
+    "gated": "Gated",
+    "tree": "Tree",
+    "spatial_pyramid": "Spatial pyramid",
+    "sppf": "SPPF",
+    "attention": "Attention",
 }
 FORMS = ("", "adaptive", "global")
 
@@ -56,13 +58,13 @@ a `1d`, `2d` and `3d` form.
 """
 
 
-def of_kind(pattern: str, names: list[str]) -> list[str]:
+def of_kind(kind: str, names: list[str]) -> list[str]:
     """Sliding windows first; two axes before one and three."""
     found = {}
     for name in names:
-        match = re.fullmatch(rf"(|adaptive|global)({pattern})(|pool)(|[123]d)", name.replace("_", "").lower())
+        match = re.fullmatch(rf"(|adaptive|global)({kind})(|pool)(|[123]d)", name.replace("_", "").lower())
         if match:
-            found[name] = (FORMS.index(match[1]), match[2], match[4] != "2d", match[4])
+            found[name] = (FORMS.index(match[1]), match[4] != "2d", match[4])
     return sorted(found, key=found.__getitem__)
 
 
@@ -81,14 +83,16 @@ def write(app: Sphinx) -> None:
     left = {*functional.__all__, *nn.__all__}
     table = ["| page | functions | modules |", "|---|---|---|"]
     texts = {}
-    for page, (title, pattern) in KINDS.items():
-        functions, modules = of_kind(pattern, functional.__all__), of_kind(pattern, nn.__all__)
+    for page, title in KINDS.items():
+        kind = page.replace("_", "")
+        functions, modules = of_kind(kind, functional.__all__), of_kind(kind, nn.__all__)
         left -= {*functions, *modules}
         table.append(f"| [{title}]({page}.md) | {shortly(functions)} | {shortly(modules)} |")
-        texts[page] = f"# {title}\n" + blocks("Functions", "autofunction", "fastpool", functions)
+        texts[page] = f"# {title}\n\nWhat it computes, when to use it, how fast it is: [](../poolings/{page}.md).\n"
+        texts[page] += blocks("Functions", "autofunction", "fastpool", functions)
         texts[page] += blocks("Modules", "autoclass", "fastpool.nn", modules)
     if left:
-        raise ConfigError(f"docs/api_pages.py puts these on no page: {', '.join(sorted(left))}")
+        raise ConfigError(f"docs/extensions/api_pages.py puts these on no page: {', '.join(sorted(left))}")
     texts["index"] = INDEX.format(table="\n".join(table), pages="\n".join(KINDS))
 
     folder = Path(app.srcdir, "api")
