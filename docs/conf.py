@@ -28,7 +28,7 @@ extensions = [
     "gallery_pages",
     "speed",
 ]
-exclude_patterns = ["**/README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/sg_execution_times.rst"]
+exclude_patterns = ["extensions", "**/README.md", "gallery/*.ipynb", "gallery/*.py", "gallery/sg_execution_times.rst"]
 
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist", "substitution"]
 myst_heading_anchors = 4

@@ -4,6 +4,8 @@
     ```
     ```{speed} pyramid              one windowing (sliding, adaptive, global, pyramid), by operations
     ```
+    ```{speed-summary} machines     one of SUMMARIES, below
+    ```
 
 In reStructuredText: ``.. speed:: soft``. An operation that no file holds gives a sentence instead of a table, also one
 that the benchmark does not know (``gated``, ``attention``); for power pooling the names are ``lp1``, ``lp2``, ``lp4``.
@@ -12,13 +14,18 @@ that the benchmark does not know (``gated``, ``attention``); for power pooling t
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from statistics import geometric_mean, median
 
+import torch
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from matplotlib.figure import Figure
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
@@ -26,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT))
 
 from benchmarks import report  # noqa: E402
-from benchmarks.layers import LAYERS  # noqa: E402
+from benchmarks.layers import LAYERS, sliding  # noqa: E402
 from benchmarks.operations import OPERATIONS  # noqa: E402
 
 # Of the layers that measure the same batch, and how a reader would call their windows.
@@ -53,13 +60,33 @@ class Results:
 
     @property
     def name(self) -> str:
-        """Processor, cores, instructions, versions and days of a machine, as a sentence holds them."""
-        machine = self.machine
-        build = (machine["build"] or {}).get("cpu_capability", "")
-        processor = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores, {build.upper()}"
-        days = machine.get("days") or []
-        measured = f", measured {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
-        return f"{processor}; torch {machine['versions']['torch']}{measured}"
+        return f"{self.processor}; torch {self.machine['versions']['torch']}{self.committed}"
+
+    @property
+    def processor(self) -> str:
+        instructions = (self.machine["build"] or {}).get("cpu_capability", "").upper()
+        return self.machine["gpu"] or f"{self.machine['cpu']}, {self.machine['cores']} cores, {instructions}"
+
+    @property
+    def committed(self) -> str:
+        """A file says no day, so that of its commit is told, where the whole history is there."""
+        shallow = ["git", "rev-parse", "--is-shallow-repository"]
+        day = ["git", "log", "-1", "--format=%cs", "--", str(self.path)]
+        try:
+            answers = [subprocess.run(each, cwd=ROOT, capture_output=True, text=True).stdout for each in (shallow, day)]
+        except OSError:
+            return ""
+        return f", committed {answers[1].strip()}" if answers[0] == "false\n" and answers[1].strip() else ""
+
+    @property
+    def compared(self) -> list[dict]:
+        """The float32 rows that count: above a megabyte, below which a call itself is what is timed."""
+        rows = (row for row in self.rows if row["dtype"] == "float32" and row["bytes"] > report.COUNTED_BYTES)
+        return [row for row in rows if report.ratio(row)]
+
+    @property
+    def behind(self) -> list[dict]:
+        return [row for row in self.compared if report.ratio(row) * report.MARGIN < 1]
 
     def row(self, **wanted: str) -> dict | None:
         for row in self.rows:
@@ -73,7 +100,10 @@ def results() -> list[Results]:
     found = []
     for path in sorted(report.RESULTS.glob("*.json")):
         if not path.stem.endswith(("-part", "-quick", "-reused", "-rivals")):
-            found.append(Results(path, **json.loads(path.read_text())))
+            content = json.loads(path.read_text())
+            # A file may be older than the name of an operation.
+            rows = [row for row in content["rows"] if row["operation"] in OPERATIONS]
+            found.append(Results(path, content["machine"], rows))
     return sorted(found, key=lambda one: -len(one.rows))
 
 
@@ -199,6 +229,168 @@ def of_windowing(windowing: str) -> list[nodes.Node]:
     return [times_table("operation", rows), caption(found, LAYERS[layer].shape)]
 
 
+def plain(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 2) -> nodes.table:
+    """`texts`: how many columns are text, at most two."""
+    made = table(
+        [[(head, 1) for head in heads]], ([nodes.inline(text=cell) for cell in row] for row in rows), len(heads)
+    )
+    if texts == 1:
+        for entry in made.findall(nodes.entry):
+            if entry.parent.index(entry) == 1:
+                entry["classes"] = ["text-right"]
+    return made
+
+
+def machines() -> list[nodes.Node]:
+    heads = ("processor", "torch", "rows", "of them compared", "rival / fastpool", "more than 5 % behind", "file")
+    rows = []
+    for found in results():
+        ratios = [report.ratio(row) for row in found.compared]
+        numbers = (len(found.rows), len(ratios), f"{geometric_mean(ratios):.1f}", len(found.behind))
+        rows.append((found.processor, found.machine["versions"]["torch"], *map(str, numbers), found.path.name))
+    return [plain(heads, rows)]
+
+
+def operations() -> list[nodes.Node]:
+    found = results()[0]
+    heads = ("operation", "pass", "rows", "% of the floor's speed", "rival / fastpool", "worst row")
+    rows = []
+    for name in OPERATIONS:
+        for each in PASSES:
+            chosen = [row for row in found.compared if (row["operation"], row["pass"]) == (name, each)]
+            if chosen:
+                ratios = [report.ratio(row) for row in chosen]
+                percent = median(report.speed(row)[2] for row in chosen)
+                numbers = (f"{percent:.0f}", f"{geometric_mean(ratios):.2f}", f"{min(ratios):.2f}")
+                rows.append((name, each, str(len(chosen)), *numbers))
+    return [plain(heads, rows), nodes.paragraph("", f"{found.name}.")]
+
+
+def behind() -> list[nodes.Node]:
+    heads = ("operation", "layer", "layout", "pass", "fastpool, ms", "best rival, ms", "which")
+    rows = []
+    for row in sorted(results()[0].behind, key=report.ratio):
+        rivals = {name: found["median"] for name, found in row["times"].items() if name != "fastpool"}
+        best = min(rivals, key=rivals.get)
+        times = (row["times"]["fastpool"]["median"], rivals[best])
+        rows.append((row["operation"], row["layer"], row["layout"], row["pass"], *map(milliseconds, times), best))
+    return [plain(heads, rows)]
+
+
+def missing() -> list[nodes.Node]:
+    measured = {row["operation"] for found in results() for row in found.rows}
+    names = [name for name in OPERATIONS if name not in measured]
+    if not names:
+        return [nodes.paragraph("", "Every operation of the benchmark is in the committed files.")]
+    command = f"python benchmarks/run.py --add --layer 'yardstick*' --operation {' '.join(names)}"
+    text = f"In no committed file yet: {', '.join(names)}. This measures them on the batch above:"
+    return [nodes.paragraph("", text), nodes.literal_block(command, command, language="console")]
+
+
+SHAPE = (2, 8, 32, 32)
+
+
+def kept(function: Callable, x: torch.Tensor, *parameters: torch.Tensor) -> int:
+    """Bytes of what a call saves for its backward, each piece of memory once."""
+    saved: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)  # or its address could be given away again
+        return tensor
+
+    alive: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(x.requires_grad_(), *parameters)
+    return sum(saved.values())
+
+
+def memory() -> list[nodes.Node]:
+    """Counted while the site is built."""
+    layer, rows = sliding(SHAPE, 2), []
+    torch.manual_seed(0)
+    for name, operation in OPERATIONS.items():
+        if "sliding" in operation.windowings and operation.compiles and name != "stochastic_compiled":
+            x = torch.rand(SHAPE)
+            parameters = [p.requires_grad_() for p in operation.parameters(x)]
+            compositions = [composition(layer) for composition in operation.rivals.values() if composition(layer)]
+            pairs = [kept(operation.fastpool(layer), x, *parameters), *(kept(f, x, *parameters) for f in compositions)]
+            own, least = pairs[0], min(pairs[1:])
+            rows.append((name, *(f"{100 * each / (4 * prod(SHAPE)):.0f} %" for each in (own, least))))
+    return [plain(("operation", "fastpool", "torch"), rows, texts=1)]
+
+
+SUMMARIES: dict[str, Callable[[], list[nodes.Node]]] = {
+    "machines": machines,
+    "operations": operations,
+    "behind": behind,
+    "missing": missing,
+    "memory": memory,
+}
+
+BLUE, GREY, RED = "#2f6fbb", "#9a9a9a", "#c8452f"
+
+
+def floor_picture(found: Results) -> Figure:
+    """Of each operation, how near to the memory's speed its rows come."""
+    names = list(dict.fromkeys(name for name in OPERATIONS for row in found.compared if row["operation"] == name))
+    figure = Figure((12, 0.5 * len(names) + 1.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, each in zip(axes, PASSES):
+        for place, name in enumerate(names):
+            rows = [row for row in found.compared if (row["operation"], row["pass"]) == (name, each)]
+            rival = [100 * row["floor"] / report.fastest(row, "") for row in rows]
+            own = [report.speed(row)[2] for row in rows]
+            for percent, offset, color in ((own, -0.16, BLUE), (rival, 0.16, GREY)):
+                axis.scatter(percent, [place + offset] * len(percent), color=color, s=14, alpha=0.35, linewidths=0)
+                if percent:
+                    axis.plot([median(percent)] * 2, [place + offset - 0.16, place + offset + 0.16], color=color, lw=4)
+        axis.axvline(100, color="0.2", lw=1)
+        axis.set_xlim(0, 125)
+        axis.set_title(each, fontsize=14)
+        axis.set_xlabel("% of the floor's speed", fontsize=12)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(names)), names, fontsize=13)
+    axes[0].invert_yaxis()
+    axes[0].text(101, -0.55, "floor", fontsize=12)
+    figure.suptitle("fastpool (blue) and the best rival (grey): a dot per float32 row, bars are medians", fontsize=15)
+    return figure
+
+
+def ratio_picture(found: Results) -> Figure:
+    """Where fastpool is ahead, and where it is behind."""
+    rows = [row for row in found.rows if row["dtype"] == "float32" and report.ratio(row)]
+    figure = Figure((12, 5.5), layout="constrained")
+    for axis, layout in zip(figure.subplots(1, 2, sharey=True), LAYOUTS):
+        for ahead, color in ((True, BLUE), (False, RED)):
+            chosen = [r for r in rows if r["layout"] == layout and (report.ratio(r) * report.MARGIN >= 1) is ahead]
+            points = [r["bytes"] / 1e6 for r in chosen], [report.ratio(r) for r in chosen]
+            axis.scatter(*points, color=color, s=22, alpha=0.5, linewidths=0)
+        axis.axhline(1, color="0.2", lw=1)
+        axis.set(xscale="log", yscale="log")
+        axis.set_title(layout, fontsize=14)
+        axis.set_xlabel("MB that a call moves", fontsize=12)
+        axis.set_yticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"], fontsize=12)
+        axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"], fontsize=12)
+        axis.minorticks_off()
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("best rival's time / fastpool's", fontsize=12)
+    figure.suptitle("Above the line fastpool is faster; red rows are more than 5 % behind the best rival", fontsize=15)
+    return figure
+
+
+PICTURES = {"floor": floor_picture, "ratio": ratio_picture}
+
+
+def draw(app: Sphinx) -> None:
+    """Beside the pages that show them; git ignores the folder."""
+    folder = Path(app.srcdir, "generated")
+    folder.mkdir(exist_ok=True)
+    for name, picture in PICTURES.items():
+        picture(results()[0]).savefig(folder / f"speed-{name}.png", dpi=100, metadata={"Software": None})
+
+
 def has_pooling(name: str) -> bool:
     import fastpool.nn
 
@@ -218,6 +410,18 @@ class Speed(Directive):
         return of_operation(name)
 
 
+class Summary(Directive):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        if name not in SUMMARIES:
+            raise self.error(f"speed-summary: {name!r} is none of {', '.join(SUMMARIES)}")
+        return SUMMARIES[name]()
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("speed", Speed)
+    app.add_directive("speed-summary", Summary)
+    app.connect("builder-inited", draw)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
