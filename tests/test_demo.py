@@ -77,6 +77,18 @@ def test_readme_lines_run():
     assert names["model"](torch.randn(2, 3, 40, 24)).shape == (2, 10)
 
 
+def test_readme_commands_are_run_by_the_workflow():
+    commands = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    jobs = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    run = re.findall(r"^ *- run: (.*)$", jobs, re.MULTILINE)
+    assert commands and all(line in run for block in commands for line in block.splitlines()), commands
+
+
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert links and not [link for link in links if not (ROOT / link).exists()]
+
+
 def test_short_run_on_scikit_digits(tmp_path):
     picture = tmp_path / "folder" / "poolings.png"
     run = demo("--epochs", 1, "--picture", picture)
