@@ -42,7 +42,7 @@ python_display_short_literal_types = True
 toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_custom_sections = [("Shape", "params_style")]
+napoleon_custom_sections = [("Shape", "params_style"), "Reference"]
 
 html_theme = "furo"
 html_title = "fastpool"
