@@ -15,15 +15,17 @@ The photograph is scikit-learn's ``china.jpg``, by danielbuechele, CC BY 2.0.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import program
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
-from panels import ACCENT, GRADIENTS, GRAY, INK, VALUES, cells, figure, frame, heading, image, lattice
+from panels import GRADIENTS, GRAY, INK, VALUES, cells, colorbar, figure, frame, heading, image, lattice, plain
+from skimage.data import astronaut
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
@@ -53,7 +55,7 @@ KINDS = {
     "soft": Kind("Soft", "soft_pool2d(x, k, beta=1)", "(np.exp(w) * w).sum() / np.exp(w).sum()"),
     "lse": Kind("Log-mean-exp", "lse_pool2d(x, k, r=1)", "np.log(np.exp(w).mean())"),
     "gem": Kind("Generalised mean", "gem_pool2d(x, k, p=3)", "(w**3).mean() ** (1 / 3)"),
-    "lp": Kind("Power", "lp_pool2d(x, 2, k)", "np.sqrt((w**2).sum())"),
+    "lp": Kind("Root mean square", "lp_pool2d(x, 2, k) / k", "np.sqrt((w**2).mean())"),
     "std": Kind("Deviation", "mean_std_pool2d(x, k)[1]", "w.std()"),
     "gated": Kind(
         "Gated",
@@ -125,12 +127,343 @@ def overview(photograph: np.ndarray, x: Tensor) -> Figure:
     return made
 
 
+# %%
+# Numbers to follow by hand
+# -------------------------
+# The same calls on a random 6x6 map, and what a gradient of 1 at one output sends back to its window. Selections
+# (maximum, minimum, draw) send all of it to one element. Means share it out; those that weigh large elements more may
+# send them more than 1, and small ones less than 0.
+
+WINDOW = (0, 1)  # the row and column of its output
+CORNER = tuple(slice(2 * index, 2 * index + 2) for index in WINDOW)
+
+
+def numbers(x: Tensor) -> Figure:
+    made = figure(12, 7.6)
+    grid = made.add_gridspec(3, 6)
+    axis = made.add_subplot(grid[:2, :2])
+    cells(axis, x[0, 0], x.max().item(), 17)
+    heading(axis, "A map x", "random, after a ReLU; windows of 2x2", 18, 40, lines=1)
+    lattice(axis, range(0, 7, 2), range(0, 7, 2), color=INK, linewidth=2.5)
+    places = [(row, column) for row in (0, 1) for column in range(2, 6)] + [(2, column) for column in range(6)]
+    for place, kind in zip(places, KINDS.values()):
+        axis = made.add_subplot(grid[place])
+        cells(axis, pooled(kind.call, x)[0, 0], x.max().item(), 15)
+        heading(axis, kind.title, shown(kind.call), 13, 25)
+    colorbar(made, made.add_subplot(grid[places[-1]]), VALUES, 0, x.max().item(), "value")
+    return made
+
+
+def gradients(x: Tensor) -> Figure:
+    made = figure(12, 8.4)
+    axes = made.subplots(3, 5)
+    cells(axes.flat[0], x[0, 0][CORNER], x.max().item(), 22)
+    heading(axes.flat[0], "One window", "of the map x", 15, lines=1)
+    for axis, kind in zip(axes.flat[1:], KINDS.values()):
+        gradient = gradient_of(lambda x, kind=kind: pooled(kind.call, x)[0, 0][WINDOW], x)[0, 0]
+        cells(axis, gradient[CORNER], 1, 22, signed=True)
+        heading(axis, kind.title, f"gradients, sum {gradient.sum():.2f}", 15, lines=1)
+    colorbar(made, axes.flat[-1], GRADIENTS, -1, 1, "gradient")
+    return made
+
+
+def gradient_of(output: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(output(x), x)[0]
+
+
+# %%
+# What chance does
+# ----------------
+# One seed gives one draw, the same on every machine. Over many draws an element comes as often as its share of the
+# window's sum says, up to the error of counting: after n draws a frequency of probability p has the standard error
+# ``sqrt(p * (1 - p) / n)``.
+
+DRAWS = 10_000
+
+
+class Count(NamedTuple):
+    value: float
+    probability: float
+    hits: np.ndarray
+
+    @property
+    def text(self) -> str:
+        expected, error = self.probability * DRAWS, (self.probability * (1 - self.probability) * DRAWS) ** 0.5
+        return f"{self.value:.1f} came {self.hits.sum():,} times, expected {expected:,.0f} ± {error:.0f}"
+
+
+def counts(window: Tensor) -> list[Count]:
+    """All draws are one call: every member of a batch has a random number of its own."""
+    _, chosen = fp.stochastic_pool2d(window.expand(DRAWS, 1, 2, 2), 2, seed=0, return_indices=True)
+    shares = (window / window.sum()).flatten().tolist()
+    return [
+        Count(value, share, (chosen == tap).flatten().numpy())
+        for tap, (value, share) in enumerate(zip(window.flatten().tolist(), shares))
+    ]
+
+
+def draws(x: Tensor, counted: list[Count]) -> Figure:
+    made = figure(12, 8)
+    above, below = made.subfigures(2, 1, height_ratios=[1, 1.7])
+    axes = above.subplots(1, 5)
+    calls = [f"stochastic_pool2d(x, k, seed={seed})" for seed in range(4)] + [KINDS["expectation"].call]
+    for axis, title, call in zip(axes, [*(f"Draw {n}" for n in (1, 2, 3, 4)), "Expectation"], calls):
+        cells(axis, pooled(call, x)[0, 0], x.max().item(), 18)
+        frame(axis, *WINDOW, 1, 1)
+        heading(axis, title, shown(call), 15, 25)
+    left, right = below.subplots(1, 2, width_ratios=[1, 2.4])
+    cells(left, x[0, 0][CORNER], x.max().item(), 26)
+    frame(left, 0, 0, 2, 2)
+    heading(left, "One window of x", f"drawn {DRAWS:,} times", 15, lines=1)
+    steps = np.arange(1, DRAWS + 1)
+    for count, color in zip(counted, ("#1d4ed8", "#0f766e", "#c2410c", "#6b7280")):
+        error = np.sqrt(count.probability * (1 - count.probability) / steps)
+        right.fill_between(steps, count.probability - error, count.probability + error, color=color, alpha=0.18, lw=0)
+        right.plot(steps, count.hits.cumsum() / steps, linewidth=2, color=color)
+        right.annotate(count.text, (DRAWS, count.probability), xytext=(8, 0), textcoords="offset points", fontsize=12,
+                       va="center", color=color, annotation_clip=False)  # fmt: skip
+    plain(right)
+    right.set(xscale="log", xlim=(10, DRAWS), ylim=(-0.02, 0.8))
+    right.set_xlabel("draws", fontsize=13)
+    heading(right, "How often each element came", "shaded: probability ± one standard error", 15, 60, lines=1)
+    return made
+
+
+# %%
+# Between average and maximum
+# ---------------------------
+# Mixed pooling blends the two; the parameters of soft pooling, log-mean-exp and the generalised mean lead from one to
+# the other in other ways. All of them can be learned.
+
+
+def mixing(x: Tensor, window: Tensor) -> Figure:
+    made = figure(12, 8.2)
+    above, below = made.subfigures(2, 1, height_ratios=[1, 1.9])
+    for axis, alpha in zip(above.subplots(1, 5), (0, 0.25, 0.5, 0.75, 1)):
+        image(axis, fp.mixed_pool2d(x[..., :240, 64:352], 8, alpha=alpha)[0, 0], PowerNorm(0.5, 0, 4, clip=True))
+        heading(axis, f"alpha = {alpha}", {0: "the average", 1: "the maximum"}.get(alpha, "mixed_pool2d"), 16, lines=1)
+    axis = below.subplots()
+    plain(axis)
+    steps = np.geomspace(0.1, 100, 200)
+    curves = {
+        "soft pooling, beta": (lambda value: fp.soft_pool2d(window, 2, beta=value), "#c2410c", 2.5, (0, 14), "right"),
+        "log-mean-exp, r": (lambda value: fp.lse_pool2d(window, 2, r=value), "#1d4ed8", 2.5, (8, -22), "left"),
+        "generalised mean, p": (lambda value: fp.gem_pool2d(window, 2, p=value), "#0f766e", 0.6, (14, -4), "left"),
+    }
+    for name, (pooling, color, at, shift, side) in curves.items():
+        axis.plot(steps, [pooling(step).item() for step in steps], color=color, linewidth=3)
+        axis.annotate(name, (at, pooling(at).item()), xytext=shift, textcoords="offset points", fontsize=15,
+                      color=color, ha=side)  # fmt: skip
+    for name, level in (("maximum", window.max().item()), ("average", window.mean().item())):
+        axis.axhline(level, color=GRAY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axis.annotate(
+            name, (100, level), xytext=(0, 5), textcoords="offset points", fontsize=14, color=GRAY, ha="right"
+        )
+    axis.set(xscale="log", xlim=(0.1, 100), ylim=(0, 1.12 * window.max().item()))
+    axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    axis.set_xlabel("parameter", fontsize=13)
+    values = ", ".join(f"{value:.1f}" for value in window.flatten().tolist())
+    heading(axis, "One window, pooled with growing parameters", f"the window's elements: {values}", 16, 80, lines=1)
+    return made
+
+
+# %%
+# Bins of a pyramid
+# -----------------
+# Two images of different size and shape give vectors of the same length, in one call that takes both in a list. Every
+# number is the maximum of one bin.
+
+LEVELS = {4: "#ca8a04", 2: "#c2410c", 1: "#7e22ce"}
+
+
+def pyramid(photographs: list[np.ndarray], maps: list[Tensor]) -> Figure:
+    vectors = fp.spatial_pyramid_pool2d([x[0] for x in maps], tuple(LEVELS))
+    made = figure(12, 9.4)
+    axes = made.subplots(2, 2, width_ratios=[1, 1.3])
+    for (left, right), photograph, vector in zip(axes, photographs, vectors.tolist()):
+        image(left, photograph)
+        height, width = photograph.shape[:2]
+        heading(left, f"{height} x {width} pixels", "numbered bins of 4x4, 2x2 and 1x1", 16, 40, lines=1)
+        bins = [(level, row, column) for level in LEVELS for row in range(level) for column in range(level)]
+        for number, (level, row, column) in enumerate(bins, 1):
+            color, side = LEVELS[level], {4: 9, 2: 12, 1: 16}[level]
+            frame(left, row * height / level, column * width / level, height / level, width / level,
+                  edgecolor="white", linewidth={4: 1, 2: 2.5, 1: 4}[level])  # fmt: skip
+            left.text((column + 0.5) * width / level, (row + 0.5) * height / level, number, ha="center", va="center",
+                      fontsize=side, color="white", bbox=dict(boxstyle="circle", facecolor=color, edgecolor="white"),
+                      zorder=4)  # fmt: skip
+        plain(right)
+        right.bar(range(1, 22), vector, color=[LEVELS[level] for level, *_ in bins], width=0.8)
+        right.set(xlim=(0.3, 21.7), ylim=(0, 1.05 * vectors.max().item()))
+        right.set_xticks(range(1, 22), range(1, 22), fontsize=11)
+        heading(right, "Its vector of 21 maxima", "spatial_pyramid_pool2d(images, (4, 2, 1))", 16, 50, lines=1)
+    return made
+
+
+# %%
+# A picture for each kind
+# -----------------------
+# For its page: the input, the result, and the gradient of the framed output, on the corner of the same map.
+
+
+class Page(NamedTuple):
+    """Calls, and a title for each map that they give; `of`: the maps whose output has the gradient."""
+
+    calls: tuple[str, ...]
+    titles: tuple[str, ...]
+    of: tuple[int, ...] = (0,)
+    side: int = 4
+    window: tuple[int, int, int, int] = (0, 2, 2, 2)
+    output: tuple[int, int] = WINDOW
+
+
+NAMES = ("max", "min", "avg", "mixed", "soft", "lse", "gem", "gated", "tree")
+PAGES = {name: Page((KINDS[name].call,), (KINDS[name].title,)) for name in NAMES} | {
+    "max_avg": Page(("max_avg_pool2d(x, k)",), ("Maximum", "Average"), of=(0, 1)),
+    "random_mixed": Page(
+        ("RandomMixedPool2d(k)(x)", "RandomMixedPool2d(k)(x)", "RandomMixedPool2d(k).eval()(x)"),
+        ("One call", "Another call", "Evaluation"),
+        of=(2,),
+    ),
+    "stochastic": Page((KINDS["draw"].call, KINDS["expectation"].call), ("A draw", "Expectation")),
+    "mean_std": Page(("mean_std_pool2d(x, k)",), ("Mean", "Deviation"), of=(1,)),
+    "lp": Page(("lp_pool2d(x, 2, k)",), ("Power",)),
+    "spatial_pyramid": Page(
+        ("spatial_pyramid_pool2d(x, (2, 1))[..., None]",), ("A vector",), of=(0,), window=(0, 2, 2, 2), output=(1, 0)
+    ),
+    "sppf": Page(("sppf2d(x, 3, repeats=2)",), ("x itself", "3x3 maxima", "5x5 maxima"), (2,), 6, (0, 1, 5, 5), (2, 3)),
+    "adaptive": Page(("adaptive_avg_pool2d(x, 3)",), ("Average of 3x3 bins",), (0,), 5, (1, 1, 3, 3), (1, 1)),
+    "global": Page(("global_avg_pool(x)",), ("Average of all",), (0,), 4, (0, 0, 4, 4), (0, 0)),
+}
+
+
+def maps_of(page: Page, x: Tensor) -> list[Tensor]:
+    """Modules that draw find torch's generator in another state at every call."""
+    maps = []
+    for seed, call in enumerate(page.calls):
+        torch.manual_seed(seed)
+        y = pooled(call, x)
+        maps += y if y.dim() == 3 else y[0]
+    return maps
+
+
+def page_picture(page: Page, x: Tensor) -> Figure:
+    x, top = x[..., : page.side, : page.side], x.max().item()
+    maps = maps_of(page, x)
+    made = figure(3 * (len(maps) + 2), 3.8)
+    first, *between, last = made.subplots(1, len(maps) + 2)
+    size = 20 if page.side < 6 else 14
+    cells(first, x[0, 0], top, size)
+    frame(first, *page.window)
+    heading(first, "Input x", "the window framed", 18, lines=2)
+    captions = [*map(shown, page.calls)] if len(page.calls) == len(maps) else [shown(page.calls[0]), *[""] * len(maps)]
+    for index, (axis, values, title, caption) in enumerate(zip(between, maps, page.titles, captions)):
+        cells(axis, values, top, size if len(values) > 3 else 26)
+        if index in page.of:
+            frame(axis, *page.output, 1, 1)
+        heading(axis, title, caption, 18, 27, lines=2)
+    gradient = gradient_of(lambda x: sum(maps_of(page, x)[index][page.output] for index in page.of), x)[0, 0]
+    cells(last, gradient, 1, size, signed=True)
+    frame(last, *page.window)
+    heading(last, "Gradient", "of the framed output" if len(page.of) == 1 else "of the sum of both", 18, lines=2)
+    return made
+
+
+# Attention weighs all positions, which a photograph shows better: queries and keys are the pixels' colors, less their
+# mean and of length 1; values the colors themselves.
+
+
+def attention_picture(photograph: np.ndarray) -> Figure:
+    colors = fp.avg_pool2d(torch.from_numpy(photograph.copy()).float().permute(2, 0, 1)[None] / 255, 8)
+    centred = colors - colors.mean((2, 3), keepdim=True)
+    x = torch.cat([F.normalize(centred, dim=1), colors], 1)
+    pool = fnn.AttentionPool2d(6, 3, scale=12.0)
+    for convolution, chosen in ((pool.query, 0), (pool.key, 0), (pool.value, 3)):
+        torch.nn.init.zeros_(convolution.bias)
+        convolution.weight.data = torch.eye(6)[chosen : chosen + 3, :, None, None]
+    with torch.no_grad():
+        y = pool(x)
+    row, column = PLACE
+    gradient = gradient_of(lambda x: pool(x)[0, 0, row, column], x)[0, 3]
+    made = figure(12, 3.6)
+    first, second, third = made.subplots(1, 3)
+    image(first, x[0, 3:].permute(1, 2, 0))
+    heading(first, "Input", "48 x 72 colors", 18, lines=1)
+    image(second, y[0].permute(1, 2, 0))
+    heading(second, "Result", "AttentionPool2d", 18, 27, lines=1)
+    image(third, gradient, Normalize(0, gradient.max().item()))
+    heading(third, "Gradient", "of the framed output", 18, lines=1)
+    for axis in (first, second, third):
+        frame(axis, row - 1.5, column - 1.5, 3, 3, edgecolor="white", linewidth=4)
+        frame(axis, row - 1.5, column - 1.5, 3, 3, linewidth=2)
+    return made
+
+
+PLACE = (9, 12)  # on the upper roof
+
+
+# %%
+# One window, by fastpool and by the formula
+# ------------------------------------------
+# The draw needs the random number that the library promises for a seed and a position: Philox-4x32-10 (Salmon et al.
+# 2011), of which ten lines are enough here.
+
+
+def uniform(seed: int, position: int) -> float:
+    a, b, c, d = position // 4, 0, 0, 0
+    keys = [seed % 2**32, seed >> 32]
+    for _ in range(10):
+        left, right = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = (right >> 32) ^ b ^ keys[0], right % 2**32, (left >> 32) ^ d ^ keys[1], left % 2**32
+        keys = [(key + weyl) % 2**32 for key, weyl in zip(keys, (0x9E3779B9, 0xBB67AE85))]
+    return ((a, b, c, d)[position % 4] >> 8) * 2.0**-24
+
+
+def compared(x: Tensor) -> Iterator[tuple[str, str, float, float]]:
+    w = x[0, 0][CORNER].double().numpy()
+    names = {name: value.double().numpy() for name, value in filters(2).items()}
+    names |= {"np": np, "w": w, "u": uniform(0, 3 * WINDOW[0] + WINDOW[1]), "sigmoid": lambda z: 1 / (1 + np.exp(-z))}
+    for kind in KINDS.values():
+        yield (
+            shown(kind.call),
+            kind.formula,
+            pooled(kind.call, x)[0, 0][WINDOW].item(),
+            float(eval(kind.formula, names)),
+        )
+
+
 def main() -> None:
     options = program.start(program.parser(__doc__))
-    photograph = load_sample_image("china.jpg")[11:395, 32:608]
-    x = vertical_edges(photograph)
-    figures = {"poolings": overview(photograph, x)}
-    program.finish(options, "text", figures, {"a": 1})
+    x = (torch.randn(1, 1, 6, 6) + 1).relu().mul(10).round().div(10)
+    window = x[..., CORNER[0], CORNER[1]]
+    photographs = [load_sample_image("china.jpg")[11:395, 32:608], astronaut()[:480, 60:400]]
+    maps = [vertical_edges(photograph) for photograph in photographs]
+    counted = counts(window)
+    figures = {
+        "poolings": lambda: overview(photographs[0], maps[0]),
+        "poolings-numbers": lambda: numbers(x),
+        "poolings-gradients": lambda: gradients(x),
+        "poolings-draws": lambda: draws(x, counted),
+        "poolings-mixing": lambda: mixing(maps[0], window),
+        "poolings-pyramid": lambda: pyramid(photographs, maps),
+        "poolings-attention": lambda: attention_picture(photographs[0]),
+    } | {f"poolings-{name}": lambda page=page: page_picture(page, x) for name, page in PAGES.items()}
+    made = {}
+    for step, (name, draw) in enumerate(figures.items(), 1):
+        made[name] = draw()
+        program.progress("pictures", step, len(figures), name)
+
+    rows = list(compared(x))
+    values = ", ".join(f"{value:.1f}" for value in window.flatten().tolist())
+    text = "\n\n".join([
+        f"One window w of 2x2 with the elements {values}:",
+        program.table(("call", "fastpool", "NumPy"), [(call, f"{own:.6f}", f"{theirs:.6f}") for call, _, own, theirs in rows]),
+        "The formulas:",
+        program.table(("call",), [(f"{call:<48}{formula}",) for call, formula, *_ in rows]),
+        f"{DRAWS:,} draws of the window: " + "; ".join(count.text for count in counted) + ".",
+    ])  # fmt: skip
+    program.finish(options, text, made, {call: {"fastpool": own, "numpy": theirs} for call, _, own, theirs in rows})
 
 
 if __name__ == "__main__":
