@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoSlopeNorm
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -22,18 +22,24 @@ GRADIENTS = LinearSegmentedColormap.from_list("gradients", ["#6b21a8", "#f8fafc"
 
 
 def figure(width: float, height: float) -> Figure:
-    made = Figure(figsize=(width, height), layout="constrained")
-    made.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
-    return made
+    return Figure(figsize=(width, height))
 
 
-def heading(axis: Axes, title: str, caption: str = "", size: float = 15, width: int = 33, lines: int = 2) -> None:
+def place(made: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """A panel there, in inches from the figure's upper left corner."""
+    whole = made.get_size_inches()
+    return made.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
+
+
+def heading(axis: Axes, title: str, caption: str = "", size: float = 15, lines: int = 2) -> None:
     """A bold title and, below it, a smaller caption with room for `lines` lines, over the left edge."""
     small = 0.68 * size
     pad = 6 + 1.25 * small * lines
+    # A letter of DejaVu Sans Mono is 0.602 of its size wide.
+    letters = int(1.06 * axis.get_window_extent().width * 72 / (axis.figure.dpi * 0.602 * small))
     axis.set_title(title, fontsize=size, fontweight="bold", color=INK, loc="left", pad=pad)
     axis.annotate(
-        textwrap.fill(caption, width), (0, 1), xytext=(0, pad - 3), xycoords="axes fraction",
+        textwrap.fill(caption, letters), (0, 1), xytext=(0, pad - 3), xycoords="axes fraction",
         textcoords="offset points", family="monospace", fontsize=small, color=GRAY, va="top", annotation_clip=False,
     )  # fmt: skip
 
@@ -43,25 +49,31 @@ def image(axis: Axes, values: Tensor | np.ndarray, norm: Normalize | None = None
     axis.imshow(values, cmap=MAGMA, norm=norm, interpolation="nearest")
 
 
-def cells(axis: Axes, values: Tensor, top: float, size: float, signed: bool = False) -> None:
+def cells(axis: Axes, values: Tensor, top: float, signed: bool = False) -> None:
     """A map with its numbers: white is 0, the darkest color is `top`."""
     rows, columns = values.shape
-    colors = (
-        ScalarMappable(TwoSlopeNorm(0, -top, top), GRADIENTS) if signed else ScalarMappable(Normalize(0, top), VALUES)
-    )
-    digits = next((n for n in (0, 1) if ((values * 10**n).round() - values * 10**n).abs().max() < 1e-4), 2)
-    axis.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", xticks=[], yticks=[])
+    colors = ScalarMappable(Normalize(-top if signed else 0, top), GRADIENTS if signed else VALUES)
+    exact = (n for n in (0, 1, 2, 3) if ((values * 10**n).round() - values * 10**n).abs().max() < 1e-4)
+    digits = next(exact, 2)
+    texts = {place: written(value, digits) for place, value in np.ndenumerate(values.numpy())}
+    extent = axis.get_window_extent()
+    cell = min(extent.width / columns, extent.height / rows) * 72 / axis.figure.dpi
+    size = min(0.36 * cell, 1.36 * cell / max(map(len, texts.values())))
+    axis.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", anchor="NW", xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    for (row, column), value in np.ndenumerate(values.numpy()):
-        color = colors.to_rgba(value)
-        axis.add_patch(Rectangle((column, row), 1, 1, facecolor=color, edgecolor="#cbd2d9", linewidth=1))
+    for (row, column), text in texts.items():
+        color = colors.to_rgba(values[row, column].item())
+        axis.add_patch(Rectangle((column, row), 1, 1, facecolor=color, edgecolor="#cbd2d9", linewidth=1, clip_on=False))
         dark = np.dot(color[:3], (0.299, 0.587, 0.114)) < 0.6
-        text = "0" if value == 0 else f"{value:.{digits}f}".replace("-", "−")
-        faint = signed and value == 0
         axis.text(
             column + 0.5, row + 0.52, text, ha="center", va="center", fontsize=size,
-            color="white" if dark else "#b8c1cc" if faint else INK,
+            color="white" if dark else "#b8c1cc" if signed and text == "0" else INK,
         )  # fmt: skip
+
+
+def written(value: float, digits: int) -> str:
+    """Halves away from zero, as by hand."""
+    return "0" if value == 0 else f"{value + np.copysign(1e-6, value):.{digits}f}".replace("-", "−")
 
 
 def frame(axis: Axes, row: float, column: float, height: float, width: float, **style) -> None:
@@ -77,11 +89,9 @@ def lattice(axis: Axes, rows: Sequence[float], columns: Sequence[float], **style
         axis.plot([column, column], [rows[0], rows[-1]], clip_on=False, solid_capstyle="projecting", **style)
 
 
-def colorbar(made: Figure, axis: Axes, colors: Colormap, low: float, high: float, label: str) -> None:
-    """In the place of a panel."""
-    axis.axis("off")
-    strip = axis.inset_axes((0.05, 0.5, 0.9, 0.12))
-    bar = made.colorbar(ScalarMappable(Normalize(low, high), colors), cax=strip, orientation="horizontal")
+def colorbar(made: Figure, axis: Axes, colors: Colormap, norm: Normalize, label: str, ticks: Sequence[float]) -> None:
+    bar = made.colorbar(ScalarMappable(norm, colors), cax=axis, orientation="horizontal")
+    bar.set_ticks(ticks, labels=[f"{tick:g}".replace("-", "−") for tick in ticks])
     bar.set_label(label, fontsize=13, color=GRAY)
     bar.ax.tick_params(labelsize=12, colors=GRAY)
     bar.outline.set_visible(False)

@@ -24,8 +24,10 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
-from panels import GRADIENTS, GRAY, INK, VALUES, cells, colorbar, figure, frame, heading, image, lattice, plain
-from skimage.data import astronaut
+from panels import (
+    GRADIENTS, GRAY, INK, MAGMA, VALUES, cells, colorbar, figure, frame, heading, image, lattice, place, plain,
+)  # fmt: skip
+from skimage.data import rocket
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
@@ -78,7 +80,7 @@ def filters(k: int) -> dict[str, Tensor]:
 
 
 def pooled(call: str, x: Tensor, k: int = 2) -> Tensor:
-    result = eval(call, {**vars(fp), **vars(fnn), **filters(k), "x": x, "k": k})
+    result = eval(call, {**vars(fp), **filters(k), "x": x, "k": k, "pool": fnn.RandomMixedPool2d(k)})
     return torch.cat(result, 1) if isinstance(result, tuple) else result
 
 
@@ -103,13 +105,13 @@ def vertical_edges(photograph: np.ndarray) -> Tensor:
 
 def overview(photograph: np.ndarray, x: Tensor) -> Figure:
     norm = PowerNorm(0.5, vmin=0, vmax=4, clip=True)
-    made = figure(12, 12.4)
-    axes = made.subplots(4, 4)
-    image(axes.flat[0], photograph)
-    heading(axes.flat[0], "A photograph", f"{photograph.shape[0]} x {photograph.shape[1]} pixels")
-    image(axes.flat[1], x[0, 0], norm)
-    heading(axes.flat[1], "Its feature map x", "vertical edges, after a ReLU")
-    for axis, kind in zip(axes.flat[2:], KINDS.values()):
+    made = figure(12, 11.5)
+    axes = [place(made, 0.15 + 2.97 * column, 0.75 + 2.65 * row, 2.8, 1.87) for row in range(4) for column in range(4)]
+    image(axes[0], photograph // 8 * 8 + 4)  # with few colors, and so a small file
+    heading(axes[0], "A photograph", f"{photograph.shape[0]} x {photograph.shape[1]} pixels")
+    image(axes[1], x[0, 0], norm)
+    heading(axes[1], "Its feature map x", "vertical edges, after a ReLU")
+    for axis, kind in zip(axes[2:], KINDS.values()):
         image(axis, pooled(kind.call, x, 8)[0, 0], norm)
         heading(axis, kind.title, shown(kind.call, 8))
     levels = ((32, 48), (16, 24), (8, 12), (4, 6))
@@ -119,11 +121,10 @@ def overview(photograph: np.ndarray, x: Tensor) -> Figure:
         for level, size in zip(bins, levels)
     ]
     tiled = torch.cat([torch.cat(tiles[:2], 3), torch.cat(tiles[2:], 3)], 2)[0, 0, 3:-3, 3:-3]
-    image(axes.flat[-1], tiled, norm)
-    heading(axes.flat[-1], "Spatial pyramid", "spatial_pyramid_pool2d(x, levels)")
-    bar = made.colorbar(axes.flat[1].images[0], ax=axes, location="bottom", aspect=60, shrink=0.5, extend="max")
-    bar.set_label("value, the same scale in all panels", fontsize=12, color=GRAY)
-    bar.set_ticks([0, 0.25, 1, 2, 4], labels=["0", "0.25", "1", "2", "4"], fontsize=12)
+    image(axes[-1], tiled, norm)
+    heading(axes[-1], "Spatial pyramid", "spatial_pyramid_pool2d(x, levels)")
+    strip = place(made, 3.5, 10.75, 5, 0.18)
+    colorbar(made, strip, MAGMA, norm, "value, on the same scale in all panels", (0, 0.25, 1, 2, 4))
     return made
 
 
@@ -131,39 +132,42 @@ def overview(photograph: np.ndarray, x: Tensor) -> Figure:
 # Numbers to follow by hand
 # -------------------------
 # The same calls on a random 6x6 map, and what a gradient of 1 at one output sends back to its window. Selections
-# (maximum, minimum, draw) send all of it to one element. Means share it out; those that weigh large elements more may
-# send them more than 1, and small ones less than 0.
+# (maximum, minimum, draw) send all of it to one element, means share it out, and what a deviation sends back adds up to
+# nothing.
+
 
 WINDOW = (0, 1)  # the row and column of its output
 CORNER = tuple(slice(2 * index, 2 * index + 2) for index in WINDOW)
 
 
 def numbers(x: Tensor) -> Figure:
-    made = figure(12, 7.6)
-    grid = made.add_gridspec(3, 6)
-    axis = made.add_subplot(grid[:2, :2])
-    cells(axis, x[0, 0], x.max().item(), 17)
-    heading(axis, "A map x", "random, after a ReLU; windows of 2x2", 18, 40, lines=1)
+    made = figure(12, 7.65)
+    top = x.max().item()
+    axis = place(made, 0.15, 0.75, 3.82, 3.82)
+    cells(axis, x[0, 0], top)
+    heading(axis, "A map x", "random, after a ReLU; windows of 2x2", 18, lines=1)
     lattice(axis, range(0, 7, 2), range(0, 7, 2), color=INK, linewidth=2.5)
     places = [(row, column) for row in (0, 1) for column in range(2, 6)] + [(2, column) for column in range(6)]
-    for place, kind in zip(places, KINDS.values()):
-        axis = made.add_subplot(grid[place])
-        cells(axis, pooled(kind.call, x)[0, 0], x.max().item(), 15)
-        heading(axis, kind.title, shown(kind.call), 13, 25)
-    colorbar(made, made.add_subplot(grid[places[-1]]), VALUES, 0, x.max().item(), "value")
+    for (row, column), kind in zip(places, KINDS.values()):
+        axis = place(made, 0.15 + 1.985 * column, 0.75 + 2.53 * row, 1.8, 1.8)
+        cells(axis, pooled(kind.call, x)[0, 0], top)
+        heading(axis, kind.title, shown(kind.call), 12.5)
+    colorbar(made, place(made, 10.2, 6.5, 1.55, 0.2), VALUES, Normalize(0, top), "value", (0, 1, 2, 3))
     return made
 
 
 def gradients(x: Tensor) -> Figure:
-    made = figure(12, 8.4)
-    axes = made.subplots(3, 5)
-    cells(axes.flat[0], x[0, 0][CORNER], x.max().item(), 22)
-    heading(axes.flat[0], "One window", "of the map x", 15, lines=1)
-    for axis, kind in zip(axes.flat[1:], KINDS.values()):
+    made = figure(12, 8.6)
+    axes = [place(made, 0.15 + 2.37 * column, 0.6 + 2.85 * row, 2.2, 2.2) for row in range(3) for column in range(5)]
+    cells(axes[0], x[0, 0][CORNER], x.max().item())
+    heading(axes[0], "One window", "of the map x", 15.5, lines=1)
+    for axis, kind in zip(axes[1:], KINDS.values()):
         gradient = gradient_of(lambda x, kind=kind: pooled(kind.call, x)[0, 0][WINDOW], x)[0, 0]
-        cells(axis, gradient[CORNER], 1, 22, signed=True)
-        heading(axis, kind.title, f"gradients, sum {gradient.sum():.2f}", 15, lines=1)
-    colorbar(made, axes.flat[-1], GRADIENTS, -1, 1, "gradient")
+        cells(axis, gradient[CORNER], 1, signed=True)
+        total = round(gradient.sum().item(), 2) + 0.0
+        heading(axis, kind.title, f"gradients; sum {total:.2f}", 15.5, lines=1)
+    axes[-1].remove()
+    colorbar(made, place(made, 9.75, 7.3, 1.95, 0.22), GRADIENTS, Normalize(-1, 1), "gradient", (-1, 0, 1))
     return made
 
 
@@ -204,18 +208,17 @@ def counts(window: Tensor) -> list[Count]:
 
 
 def draws(x: Tensor, counted: list[Count]) -> Figure:
-    made = figure(12, 8)
-    above, below = made.subfigures(2, 1, height_ratios=[1, 1.7])
-    axes = above.subplots(1, 5)
+    made = figure(12, 8.1)
     calls = [f"stochastic_pool2d(x, k, seed={seed})" for seed in range(4)] + [KINDS["expectation"].call]
-    for axis, title, call in zip(axes, [*(f"Draw {n}" for n in (1, 2, 3, 4)), "Expectation"], calls):
-        cells(axis, pooled(call, x)[0, 0], x.max().item(), 18)
+    for column, call in enumerate(calls):
+        axis = place(made, 0.15 + 2.37 * column, 0.8, 2.2, 2.2)
+        cells(axis, pooled(call, x)[0, 0], x.max().item())
         frame(axis, *WINDOW, 1, 1)
-        heading(axis, title, shown(call), 15, 25)
-    left, right = below.subplots(1, 2, width_ratios=[1, 2.4])
-    cells(left, x[0, 0][CORNER], x.max().item(), 26)
+        heading(axis, "Expectation" if column == 4 else f"Draw {column + 1}", shown(call), 15.5)
+    left, right = place(made, 0.15, 4.3, 2.2, 2.2), place(made, 3.2, 3.95, 4.9, 3.4)
+    cells(left, x[0, 0][CORNER], x.max().item())
     frame(left, 0, 0, 2, 2)
-    heading(left, "One window of x", f"drawn {DRAWS:,} times", 15, lines=1)
+    heading(left, "Its window in x", f"drawn {DRAWS:,} times", 15.5, lines=1)
     steps = np.arange(1, DRAWS + 1)
     for count, color in zip(counted, ("#1d4ed8", "#0f766e", "#c2410c", "#6b7280")):
         error = np.sqrt(count.probability * (1 - count.probability) / steps)
@@ -225,8 +228,9 @@ def draws(x: Tensor, counted: list[Count]) -> Figure:
                        va="center", color=color, annotation_clip=False)  # fmt: skip
     plain(right)
     right.set(xscale="log", xlim=(10, DRAWS), ylim=(-0.02, 0.8))
+    right.set_xticks([10, 100, 1000, 10_000], ["10", "100", "1,000", "10,000"])
     right.set_xlabel("draws", fontsize=13)
-    heading(right, "How often each element came", "shaded: probability ± one standard error", 15, 60, lines=1)
+    heading(right, "How often each element came", "shaded: probability ± one standard error", 15.5, lines=1)
     return made
 
 
@@ -238,12 +242,12 @@ def draws(x: Tensor, counted: list[Count]) -> Figure:
 
 
 def mixing(x: Tensor, window: Tensor) -> Figure:
-    made = figure(12, 8.2)
-    above, below = made.subfigures(2, 1, height_ratios=[1, 1.9])
-    for axis, alpha in zip(above.subplots(1, 5), (0, 0.25, 0.5, 0.75, 1)):
+    made = figure(12, 7.8)
+    for column, alpha in enumerate((0, 0.25, 0.5, 0.75, 1)):
+        axis = place(made, 0.15 + 2.37 * column, 0.6, 2.2, 1.84)
         image(axis, fp.mixed_pool2d(x[..., :240, 64:352], 8, alpha=alpha)[0, 0], PowerNorm(0.5, 0, 4, clip=True))
         heading(axis, f"alpha = {alpha}", {0: "the average", 1: "the maximum"}.get(alpha, "mixed_pool2d"), 16, lines=1)
-    axis = below.subplots()
+    axis = place(made, 0.6, 3.3, 11.2, 3.75)
     plain(axis)
     steps = np.geomspace(0.1, 100, 200)
     curves = {
@@ -264,40 +268,42 @@ def mixing(x: Tensor, window: Tensor) -> Figure:
     axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axis.set_xlabel("parameter", fontsize=13)
     values = ", ".join(f"{value:.1f}" for value in window.flatten().tolist())
-    heading(axis, "One window, pooled with growing parameters", f"the window's elements: {values}", 16, 80, lines=1)
+    heading(axis, "One window, pooled with growing parameters", f"the window's elements: {values}", 16, lines=1)
     return made
 
 
 # %%
 # Bins of a pyramid
 # -----------------
-# Two images of different size and shape give vectors of the same length, in one call that takes both in a list. Every
+# Feature maps of different size and shape give vectors of the same length, in one call that takes both in a list. Every
 # number is the maximum of one bin.
 
 LEVELS = {4: "#ca8a04", 2: "#c2410c", 1: "#7e22ce"}
 
 
-def pyramid(photographs: list[np.ndarray], maps: list[Tensor]) -> Figure:
+def pyramid(maps: list[Tensor]) -> Figure:
     vectors = fp.spatial_pyramid_pool2d([x[0] for x in maps], tuple(LEVELS))
-    made = figure(12, 9.4)
-    axes = made.subplots(2, 2, width_ratios=[1, 1.3])
-    for (left, right), photograph, vector in zip(axes, photographs, vectors.tolist()):
-        image(left, photograph)
-        height, width = photograph.shape[:2]
-        heading(left, f"{height} x {width} pixels", "numbered bins of 4x4, 2x2 and 1x1", 16, 40, lines=1)
-        bins = [(level, row, column) for level in LEVELS for row in range(level) for column in range(level)]
+    bins = [(level, row, column) for level in LEVELS for row in range(level) for column in range(level)]
+    made = figure(12, 9.2)
+    for index, (x, vector) in enumerate(zip(maps, vectors.tolist())):
+        height, width = x.shape[2:]
+        side = 3.6 / max(height, width * 3.6 / 5)
+        left = place(made, 0.15, 0.65 + 4.6 * index, width * side, height * side)
+        image(left, fp.max_pool2d(x, 2)[0, 0], PowerNorm(0.5, vmin=0, vmax=4, clip=True))
+        left.set(xlim=(0, width / 2), ylim=(height / 2, 0))
+        heading(left, f"A map of {height} x {width}", "bins of 4x4, 2x2, 1x1", 16, lines=1)
         for number, (level, row, column) in enumerate(bins, 1):
-            color, side = LEVELS[level], {4: 9, 2: 12, 1: 16}[level]
-            frame(left, row * height / level, column * width / level, height / level, width / level,
-                  edgecolor="white", linewidth={4: 1, 2: 2.5, 1: 4}[level])  # fmt: skip
-            left.text((column + 0.5) * width / level, (row + 0.5) * height / level, number, ha="center", va="center",
-                      fontsize=side, color="white", bbox=dict(boxstyle="circle", facecolor=color, edgecolor="white"),
-                      zorder=4)  # fmt: skip
+            tall, wide = height / 2 / level, width / 2 / level
+            frame(left, row * tall, column * wide, tall, wide, edgecolor="white", linewidth={4: 1, 2: 2.5, 1: 4}[level])
+            left.text((column + 0.5) * wide, (row + 0.5) * tall, number, ha="center", va="center", color="white",
+                      fontsize={4: 10, 2: 12, 1: 15}[level], zorder=4,
+                      bbox=dict(boxstyle="circle", facecolor=LEVELS[level], edgecolor="white"))  # fmt: skip
+        right = place(made, 5.75, 0.65 + 4.6 * index, 6.1, 3.5)
         plain(right)
         right.bar(range(1, 22), vector, color=[LEVELS[level] for level, *_ in bins], width=0.8)
         right.set(xlim=(0.3, 21.7), ylim=(0, 1.05 * vectors.max().item()))
         right.set_xticks(range(1, 22), range(1, 22), fontsize=11)
-        heading(right, "Its vector of 21 maxima", "spatial_pyramid_pool2d(images, (4, 2, 1))", 16, 50, lines=1)
+        heading(right, "Its vector of 21 maxima", "spatial_pyramid_pool2d(maps, (4, 2, 1))", 16, lines=1)
     return made
 
 
@@ -322,17 +328,13 @@ NAMES = ("max", "min", "avg", "mixed", "soft", "lse", "gem", "gated", "tree")
 PAGES = {name: Page((KINDS[name].call,), (KINDS[name].title,)) for name in NAMES} | {
     "max_avg": Page(("max_avg_pool2d(x, k)",), ("Maximum", "Average"), of=(0, 1)),
     "random_mixed": Page(
-        ("RandomMixedPool2d(k)(x)", "RandomMixedPool2d(k)(x)", "RandomMixedPool2d(k).eval()(x)"),
-        ("One call", "Another call", "Evaluation"),
-        of=(2,),
+        ("pool.train()(x)", "pool.train()(x)", "pool.eval()(x)"), ("Training", "Training again", "Evaluation"), of=(2,)
     ),
     "stochastic": Page((KINDS["draw"].call, KINDS["expectation"].call), ("A draw", "Expectation")),
     "mean_std": Page(("mean_std_pool2d(x, k)",), ("Mean", "Deviation"), of=(1,)),
     "lp": Page(("lp_pool2d(x, 2, k)",), ("Power",)),
-    "spatial_pyramid": Page(
-        ("spatial_pyramid_pool2d(x, (2, 1))[..., None]",), ("A vector",), of=(0,), window=(0, 2, 2, 2), output=(1, 0)
-    ),
-    "sppf": Page(("sppf2d(x, 3, repeats=2)",), ("x itself", "3x3 maxima", "5x5 maxima"), (2,), 6, (0, 1, 5, 5), (2, 3)),
+    "spatial_pyramid": Page(("spatial_pyramid_pool2d(x, (2, 1))",), ("A vector",), output=(1, 0)),
+    "sppf": Page(("sppf2d(x, 3, repeats=2)",), ("", "3x3 maxima", "5x5 maxima"), (2,), 6, (0, 1, 5, 5), (2, 3)),
     "adaptive": Page(("adaptive_avg_pool2d(x, 3)",), ("Average of 3x3 bins",), (0,), 5, (1, 1, 3, 3), (1, 1)),
     "global": Page(("global_avg_pool(x)",), ("Average of all",), (0,), 4, (0, 0, 4, 4), (0, 0)),
 }
@@ -344,29 +346,29 @@ def maps_of(page: Page, x: Tensor) -> list[Tensor]:
     for seed, call in enumerate(page.calls):
         torch.manual_seed(seed)
         y = pooled(call, x)
-        maps += y if y.dim() == 3 else y[0]
+        maps += [y.mT] if y.dim() == 2 else y[0]
     return maps
 
 
 def page_picture(page: Page, x: Tensor) -> Figure:
     x, top = x[..., : page.side, : page.side], x.max().item()
     maps = maps_of(page, x)
-    made = figure(3 * (len(maps) + 2), 3.8)
-    first, *between, last = made.subplots(1, len(maps) + 2)
-    size = 20 if page.side < 6 else 14
-    cells(first, x[0, 0], top, size)
+    captions = [*map(shown, page.calls)] if len(page.calls) == len(maps) else [shown(page.calls[0])] * len(maps)
+    panels = [panel for panel in zip(maps, page.titles, captions, range(len(maps))) if panel[1]]
+    made = figure(3 * (len(panels) + 2), 3.7)
+    first, *between, last = [place(made, 0.15 + 3 * column, 0.85, 2.7, 2.7) for column in range(len(panels) + 2)]
+    cells(first, x[0, 0], top)
     frame(first, *page.window)
-    heading(first, "Input x", "the window framed", 18, lines=2)
-    captions = [*map(shown, page.calls)] if len(page.calls) == len(maps) else [shown(page.calls[0]), *[""] * len(maps)]
-    for index, (axis, values, title, caption) in enumerate(zip(between, maps, page.titles, captions)):
-        cells(axis, values, top, size if len(values) > 3 else 26)
+    heading(first, "Input x", "framed: one window", 18)
+    for axis, (values, title, caption, index) in zip(between, panels):
+        cells(axis, values, top)
         if index in page.of:
             frame(axis, *page.output, 1, 1)
-        heading(axis, title, caption, 18, 27, lines=2)
+        heading(axis, title, caption, 18)
     gradient = gradient_of(lambda x: sum(maps_of(page, x)[index][page.output] for index in page.of), x)[0, 0]
-    cells(last, gradient, 1, size, signed=True)
+    cells(last, gradient, 1, signed=True)
     frame(last, *page.window)
-    heading(last, "Gradient", "of the framed output" if len(page.of) == 1 else "of the sum of both", 18, lines=2)
+    heading(last, "Gradient", "of the framed output" if len(page.of) == 1 else "of the sum of both", 18)
     return made
 
 
@@ -378,7 +380,7 @@ def attention_picture(photograph: np.ndarray) -> Figure:
     colors = fp.avg_pool2d(torch.from_numpy(photograph.copy()).float().permute(2, 0, 1)[None] / 255, 8)
     centred = colors - colors.mean((2, 3), keepdim=True)
     x = torch.cat([F.normalize(centred, dim=1), colors], 1)
-    pool = fnn.AttentionPool2d(6, 3, scale=12.0)
+    pool = fnn.AttentionPool2d(6, 3, scale=30.0)
     for convolution, chosen in ((pool.query, 0), (pool.key, 0), (pool.value, 3)):
         torch.nn.init.zeros_(convolution.bias)
         convolution.weight.data = torch.eye(6)[chosen : chosen + 3, :, None, None]
@@ -386,21 +388,21 @@ def attention_picture(photograph: np.ndarray) -> Figure:
         y = pool(x)
     row, column = PLACE
     gradient = gradient_of(lambda x: pool(x)[0, 0, row, column], x)[0, 3]
-    made = figure(12, 3.6)
-    first, second, third = made.subplots(1, 3)
+    made = figure(12, 3.35)
+    first, second, third = [place(made, 0.15 + 3.97 * column, 0.65, 3.8, 2.53) for column in range(3)]
     image(first, x[0, 3:].permute(1, 2, 0))
-    heading(first, "Input", "48 x 72 colors", 18, lines=1)
+    heading(first, "Input x", "48 x 72 colors", 18, lines=1)
     image(second, y[0].permute(1, 2, 0))
-    heading(second, "Result", "AttentionPool2d", 18, 27, lines=1)
+    heading(second, "Attention", f"AttentionPool2d(6, 3, scale={pool.scale:g})", 18, lines=1)
     image(third, gradient, Normalize(0, gradient.max().item()))
     heading(third, "Gradient", "of the framed output", 18, lines=1)
     for axis in (first, second, third):
-        frame(axis, row - 1.5, column - 1.5, 3, 3, edgecolor="white", linewidth=4)
-        frame(axis, row - 1.5, column - 1.5, 3, 3, linewidth=2)
+        frame(axis, row - 1.5, column - 1.5, 3, 3, edgecolor="white", linewidth=5)
+        frame(axis, row - 1.5, column - 1.5, 3, 3, linewidth=2.5)
     return made
 
 
-PLACE = (9, 12)  # on the upper roof
+PLACE = (12, 26)  # on the upper roof
 
 
 # %%
@@ -437,7 +439,7 @@ def main() -> None:
     options = program.start(program.parser(__doc__))
     x = (torch.randn(1, 1, 6, 6) + 1).relu().mul(10).round().div(10)
     window = x[..., CORNER[0], CORNER[1]]
-    photographs = [load_sample_image("china.jpg")[11:395, 32:608], astronaut()[:480, 60:400]]
+    photographs = [load_sample_image("china.jpg")[11:395, 32:608], rocket()[:416, 176:456]]
     maps = [vertical_edges(photograph) for photograph in photographs]
     counted = counts(window)
     figures = {
@@ -446,7 +448,7 @@ def main() -> None:
         "poolings-gradients": lambda: gradients(x),
         "poolings-draws": lambda: draws(x, counted),
         "poolings-mixing": lambda: mixing(maps[0], window),
-        "poolings-pyramid": lambda: pyramid(photographs, maps),
+        "poolings-pyramid": lambda: pyramid(maps),
         "poolings-attention": lambda: attention_picture(photographs[0]),
     } | {f"poolings-{name}": lambda page=page: page_picture(page, x) for name, page in PAGES.items()}
     made = {}
@@ -456,12 +458,13 @@ def main() -> None:
 
     rows = list(compared(x))
     values = ", ".join(f"{value:.1f}" for value in window.flatten().tolist())
+    lines = [(call, f"{own:.6f}", f"{theirs:.6f}") for call, _, own, theirs in rows]
+    width = max(len(call) for call, *_ in rows)
     text = "\n\n".join([
         f"One window w of 2x2 with the elements {values}:",
-        program.table(("call", "fastpool", "NumPy"), [(call, f"{own:.6f}", f"{theirs:.6f}") for call, _, own, theirs in rows]),
-        "The formulas:",
-        program.table(("call",), [(f"{call:<48}{formula}",) for call, formula, *_ in rows]),
-        f"{DRAWS:,} draws of the window: " + "; ".join(count.text for count in counted) + ".",
+        program.table(("call", "fastpool", "NumPy"), lines),
+        program.table(("formula",), [(f"{call:<{width}}   {formula}",) for call, formula, *_ in rows]),
+        f"{DRAWS:,} draws of the window:\n" + "\n".join(count.text for count in counted),
     ])  # fmt: skip
     program.finish(options, text, made, {call: {"fastpool": own, "numpy": theirs} for call, _, own, theirs in rows})
 
