@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 # With few colors, and so a small file.
-MAGMA = colormaps["magma"].resampled(48)
+MAGMA = colormaps["magma"].resampled(24)
 INK, GRAY, ACCENT = "#1f2933", "#616e7c", "#c2410c"
 VALUES = LinearSegmentedColormap.from_list("values", ["#f8fafc", "#bfdbfe", "#3b82f6", "#1e3a8a"])
 GRADIENTS = LinearSegmentedColormap.from_list("gradients", ["#6b21a8", "#f8fafc", "#ea580c"])
@@ -36,7 +36,7 @@ def heading(axis: Axes, title: str, caption: str = "", size: float = 15, lines: 
     small = 0.68 * size
     pad = 6 + 1.25 * small * lines
     # A letter of DejaVu Sans Mono is 0.602 of its size wide.
-    letters = int(1.06 * axis.get_window_extent().width * 72 / (axis.figure.dpi * 0.602 * small))
+    letters = int(1.1 * axis.get_window_extent().width * 72 / (axis.figure.dpi * 0.602 * small))
     axis.set_title(title, fontsize=size, fontweight="bold", color=INK, loc="left", pad=pad)
     axis.annotate(
         textwrap.fill(caption, letters), (0, 1), xytext=(0, pad - 3), xycoords="axes fraction",
@@ -53,12 +53,16 @@ def cells(axis: Axes, values: Tensor, top: float, signed: bool = False) -> None:
     """A map with its numbers: white is 0, the darkest color is `top`."""
     rows, columns = values.shape
     colors = ScalarMappable(Normalize(-top if signed else 0, top), GRADIENTS if signed else VALUES)
-    exact = (n for n in (0, 1, 2, 3) if ((values * 10**n).round() - values * 10**n).abs().max() < 1e-4)
+    exact = (
+        n
+        for n in ((0, 1, 2, 3) if signed else (0, 1))
+        if ((values * 10**n).round() - values * 10**n).abs().max() < 1e-4
+    )
     digits = next(exact, 2)
     texts = {place: written(value, digits) for place, value in np.ndenumerate(values.numpy())}
     extent = axis.get_window_extent()
     cell = min(extent.width / columns, extent.height / rows) * 72 / axis.figure.dpi
-    size = min(0.36 * cell, 1.36 * cell / max(map(len, texts.values())))
+    size = min(28, 0.36 * cell, 1.36 * cell / max(map(len, texts.values())))
     axis.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", anchor="NW", xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     for (row, column), text in texts.items():

@@ -25,9 +25,22 @@ import torch.nn.functional as F
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from panels import (
-    GRADIENTS, GRAY, INK, MAGMA, VALUES, cells, colorbar, figure, frame, heading, image, lattice, place, plain,
-)  # fmt: skip
-from skimage.data import rocket
+    GRADIENTS,
+    GRAY,
+    INK,
+    MAGMA,
+    VALUES,
+    cells,
+    colorbar,
+    figure,
+    frame,
+    heading,
+    image,
+    lattice,
+    place,
+    plain,
+)
+from skimage.data import camera
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
@@ -160,12 +173,12 @@ def gradients(x: Tensor) -> Figure:
     made = figure(12, 8.6)
     axes = [place(made, 0.15 + 2.37 * column, 0.6 + 2.85 * row, 2.2, 2.2) for row in range(3) for column in range(5)]
     cells(axes[0], x[0, 0][CORNER], x.max().item())
-    heading(axes[0], "One window", "of the map x", 15.5, lines=1)
+    heading(axes[0], "One window", "of the map x", 14.5, lines=1)
     for axis, kind in zip(axes[1:], KINDS.values()):
         gradient = gradient_of(lambda x, kind=kind: pooled(kind.call, x)[0, 0][WINDOW], x)[0, 0]
         cells(axis, gradient[CORNER], 1, signed=True)
         total = round(gradient.sum().item(), 2) + 0.0
-        heading(axis, kind.title, f"gradients; sum {total:.2f}", 15.5, lines=1)
+        heading(axis, kind.title, f"gradients; sum {total:.2f}", 14.5, lines=1)
     axes[-1].remove()
     colorbar(made, place(made, 9.75, 7.3, 1.95, 0.22), GRADIENTS, Normalize(-1, 1), "gradient", (-1, 0, 1))
     return made
@@ -215,7 +228,7 @@ def draws(x: Tensor, counted: list[Count]) -> Figure:
         cells(axis, pooled(call, x)[0, 0], x.max().item())
         frame(axis, *WINDOW, 1, 1)
         heading(axis, "Expectation" if column == 4 else f"Draw {column + 1}", shown(call), 15.5)
-    left, right = place(made, 0.15, 4.3, 2.2, 2.2), place(made, 3.2, 3.95, 4.9, 3.4)
+    left, right = place(made, 0.15, 4.3, 2.2, 2.2), place(made, 3.2, 3.95, 4.75, 3.4)
     cells(left, x[0, 0][CORNER], x.max().item())
     frame(left, 0, 0, 2, 2)
     heading(left, "Its window in x", f"drawn {DRAWS:,} times", 15.5, lines=1)
@@ -227,7 +240,7 @@ def draws(x: Tensor, counted: list[Count]) -> Figure:
         right.annotate(count.text, (DRAWS, count.probability), xytext=(8, 0), textcoords="offset points", fontsize=12,
                        va="center", color=color, annotation_clip=False)  # fmt: skip
     plain(right)
-    right.set(xscale="log", xlim=(10, DRAWS), ylim=(-0.02, 0.8))
+    right.set(xscale="log", xlim=(10, DRAWS), ylim=(-0.02, 0.68))
     right.set_xticks([10, 100, 1000, 10_000], ["10", "100", "1,000", "10,000"])
     right.set_xlabel("draws", fontsize=13)
     heading(right, "How often each element came", "shaded: probability ± one standard error", 15.5, lines=1)
@@ -289,12 +302,20 @@ def pyramid(maps: list[Tensor]) -> Figure:
         height, width = x.shape[2:]
         side = 3.6 / max(height, width * 3.6 / 5)
         left = place(made, 0.15, 0.65 + 4.6 * index, width * side, height * side)
-        image(left, fp.max_pool2d(x, 2)[0, 0], PowerNorm(0.5, vmin=0, vmax=4, clip=True))
-        left.set(xlim=(0, width / 2), ylim=(height / 2, 0))
+        image(left, fp.max_pool2d(x, 4)[0, 0], PowerNorm(0.5, vmin=0, vmax=4, clip=True))
+        left.set(xlim=(-0.5, width / 4 - 0.5), ylim=(height / 4 - 0.5, -0.5))
         heading(left, f"A map of {height} x {width}", "bins of 4x4, 2x2, 1x1", 16, lines=1)
         for number, (level, row, column) in enumerate(bins, 1):
-            tall, wide = height / 2 / level, width / 2 / level
-            frame(left, row * tall, column * wide, tall, wide, edgecolor="white", linewidth={4: 1, 2: 2.5, 1: 4}[level])
+            tall, wide = height / 4 / level, width / 4 / level
+            frame(
+                left,
+                row * tall - 0.5,
+                column * wide - 0.5,
+                tall,
+                wide,
+                edgecolor="white",
+                linewidth={4: 1, 2: 2.5, 1: 4}[level],
+            )
             left.text((column + 0.5) * wide, (row + 0.5) * tall, number, ha="center", va="center", color="white",
                       fontsize={4: 10, 2: 12, 1: 15}[level], zorder=4,
                       bbox=dict(boxstyle="circle", facecolor=LEVELS[level], edgecolor="white"))  # fmt: skip
@@ -335,7 +356,7 @@ PAGES = {name: Page((KINDS[name].call,), (KINDS[name].title,)) for name in NAMES
     "lp": Page(("lp_pool2d(x, 2, k)",), ("Power",)),
     "spatial_pyramid": Page(("spatial_pyramid_pool2d(x, (2, 1))",), ("A vector",), output=(1, 0)),
     "sppf": Page(("sppf2d(x, 3, repeats=2)",), ("", "3x3 maxima", "5x5 maxima"), (2,), 6, (0, 1, 5, 5), (2, 3)),
-    "adaptive": Page(("adaptive_avg_pool2d(x, 3)",), ("Average of 3x3 bins",), (0,), 5, (1, 1, 3, 3), (1, 1)),
+    "adaptive": Page(("adaptive_avg_pool2d(x, 3)",), ("Average of bins",), (0,), 5, (1, 1, 3, 3), (1, 1)),
     "global": Page(("global_avg_pool(x)",), ("Average of all",), (0,), 4, (0, 0, 4, 4), (0, 0)),
 }
 
@@ -380,7 +401,7 @@ def attention_picture(photograph: np.ndarray) -> Figure:
     colors = fp.avg_pool2d(torch.from_numpy(photograph.copy()).float().permute(2, 0, 1)[None] / 255, 8)
     centred = colors - colors.mean((2, 3), keepdim=True)
     x = torch.cat([F.normalize(centred, dim=1), colors], 1)
-    pool = fnn.AttentionPool2d(6, 3, scale=30.0)
+    pool = fnn.AttentionPool2d(6, 3, scale=100.0)
     for convolution, chosen in ((pool.query, 0), (pool.key, 0), (pool.value, 3)):
         torch.nn.init.zeros_(convolution.bias)
         convolution.weight.data = torch.eye(6)[chosen : chosen + 3, :, None, None]
@@ -402,7 +423,7 @@ def attention_picture(photograph: np.ndarray) -> Figure:
     return made
 
 
-PLACE = (12, 26)  # on the upper roof
+PLACE = (10, 24)  # on the upper roof
 
 
 # %%
@@ -439,7 +460,7 @@ def main() -> None:
     options = program.start(program.parser(__doc__))
     x = (torch.randn(1, 1, 6, 6) + 1).relu().mul(10).round().div(10)
     window = x[..., CORNER[0], CORNER[1]]
-    photographs = [load_sample_image("china.jpg")[11:395, 32:608], rocket()[:416, 176:456]]
+    photographs = [load_sample_image("china.jpg")[11:395, 32:608], camera()[:, 120:440, None]]
     maps = [vertical_edges(photograph) for photograph in photographs]
     counted = counts(window)
     figures = {
