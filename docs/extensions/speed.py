@@ -44,6 +44,8 @@ WINDOWINGS = {
     "pyramid": ("yardstick-pyramid", "(4, 2, 1)"),
     "sppf": ("yolov5s-sppf", "5x5, 3 times"),
 }
+# Left out where operations are listed beside each other.
+SPECIAL = ("max_indices", "max_double_backward", "mixed_per_channel", "stochastic_compiled")
 LAYOUTS = ("contiguous", "channels-last")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 PASSES = ("forward", "forward+backward")
@@ -224,7 +226,7 @@ def of_windowing(windowing: str) -> list[nodes.Node]:
     for layout in LAYOUTS:
         for name in OPERATIONS:
             forward, both = pair(found, operation=name, layer=layer, layout=layout, dtype="float32")
-            if forward or both:
+            if (forward or both) and name not in SPECIAL:
                 rows.append((name, layout, forward, both))
     return [times_table("operation", rows), caption(found, LAYERS[layer].shape)]
 

@@ -1,0 +1,494 @@
+"""
+Every pooling, in pictures
+==========================
+
+What does a pooling keep of a feature map, and where does its gradient go? This program trains nothing. It draws a
+photograph's feature map and what each kind of pooling makes of it, then the same with numbers small enough to follow
+by hand: a random 6x6 map, its windows of 2x2, the draws of stochastic pooling, blends between average and maximum, the
+bins of a spatial pyramid, and the gradient of one output.
+
+The table that it prints has one window, pooled by fastpool and by the formula in NumPy.
+
+The photograph is scikit-learn's ``china.jpg``, by danielbuechele, CC BY 2.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import program
+import torch
+import torch.nn.functional as F
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from panels import (
+    GRADIENTS,
+    GRAY,
+    INK,
+    MAGMA,
+    VALUES,
+    cells,
+    colorbar,
+    figure,
+    frame,
+    heading,
+    image,
+    lattice,
+    place,
+    plain,
+)
+from skimage.data import camera
+from sklearn.datasets import load_sample_image
+from torch import Tensor
+
+import fastpool.functional as fp
+import fastpool.nn as fnn
+
+# %%
+# The poolings
+# ------------
+# A row has a title, the call, and the formula in NumPy, of which ``w`` is one window. Both are evaluated as they stand,
+# so what is printed below a picture is what drew it. ``k`` is the side of the windows.
+
+
+class Kind(NamedTuple):
+    title: str
+    call: str
+    formula: str
+
+
+KINDS = {
+    "max": Kind("Maximum", "max_pool2d(x, k)", "w.max()"),
+    "min": Kind("Minimum", "min_pool2d(x, k)", "w.min()"),
+    "avg": Kind("Average", "avg_pool2d(x, k)", "w.mean()"),
+    "mixed": Kind("Mixed", "mixed_pool2d(x, k, alpha=0.5)", "0.5 * w.max() + 0.5 * w.mean()"),
+    "draw": Kind("Stochastic draw", "stochastic_pool2d(x, k, seed=0)", "w.flat[np.argmax(w.cumsum() > u * w.sum())]"),
+    "expectation": Kind("Expectation", "stochastic_pool2d(x, k, training=False)", "(w * w).sum() / w.sum()"),
+    "soft": Kind("Soft", "soft_pool2d(x, k, beta=1)", "(np.exp(w) * w).sum() / np.exp(w).sum()"),
+    "lse": Kind("Log-mean-exp", "lse_pool2d(x, k, r=1)", "np.log(np.exp(w).mean())"),
+    "gem": Kind("Generalised mean", "gem_pool2d(x, k, p=3)", "(w**3).mean() ** (1 / 3)"),
+    "lp": Kind("Root mean square", "lp_pool2d(x, 2, k) / k", "np.sqrt((w**2).mean())"),
+    "std": Kind("Deviation", "mean_std_pool2d(x, k)[1]", "w.std()"),
+    "gated": Kind(
+        "Gated",
+        "gated_pool2d(x, k, weight=weight)",
+        "sigmoid(np.vdot(weight, w)) * (w.max() - w.mean()) + w.mean()",
+    ),
+    "tree": Kind(
+        "Tree",
+        "tree_pool2d(x, k, leaves=leaves, gates=gates)",
+        "sigmoid(np.vdot(gates, w)) * np.vdot(leaves[0] - leaves[1], w) + np.vdot(leaves[1], w)",
+    ),
+}
+
+
+def filters(k: int) -> dict[str, Tensor]:
+    """What gated and tree pooling would learn. The gate opens where the window is brighter on its right."""
+    right = torch.cat([torch.zeros(k, k // 2), torch.ones(k, k // 2)], 1)
+    weight = (2 * right - 1) * 4 / k**2
+    return {"weight": weight, "gates": weight[None], "leaves": torch.stack([right, 1 - right]) * 2 / k**2}
+
+
+def pooled(call: str, x: Tensor, k: int = 2) -> Tensor:
+    result = eval(call, {**vars(fp), **filters(k), "x": x, "k": k, "pool": fnn.RandomMixedPool2d(k)})
+    return torch.cat(result, 1) if isinstance(result, tuple) else result
+
+
+def shown(call: str, k: int = 2) -> str:
+    return re.sub(r"\bk\b", str(k), call)
+
+
+# %%
+# A photograph's feature map
+# --------------------------
+# What a first convolution and its ReLU might find: places that grow brighter towards the right. One scale for all
+# panels, so that their brightness compares; its square root keeps weak edges visible.
+
+
+def vertical_edges(photograph: np.ndarray) -> Tensor:
+    gray = torch.from_numpy(photograph.copy()).float().mean(2)[None, None] / 255
+    across = torch.arange(-3.0, 4.0)
+    smooth = torch.exp(-(across**2) / 2)
+    kernel = 3 * torch.outer(smooth, across * smooth)[None, None]
+    return F.conv2d(F.pad(gray, (3, 3, 3, 3), mode="replicate"), kernel).relu()
+
+
+def overview(photograph: np.ndarray, x: Tensor) -> Figure:
+    norm = PowerNorm(0.5, vmin=0, vmax=4, clip=True)
+    made = figure(12, 11.5)
+    axes = [place(made, 0.15 + 2.97 * column, 0.75 + 2.65 * row, 2.8, 1.87) for row in range(4) for column in range(4)]
+    image(axes[0], photograph // 8 * 8 + 4)  # with few colors, and so a small file
+    heading(axes[0], "A photograph", f"{photograph.shape[0]} x {photograph.shape[1]} pixels")
+    image(axes[1], x[0, 0], norm)
+    heading(axes[1], "Its feature map x", "vertical edges, after a ReLU")
+    for axis, kind in zip(axes[2:], KINDS.values()):
+        image(axis, pooled(kind.call, x, 8)[0, 0], norm)
+        heading(axis, kind.title, shown(kind.call, 8))
+    levels = ((32, 48), (16, 24), (8, 12), (4, 6))
+    bins = fp.spatial_pyramid_pool2d(x, levels, flatten=None)[0, 0].split([rows * columns for rows, columns in levels])
+    tiles = [
+        F.pad(F.interpolate(level.view(1, 1, *size), (192, 288)), (3, 3, 3, 3), value=torch.nan)
+        for level, size in zip(bins, levels)
+    ]
+    tiled = torch.cat([torch.cat(tiles[:2], 3), torch.cat(tiles[2:], 3)], 2)[0, 0, 3:-3, 3:-3]
+    image(axes[-1], tiled, norm)
+    heading(axes[-1], "Spatial pyramid", "spatial_pyramid_pool2d(x, levels)")
+    strip = place(made, 3.5, 10.75, 5, 0.18)
+    colorbar(made, strip, MAGMA, norm, "value, on the same scale in all panels", (0, 0.25, 1, 2, 4))
+    return made
+
+
+# %%
+# Numbers to follow by hand
+# -------------------------
+# The same calls on a random 6x6 map, and what a gradient of 1 at one output sends back to its window. Selections
+# (maximum, minimum, draw) send all of it to one element, means share it out, and what a deviation sends back adds up to
+# nothing.
+
+
+WINDOW = (0, 1)  # the row and column of its output
+CORNER = tuple(slice(2 * index, 2 * index + 2) for index in WINDOW)
+
+
+def numbers(x: Tensor) -> Figure:
+    made = figure(12, 7.65)
+    top = x.max().item()
+    axis = place(made, 0.15, 0.75, 3.82, 3.82)
+    cells(axis, x[0, 0], top)
+    heading(axis, "A map x", "random, after a ReLU; windows of 2x2", 18, lines=1)
+    lattice(axis, range(0, 7, 2), range(0, 7, 2), color=INK, linewidth=2.5)
+    places = [(row, column) for row in (0, 1) for column in range(2, 6)] + [(2, column) for column in range(6)]
+    for (row, column), kind in zip(places, KINDS.values()):
+        axis = place(made, 0.15 + 1.985 * column, 0.75 + 2.53 * row, 1.8, 1.8)
+        cells(axis, pooled(kind.call, x)[0, 0], top)
+        heading(axis, kind.title, shown(kind.call), 12.5)
+    colorbar(made, place(made, 10.2, 6.5, 1.55, 0.2), VALUES, Normalize(0, top), "value", (0, 1, 2, 3))
+    return made
+
+
+def gradients(x: Tensor) -> Figure:
+    made = figure(12, 8.6)
+    axes = [place(made, 0.15 + 2.37 * column, 0.6 + 2.85 * row, 2.2, 2.2) for row in range(3) for column in range(5)]
+    cells(axes[0], x[0, 0][CORNER], x.max().item())
+    heading(axes[0], "One window", "of the map x", 14.5, lines=1)
+    for axis, kind in zip(axes[1:], KINDS.values()):
+        gradient = gradient_of(lambda x, kind=kind: pooled(kind.call, x)[0, 0][WINDOW], x)[0, 0]
+        cells(axis, gradient[CORNER], 1, signed=True)
+        total = round(gradient.sum().item(), 2) + 0.0
+        heading(axis, kind.title, f"gradients; sum {total:.2f}", 14.5, lines=1)
+    axes[-1].remove()
+    colorbar(made, place(made, 9.75, 7.3, 1.95, 0.22), GRADIENTS, Normalize(-1, 1), "gradient", (-1, 0, 1))
+    return made
+
+
+def gradient_of(output: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(output(x), x)[0]
+
+
+# %%
+# What chance does
+# ----------------
+# One seed gives one draw, the same on every machine. Over many draws an element comes as often as its share of the
+# window's sum says, up to the error of counting: after n draws a frequency of probability p has the standard error
+# ``sqrt(p * (1 - p) / n)``.
+
+DRAWS = 10_000
+
+
+class Count(NamedTuple):
+    value: float
+    probability: float
+    hits: np.ndarray
+
+    @property
+    def text(self) -> str:
+        expected, error = self.probability * DRAWS, (self.probability * (1 - self.probability) * DRAWS) ** 0.5
+        return f"{self.value:.1f} came {self.hits.sum():,} times, expected {expected:,.0f} ± {error:.0f}"
+
+
+def counts(window: Tensor) -> list[Count]:
+    """All draws are one call: every member of a batch has a random number of its own."""
+    _, chosen = fp.stochastic_pool2d(window.expand(DRAWS, 1, 2, 2), 2, seed=0, return_indices=True)
+    shares = (window / window.sum()).flatten().tolist()
+    return [
+        Count(value, share, (chosen == tap).flatten().numpy())
+        for tap, (value, share) in enumerate(zip(window.flatten().tolist(), shares))
+    ]
+
+
+def draws(x: Tensor, counted: list[Count]) -> Figure:
+    made = figure(12, 8.1)
+    calls = [f"stochastic_pool2d(x, k, seed={seed})" for seed in range(4)] + [KINDS["expectation"].call]
+    for column, call in enumerate(calls):
+        axis = place(made, 0.15 + 2.37 * column, 0.8, 2.2, 2.2)
+        cells(axis, pooled(call, x)[0, 0], x.max().item())
+        frame(axis, *WINDOW, 1, 1)
+        heading(axis, "Expectation" if column == 4 else f"Draw {column + 1}", shown(call), 15.5)
+    left, right = place(made, 0.15, 4.3, 2.2, 2.2), place(made, 3.2, 3.95, 4.75, 3.4)
+    cells(left, x[0, 0][CORNER], x.max().item())
+    frame(left, 0, 0, 2, 2)
+    heading(left, "Its window in x", f"drawn {DRAWS:,} times", 15.5, lines=1)
+    steps = np.arange(1, DRAWS + 1)
+    for count, color in zip(counted, ("#1d4ed8", "#0f766e", "#c2410c", "#6b7280")):
+        error = np.sqrt(count.probability * (1 - count.probability) / steps)
+        right.fill_between(steps, count.probability - error, count.probability + error, color=color, alpha=0.18, lw=0)
+        right.plot(steps, count.hits.cumsum() / steps, linewidth=2, color=color)
+        right.annotate(count.text, (DRAWS, count.probability), xytext=(8, 0), textcoords="offset points", fontsize=12,
+                       va="center", color=color, annotation_clip=False)  # fmt: skip
+    plain(right)
+    right.set(xscale="log", xlim=(10, DRAWS), ylim=(-0.02, 0.68))
+    right.set_xticks([10, 100, 1000, 10_000], ["10", "100", "1,000", "10,000"])
+    right.set_xlabel("draws", fontsize=13)
+    heading(right, "How often each element came", "shaded: probability ± one standard error", 15.5, lines=1)
+    return made
+
+
+# %%
+# Between average and maximum
+# ---------------------------
+# Mixed pooling blends the two; the parameters of soft pooling, log-mean-exp and the generalised mean lead from one to
+# the other in other ways. All of them can be learned.
+
+
+def mixing(x: Tensor, window: Tensor) -> Figure:
+    made = figure(12, 7.8)
+    for column, alpha in enumerate((0, 0.25, 0.5, 0.75, 1)):
+        axis = place(made, 0.15 + 2.37 * column, 0.6, 2.2, 1.84)
+        image(axis, fp.mixed_pool2d(x[..., :240, 64:352], 8, alpha=alpha)[0, 0], PowerNorm(0.5, 0, 4, clip=True))
+        heading(axis, f"alpha = {alpha}", {0: "the average", 1: "the maximum"}.get(alpha, "mixed_pool2d"), 16, lines=1)
+    axis = place(made, 0.6, 3.3, 11.2, 3.75)
+    plain(axis)
+    steps = np.geomspace(0.1, 100, 200)
+    curves = {
+        "soft pooling, beta": (lambda value: fp.soft_pool2d(window, 2, beta=value), "#c2410c", 2.5, (0, 14), "right"),
+        "log-mean-exp, r": (lambda value: fp.lse_pool2d(window, 2, r=value), "#1d4ed8", 2.5, (8, -22), "left"),
+        "generalised mean, p": (lambda value: fp.gem_pool2d(window, 2, p=value), "#0f766e", 0.6, (14, -4), "left"),
+    }
+    for name, (pooling, color, at, shift, side) in curves.items():
+        axis.plot(steps, [pooling(step).item() for step in steps], color=color, linewidth=3)
+        axis.annotate(name, (at, pooling(at).item()), xytext=shift, textcoords="offset points", fontsize=15,
+                      color=color, ha=side)  # fmt: skip
+    for name, level in (("maximum", window.max().item()), ("average", window.mean().item())):
+        axis.axhline(level, color=GRAY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axis.annotate(
+            name, (100, level), xytext=(0, 5), textcoords="offset points", fontsize=14, color=GRAY, ha="right"
+        )
+    axis.set(xscale="log", xlim=(0.1, 100), ylim=(0, 1.12 * window.max().item()))
+    axis.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    axis.set_xlabel("parameter", fontsize=13)
+    values = ", ".join(f"{value:.1f}" for value in window.flatten().tolist())
+    heading(axis, "One window, pooled with growing parameters", f"the window's elements: {values}", 16, lines=1)
+    return made
+
+
+# %%
+# Bins of a pyramid
+# -----------------
+# Feature maps of different size and shape give vectors of the same length, in one call that takes both in a list. Every
+# number is the maximum of one bin.
+
+LEVELS = {4: "#ca8a04", 2: "#c2410c", 1: "#7e22ce"}
+
+
+def pyramid(maps: list[Tensor]) -> Figure:
+    vectors = fp.spatial_pyramid_pool2d([x[0] for x in maps], tuple(LEVELS))
+    bins = [(level, row, column) for level in LEVELS for row in range(level) for column in range(level)]
+    made = figure(12, 9.2)
+    for index, (x, vector) in enumerate(zip(maps, vectors.tolist())):
+        height, width = x.shape[2:]
+        side = 3.6 / max(height, width * 3.6 / 5)
+        left = place(made, 0.15, 0.65 + 4.6 * index, width * side, height * side)
+        image(left, fp.max_pool2d(x, 4)[0, 0], PowerNorm(0.5, vmin=0, vmax=4, clip=True))
+        left.set(xlim=(-0.5, width / 4 - 0.5), ylim=(height / 4 - 0.5, -0.5))
+        heading(left, f"A map of {height} x {width}", "bins of 4x4, 2x2, 1x1", 16, lines=1)
+        for number, (level, row, column) in enumerate(bins, 1):
+            tall, wide = height / 4 / level, width / 4 / level
+            frame(
+                left,
+                row * tall - 0.5,
+                column * wide - 0.5,
+                tall,
+                wide,
+                edgecolor="white",
+                linewidth={4: 1, 2: 2.5, 1: 4}[level],
+            )
+            left.text((column + 0.5) * wide, (row + 0.5) * tall, number, ha="center", va="center", color="white",
+                      fontsize={4: 10, 2: 12, 1: 15}[level], zorder=4,
+                      bbox=dict(boxstyle="circle", facecolor=LEVELS[level], edgecolor="white"))  # fmt: skip
+        right = place(made, 5.75, 0.65 + 4.6 * index, 6.1, 3.5)
+        plain(right)
+        right.bar(range(1, 22), vector, color=[LEVELS[level] for level, *_ in bins], width=0.8)
+        right.set(xlim=(0.3, 21.7), ylim=(0, 1.05 * vectors.max().item()))
+        right.set_xticks(range(1, 22), range(1, 22), fontsize=11)
+        heading(right, "Its vector of 21 maxima", "spatial_pyramid_pool2d(maps, (4, 2, 1))", 16, lines=1)
+    return made
+
+
+# %%
+# A picture for each kind
+# -----------------------
+# For its page: the input, the result, and the gradient of the framed output, on the corner of the same map.
+
+
+class Page(NamedTuple):
+    """Calls, and a title for each map that they give; `of`: the maps whose output has the gradient."""
+
+    calls: tuple[str, ...]
+    titles: tuple[str, ...]
+    of: tuple[int, ...] = (0,)
+    side: int = 4
+    window: tuple[int, int, int, int] = (0, 2, 2, 2)
+    output: tuple[int, int] = WINDOW
+
+
+NAMES = ("max", "min", "avg", "mixed", "soft", "lse", "gem", "gated", "tree")
+PAGES = {name: Page((KINDS[name].call,), (KINDS[name].title,)) for name in NAMES} | {
+    "max_avg": Page(("max_avg_pool2d(x, k)",), ("Maximum", "Average"), of=(0, 1)),
+    "random_mixed": Page(
+        ("pool.train()(x)", "pool.train()(x)", "pool.eval()(x)"), ("Training", "Training again", "Evaluation"), of=(2,)
+    ),
+    "stochastic": Page((KINDS["draw"].call, KINDS["expectation"].call), ("A draw", "Expectation")),
+    "mean_std": Page(("mean_std_pool2d(x, k)",), ("Mean", "Deviation"), of=(1,)),
+    "lp": Page(("lp_pool2d(x, 2, k)",), ("Power",)),
+    "spatial_pyramid": Page(("spatial_pyramid_pool2d(x, (2, 1))",), ("A vector",), output=(1, 0)),
+    "sppf": Page(("sppf2d(x, 3, repeats=2)",), ("", "3x3 maxima", "5x5 maxima"), (2,), 6, (0, 1, 5, 5), (2, 3)),
+    "adaptive": Page(("adaptive_avg_pool2d(x, 3)",), ("Average of bins",), (0,), 5, (1, 1, 3, 3), (1, 1)),
+    "global": Page(("global_avg_pool(x)",), ("Average of all",), (0,), 4, (0, 0, 4, 4), (0, 0)),
+}
+
+
+def maps_of(page: Page, x: Tensor) -> list[Tensor]:
+    """Modules that draw find torch's generator in another state at every call."""
+    maps = []
+    for seed, call in enumerate(page.calls):
+        torch.manual_seed(seed)
+        y = pooled(call, x)
+        maps += [y.mT] if y.dim() == 2 else y[0]
+    return maps
+
+
+def page_picture(page: Page, x: Tensor) -> Figure:
+    x, top = x[..., : page.side, : page.side], x.max().item()
+    maps = maps_of(page, x)
+    captions = [*map(shown, page.calls)] if len(page.calls) == len(maps) else [shown(page.calls[0])] * len(maps)
+    panels = [panel for panel in zip(maps, page.titles, captions, range(len(maps))) if panel[1]]
+    made = figure(3 * (len(panels) + 2), 3.7)
+    first, *between, last = [place(made, 0.15 + 3 * column, 0.85, 2.7, 2.7) for column in range(len(panels) + 2)]
+    cells(first, x[0, 0], top)
+    frame(first, *page.window)
+    heading(first, "Input x", "framed: one window", 18)
+    for axis, (values, title, caption, index) in zip(between, panels):
+        cells(axis, values, top)
+        if index in page.of:
+            frame(axis, *page.output, 1, 1)
+        heading(axis, title, caption, 18)
+    gradient = gradient_of(lambda x: sum(maps_of(page, x)[index][page.output] for index in page.of), x)[0, 0]
+    cells(last, gradient, 1, signed=True)
+    frame(last, *page.window)
+    heading(last, "Gradient", "of the framed output" if len(page.of) == 1 else "of the sum of both", 18)
+    return made
+
+
+# Attention weighs all positions, which a photograph shows better: queries and keys are the pixels' colors, less their
+# mean and of length 1; values the colors themselves.
+
+
+def attention_picture(photograph: np.ndarray) -> Figure:
+    colors = fp.avg_pool2d(torch.from_numpy(photograph.copy()).float().permute(2, 0, 1)[None] / 255, 8)
+    centred = colors - colors.mean((2, 3), keepdim=True)
+    x = torch.cat([F.normalize(centred, dim=1), colors], 1)
+    pool = fnn.AttentionPool2d(6, 3, scale=100.0)
+    for convolution, chosen in ((pool.query, 0), (pool.key, 0), (pool.value, 3)):
+        torch.nn.init.zeros_(convolution.bias)
+        convolution.weight.data = torch.eye(6)[chosen : chosen + 3, :, None, None]
+    with torch.no_grad():
+        y = pool(x)
+    row, column = PLACE
+    gradient = gradient_of(lambda x: pool(x)[0, 0, row, column], x)[0, 3]
+    made = figure(12, 3.35)
+    first, second, third = [place(made, 0.15 + 3.97 * column, 0.65, 3.8, 2.53) for column in range(3)]
+    image(first, x[0, 3:].permute(1, 2, 0))
+    heading(first, "Input x", "48 x 72 colors", 18, lines=1)
+    image(second, y[0].permute(1, 2, 0))
+    heading(second, "Attention", f"AttentionPool2d(6, 3, scale={pool.scale:g})", 18, lines=1)
+    image(third, gradient, Normalize(0, gradient.max().item()))
+    heading(third, "Gradient", "of the framed output", 18, lines=1)
+    for axis in (first, second, third):
+        frame(axis, row - 1.5, column - 1.5, 3, 3, edgecolor="white", linewidth=5)
+        frame(axis, row - 1.5, column - 1.5, 3, 3, linewidth=2.5)
+    return made
+
+
+PLACE = (10, 24)  # on the upper roof
+
+
+# %%
+# One window, by fastpool and by the formula
+# ------------------------------------------
+# The draw needs the random number that the library promises for a seed and a position: Philox-4x32-10 (Salmon et al.
+# 2011), of which ten lines are enough here.
+
+
+def uniform(seed: int, position: int) -> float:
+    a, b, c, d = position // 4, 0, 0, 0
+    keys = [seed % 2**32, seed >> 32]
+    for _ in range(10):
+        left, right = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = (right >> 32) ^ b ^ keys[0], right % 2**32, (left >> 32) ^ d ^ keys[1], left % 2**32
+        keys = [(key + weyl) % 2**32 for key, weyl in zip(keys, (0x9E3779B9, 0xBB67AE85))]
+    return ((a, b, c, d)[position % 4] >> 8) * 2.0**-24
+
+
+def compared(x: Tensor) -> Iterator[tuple[str, str, float, float]]:
+    w = x[0, 0][CORNER].double().numpy()
+    names = {name: value.double().numpy() for name, value in filters(2).items()}
+    names |= {"np": np, "w": w, "u": uniform(0, 3 * WINDOW[0] + WINDOW[1]), "sigmoid": lambda z: 1 / (1 + np.exp(-z))}
+    for kind in KINDS.values():
+        yield (
+            shown(kind.call),
+            kind.formula,
+            pooled(kind.call, x)[0, 0][WINDOW].item(),
+            float(eval(kind.formula, names)),
+        )
+
+
+def main() -> None:
+    options = program.start(program.parser(__doc__))
+    x = (torch.randn(1, 1, 6, 6) + 1).relu().mul(10).round().div(10)
+    window = x[..., CORNER[0], CORNER[1]]
+    photographs = [load_sample_image("china.jpg")[11:395, 32:608], camera()[:, 120:440, None]]
+    maps = [vertical_edges(photograph) for photograph in photographs]
+    counted = counts(window)
+    figures = {
+        "poolings": lambda: overview(photographs[0], maps[0]),
+        "poolings-numbers": lambda: numbers(x),
+        "poolings-gradients": lambda: gradients(x),
+        "poolings-draws": lambda: draws(x, counted),
+        "poolings-mixing": lambda: mixing(maps[0], window),
+        "poolings-pyramid": lambda: pyramid(maps),
+        "poolings-attention": lambda: attention_picture(photographs[0]),
+    } | {f"poolings-{name}": lambda page=page: page_picture(page, x) for name, page in PAGES.items()}
+    made = {}
+    for step, (name, draw) in enumerate(figures.items(), 1):
+        made[name] = draw()
+        program.progress("pictures", step, len(figures), name)
+
+    rows = list(compared(x))
+    values = ", ".join(f"{value:.1f}" for value in window.flatten().tolist())
+    lines = [(call, f"{own:.6f}", f"{theirs:.6f}") for call, _, own, theirs in rows]
+    width = max(len(call) for call, *_ in rows)
+    text = "\n\n".join([
+        f"One window w of 2x2 with the elements {values}:",
+        program.table(("call", "fastpool", "NumPy"), lines),
+        program.table(("formula",), [(f"{call:<{width}}   {formula}",) for call, formula, *_ in rows]),
+        f"{DRAWS:,} draws of the window:\n" + "\n".join(count.text for count in counted),
+    ])  # fmt: skip
+    program.finish(options, text, made, {call: {"fastpool": own, "numpy": theirs} for call, _, own, theirs in rows})
+
+
+if __name__ == "__main__":
+    main()
