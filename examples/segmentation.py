@@ -232,7 +232,8 @@ FOUND, MISSED, WRONG = "#2a9d8f", "#f4a300", "#d81b60"
 
 def draw_scenes(test: Scenes, guesses: dict[str, Tensor]) -> Figure:
     rows = 2 + len(guesses)
-    figure = Figure(figsize=(12, 2 * rows + 1), layout="constrained")
+    figure = Figure(figsize=(12, 2 * rows + 1.2), layout="constrained")
+    figure.get_layout_engine().set(rect=(0.01, 0.05, 0.98, 0.935))
     figure.suptitle("Three digits on each photograph, and the pixels that a U-Net takes for ink", fontsize=20)
     axes = figure.subplots(rows, len(test.images))
     truth = test.masks[:, 0] > 0
@@ -247,13 +248,14 @@ def draw_scenes(test: Scenes, guesses: dict[str, Tensor]) -> Figure:
         for axis, picture in zip(row, of):
             axis.imshow(picture, cmap="gray", interpolation="nearest")
             axis.set(xticks=[], yticks=[], frame_on=False)
-    for x, word, colour in ((0.3, "found", FOUND), (0.5, "missed", MISSED), (0.7, "no ink there", WRONG)):
-        figure.text(x, -0.005, f"■ {word}", color=colour, fontsize=18, ha="center", va="top")
+    for x, word, colour in ((0.3, "found", FOUND), (0.5, "missed", MISSED), (0.72, "found where none is", WRONG)):
+        figure.text(x, 0.03, f"■ {word}", color=colour, fontsize=20, ha="center", va="center")
     return figure
 
 
 def draw_spread(scores: dict[str, list[float]]) -> Figure:
     figure = Figure(figsize=(12, 5.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.2, h_pad=0.2)
     axis = figure.subplots()
     for row, values in enumerate(reversed(scores.values())):
         axis.plot([statistics.mean(values)] * 2, [row - 0.3, row + 0.3], color="#264653", linewidth=3)
