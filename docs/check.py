@@ -80,11 +80,16 @@ def listen(page: Page, home: str, heard: list[str]) -> None:
         if response.status >= 400:
             heard.append(f"{response.status}: {response.url}")
 
+    def failed(request: Request) -> None:
+        # The next page does not wait for this one's icon.
+        if request.failure != "net::ERR_ABORTED":
+            heard.append(f"request failed: {request.url}")
+
     page.on("console", message)
     page.on("request", request)
     page.on("response", response)
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: heard.append(f"request failed: {request.url}"))
+    page.on("requestfailed", failed)
 
 
 def progress(text: str) -> None:
