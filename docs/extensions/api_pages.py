@@ -42,6 +42,12 @@ has a `1d`, `2d` and `3d` form, but for those that begin with `global`, which ta
 
 {table}
 
+## Modules
+
+```{{eval-rst}}
+.. automodule:: fastpool.nn
+```
+
 ## Beside the poolings
 
 ```{{eval-rst}}
