@@ -9,7 +9,8 @@ the network finds their pixels. The encoder is pooled in six ways, and by stride
 
 FINDINGS
 
-Photographs: scikit-image's and scikit-learn's; ``china.jpg`` by danielbuechele and ``flower.jpg`` by vultilion, CC BY 2.0.
+The photographs are scikit-image's and scikit-learn's: ``china.jpg`` by danielbuechele and ``flower.jpg`` by vultilion,
+CC BY 2.0.
 """
 
 from __future__ import annotations
