@@ -2,33 +2,38 @@
 A U-Net that finds digits
 =========================
 
-DOC
+Segmentation asks of each pixel what it belongs to. The network is a U-Net (Ronneberger, Fischer & Brox, *U-Net:
+Convolutional Networks for Biomedical Image Segmentation*, MICCAI 2015): an encoder that pools four times, and a decoder
+that enlarges four times and sees, at each size, what the encoder saw there. Digits lie scattered over photographs, and
+the network finds their pixels. The encoder is pooled in six ways, and by strided convolutions beside them.
+
+FINDINGS
+
+The photographs are scikit-image's and scikit-learn's: ``china.jpg`` by danielbuechele and ``flower.jpg`` by vultilion,
+CC BY 2.0.
 """
 
 from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import composed
 import data
-import numpy as np
 import program
+import skimage.data
 import torch
 import torch.nn.functional as F
 import training
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from skimage import data as photographs
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 import fastpool.nn as fnn
-
-SIDE, BATCH = 64, 8
 
 # %%
 # Scenes whose every pixel has a known answer
@@ -36,6 +41,11 @@ SIDE, BATCH = 64, 8
 # A scene is a crop of a photograph with three handwritten digits on it: turned, enlarged, in any colour, and more or
 # less transparent. A pixel's class is 1 where there is ink, else 0. The scenes of the test have other photographs and
 # other digits, so that nothing can be learned by heart.
+
+SIDE = 64
+TRAIN = ("astronaut", "rocket", "hubble_deep_field", "immunohistochemistry", "retina", "brick", "grass", "gravel")
+TRAIN += ("moon", "coins", "stereo_motorcycle", "china.jpg")
+TEST = ("chelsea", "coffee", "camera", "flower.jpg")
 
 
 class Scenes(NamedTuple):
@@ -75,24 +85,23 @@ def scenes(pictures: list[Tensor], digits: Tensor, count: int) -> Scenes:
     return Scenes(images.clamp(0, 1).contiguous(memory_format=torch.channels_last), masks)
 
 
-def train_and_test_scenes(counts: tuple[int, int]) -> tuple[Scenes, Scenes]:
-    (train_digits, _), (test_digits, _) = data.scikit_digits()
-    paper, black = train_digits.min(), train_digits.max()
-    learn, bundled = ["astronaut", "rocket", "hubble_deep_field", "immunohistochemistry", "retina"], photographs
-    learn += ["brick", "grass", "gravel", "moon", "coins"]
-    train = [getattr(bundled, name)() for name in learn]
-    train += [bundled.stereo_motorcycle()[0], load_sample_image("china.jpg")]
-    test = [bundled.chelsea(), bundled.coffee(), bundled.camera(), load_sample_image("flower.jpg")]
-    return (
-        scenes([*map(colours, train)], (train_digits - paper) / (black - paper), counts[0]),
-        scenes([*map(colours, test)], (test_digits - paper) / (black - paper), counts[1]),
-    )
-
-
-def colours(picture: np.ndarray) -> Tensor:
+def photographs(names: tuple[str, ...]) -> Iterator[Tensor]:
     """(3, height, width), from 0 to 1; three times the same where the photograph is gray."""
-    pixels = torch.from_numpy(picture.copy()) / 255
-    return pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels.expand(3, -1, -1)
+    for name in names:
+        picture = load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
+        if isinstance(picture, tuple):  # two views and the depth
+            picture = picture[0]
+        pixels = torch.from_numpy(picture.copy()) / 255
+        yield pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels.expand(3, -1, -1)
+
+
+def train_and_test_scenes(train_count: int, test_count: int) -> tuple[Scenes, Scenes]:
+    (train_digits, _), (test_digits, _) = data.scikit_digits()
+    paper, ink = train_digits.min(), train_digits.max()
+    return (
+        scenes([*photographs(TRAIN)], (train_digits - paper) / (ink - paper), train_count),
+        scenes([*photographs(TEST)], (test_digits - paper) / (ink - paper), test_count),
+    )
 
 
 # %%
@@ -180,6 +189,8 @@ class UNet(nn.Module):
 # ----------------------
 # IoU, intersection over union, counts pixels of the whole test: those that are rightly found, out of those that are
 # found or should be. Seeds differ in initial weights, order and draws; scenes are the same for all.
+
+BATCH = 8
 
 
 def loss(model: nn.Module, scenes: Scenes, batch: Tensor) -> Tensor:
@@ -273,7 +284,7 @@ def draw_spread(scores: dict[str, list[float]]) -> Figure:
 def main() -> None:
     options = program.start(program.parser(__doc__))
     count, held_out, seeds = (24, 24, 1) if options.quick else (3200, 240, 3)
-    train, test = train_and_test_scenes((count, held_out))
+    train, test = train_and_test_scenes(count, held_out)
     scores: dict[str, list[float]] = {name: [] for name in POOLINGS}
     guesses: dict[str, Tensor] = {}
     for name, pooling in POOLINGS.items():
@@ -301,17 +312,17 @@ def main() -> None:
         )
         for name, values in scores.items()
     ]
-    share = test.masks.mean().item()
+    all_ink = test.masks.mean().item()
     text = (
         program.table(("", "IoU in the test", "ms a step", "poolings", "of the step", "by torch alone"), rows)
-        + f"\n\nIoU: mean ± standard deviation of {seeds} seeds; of all pixels called ink it would be {share:.1%}."
+        + f"\n\nIoU: mean ± standard deviation, seeds: {seeds}; it would be {all_ink:.1%} if all were called ink."
         + f"\nForward and backward of {BATCH} scenes of {SIDE}x{SIDE}, channels-last: medians, measured in turn."
     )
     figures = {
         "segmentation": draw_scenes(Scenes(test.images[:6], test.masks[:6]), guesses),
         "segmentation-spread": draw_spread(scores),
     }
-    program.finish(options, text, figures, {"iou": scores, "all ink": share, "milliseconds": times})
+    program.finish(options, text, figures, {"iou": scores, "all ink": all_ink, "milliseconds": times})
 
 
 if __name__ == "__main__":
