@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -19,10 +20,6 @@ MAGMA = colormaps["magma"].resampled(24)
 INK, GRAY, ACCENT = "#1f2933", "#616e7c", "#c2410c"
 VALUES = LinearSegmentedColormap.from_list("values", ["#f8fafc", "#bfdbfe", "#3b82f6", "#1e3a8a"])
 GRADIENTS = LinearSegmentedColormap.from_list("gradients", ["#6b21a8", "#f8fafc", "#ea580c"])
-
-
-def figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height))
 
 
 def place(made: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -46,19 +43,16 @@ def heading(axis: Axes, title: str, caption: str = "", size: float = 15, lines: 
 
 def image(axis: Axes, values: Tensor | np.ndarray, norm: Normalize | None = None) -> None:
     axis.axis("off")
-    axis.imshow(values, cmap=MAGMA, norm=norm, interpolation="nearest")
+    axis.imshow(np.asarray(values), cmap=MAGMA, norm=norm, interpolation="nearest")
 
 
 def cells(axis: Axes, values: Tensor, top: float, signed: bool = False) -> None:
     """A map with its numbers: white is 0, the darkest color is `top`."""
     rows, columns = values.shape
     colors = ScalarMappable(Normalize(-top if signed else 0, top), GRADIENTS if signed else VALUES)
-    exact = (
-        n
-        for n in ((0, 1, 2, 3) if signed else (0, 1))
-        if ((values * 10**n).round() - values * 10**n).abs().max() < 1e-4
-    )
-    digits = next(exact, 2)
+    # A gradient of 1/8 takes three digits; two are enough for what no three say.
+    fitting = (n for n in range(4 if signed else 2) if torch.allclose(values, values.round(decimals=n), atol=1e-5))
+    digits = next(fitting, 2)
     texts = {place: written(value, digits) for place, value in np.ndenumerate(values.numpy())}
     extent = axis.get_window_extent()
     cell = min(extent.width / columns, extent.height / rows) * 72 / axis.figure.dpi
