@@ -406,7 +406,13 @@ class Speed(Directive):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        name = self.arguments[0]
+        made = self.tables(self.arguments[0])
+        for node in made:
+            for link in node.findall(addnodes.pending_xref):
+                link["refdoc"] = self.state.document.settings.env.docname  # links are relative to the page
+        return made
+
+    def tables(self, name: str) -> list[nodes.Node]:
         if name in WINDOWINGS and name not in OPERATIONS:
             return of_windowing(name)
         if name not in OPERATIONS and not has_pooling(name):
