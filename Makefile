@@ -3,6 +3,8 @@
 #   make demo [MNIST=FOLDER]    train on real digits with every pooling
 #   make gallery                run every program of examples/ in full; results go to examples/results
 #   make docs                   build the site, in build/site
+#   make docs-check             open every page of it in a browser that shows nothing; SCREENSHOTS=FOLDER
+#   make docs-links             follow its links to other sites
 #   make test                   run the tests
 #   make mutants [ONLY=NAME]    small faults of the library, of which the tests must notice each; half an hour
 #   make sanitize               run them under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; needs g++
@@ -37,7 +39,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo gallery docs test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
+.PHONY: demo gallery docs docs-check docs-links test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
@@ -49,6 +51,12 @@ gallery: build
 docs: build $(VENV)/docs
 	@$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs build/site
 	@echo "the site is build/site/index.html"
+
+docs-check: docs
+	@$(RUN) docs/check.py $(if $(SCREENSHOTS),--screenshots "$(SCREENSHOTS)")
+
+docs-links: $(VENV)/docs build
+	@$(RUN) -m sphinx --builder linkcheck --keep-going --quiet docs build/links
 
 # On a busy machine threads that wait by spinning keep each other from running: ten times slower.
 test: export FASTPOOL_EMULATION := 1
@@ -171,7 +179,7 @@ $(VENV)/installed: constraints.txt Makefile
 	@touch $@
 
 $(VENV)/docs: $(VENV)/installed
-	@$(PIP) sphinx sphinx-gallery furo sphinx-copybutton sphinx-design myst-parser
+	@$(PIP) sphinx sphinx-gallery furo sphinx-copybutton sphinx-design myst-parser ziamath playwright
 	@touch $@
 
 $(VENV)/rivals: $(VENV)/installed

@@ -1299,7 +1299,8 @@ class SPPF2d(_Pool):
         repeats: how many maxima, at least 1.
 
     Shape:
-        ``(N, C, H, W)`` gives ``(N, (repeats + 1) * C, H, W)``; both may lack N.
+        Input: ``(N, C, H, W)`` or ``(C, H, W)``.
+        Output: ``(N, (repeats + 1) * C, H, W)``, without N where the input has none.
 
     Example:
         >>> import torch, fastpool
@@ -1376,7 +1377,8 @@ _RANDOM_MIXED = """Maximum or mean of {rank}-D windows, whichever is drawn.
         per_channel: draw for each channel on its own instead of once for the layer; samples always share a draw.
 
     Shape:
-        ``(N, C, *sizes)`` gives ``(N, C, *windows)``, of the input's dtype and layout; both may lack N.
+        Input: ``(N, C, *sizes)`` or ``(C, *sizes)``.
+        Output: ``(N, C, *windows)`` of the input's dtype and layout, without N where the input has none.
 
     Raises:
         TypeError, ValueError: for an argument that is not as described.
@@ -1430,8 +1432,10 @@ class AttentionPool2d(_Pool):
             :func:`fastpool.adaptive_avg_pool2d`.
 
     Shape:
-        ``(N, in_features, H, W)`` gives ``(N, out_features, H, W)``, or ``output_size`` for H, W; both may lack N.
-        Channels-last stays so. The input's dtype is that of the parameters, float16, bfloat16, float32 or float64.
+        Input: ``(N, in_features, H, W)`` or ``(in_features, H, W)``, of the parameters' dtype: float16, bfloat16, float32
+            or float64.
+        Output: ``(N, out_features, H, W)`` with ``output_size`` for H, W where that is given, without N where the input
+            has none. Channels-last stays so.
 
     Raises:
         TypeError, ValueError: for an argument that is not as described.

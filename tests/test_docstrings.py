@@ -11,8 +11,11 @@ import torch
 import fastpool._replace
 import fastpool.functional
 import fastpool.nn
+from fastpool._operators import POOLINGS
 
 TESTS = Path(__file__).parent
+SITE = TESTS.parent / "docs"
+PAGES = {path.relative_to(SITE).as_posix(): path for path in sorted(SITE.rglob("*.md"))}
 MODULES = [fastpool.functional, fastpool.nn, fastpool._replace]
 
 
@@ -56,8 +59,37 @@ def test_every_public_name_is_documented(module):
             assert all(len(line) <= 120 for line in text.splitlines()), name
 
 
+def examples_of(page):
+    """The page with nothing left but its ```python blocks that start with a prompt, on the lines where they stood."""
+    lines, inside = [], False
+    for line in page.read_text().splitlines():
+        inside = inside and not line.startswith("```")
+        lines.append(line if inside else "")
+        inside = inside or line.startswith("```python")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if ">>> " in page.read_text()])
+def test_examples_of_pages_run(name):
+    test = doctest.DocTestParser().get_doctest(examples_of(PAGES[name]), {}, name, PAGES[name], 0)
+    found, written = len(test.examples), PAGES[name].read_text().count(">>> ")
+    assert found == written, "an example outside ```python blocks"
+    output = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=output.append)
+    assert not output, "".join(output)
+
+
+def test_every_pooling_has_a_page_that_shows_it():
+    if not PAGES:
+        pytest.skip("these tests lie outside the sources")
+    for kind in [*POOLINGS, "random_mixed", "spatial_pyramid", "sppf", "attention", "windows"]:
+        page = PAGES.get(f"poolings/{kind}.md")
+        assert page and ">>> " in page.read_text(), f"docs/poolings/{kind}.md shows no example"
+        assert f"({kind}.md)" in PAGES["poolings/index.md"].read_text(), f"{kind} is not in the table of poolings"
+
+
 def test_what_works_where_names_tests_that_exist():
-    page = TESTS.parent / "docs" / "compatibility.md"
+    page = SITE / "compatibility.md"
     if not page.exists():
         pytest.skip("these tests lie outside the sources")
     text = page.read_text()
