@@ -142,7 +142,7 @@ def picture(page: Page, x: Tensor) -> Figure:
 def attention_picture(photograph: np.ndarray) -> Figure:
     """Attention weighs all positions, which a photograph shows better than a small map.
 
-    Queries and keys are the pixels' colors, less their mean and of length 1; values are the colors themselves.
+    Queries and keys are the pixels' colours, less their mean and of length 1; values are the colours themselves.
     """
     colors = fp.avg_pool2d(torch.from_numpy(photograph.copy()).float().permute(2, 0, 1)[None] / 255, 8)
     centred = colors - colors.mean((2, 3), keepdim=True)
@@ -158,7 +158,7 @@ def attention_picture(photograph: np.ndarray) -> Figure:
     made = Figure(figsize=(12, 3.35))
     first, second, third = [place(made, 0.15 + 3.97 * column, 0.65, 3.8, 2.53) for column in range(3)]
     image(first, x[0, 3:].permute(1, 2, 0))
-    heading(first, "Input x", "48 x 72 colors", 18, lines=1)
+    heading(first, "Input x", "48 x 72 colours", 18, lines=1)
     image(second, y[0].permute(1, 2, 0))
     heading(second, "Attention", f"AttentionPool2d(6, 3, scale={pool.scale:g})", 18, lines=1)
     image(third, gradient, PowerNorm(0.5, 0, gradient.max().item()))

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-# With few colors, and so a small file.
-MAGMA = colormaps["magma"].resampled(24)
+# With few colours, and so a small file.
+MAGMA = colormaps["magma"].resampled(22)
 INK, GRAY, ACCENT = "#1f2933", "#616e7c", "#c2410c"
 VALUES = LinearSegmentedColormap.from_list("values", ["#f8fafc", "#bfdbfe", "#3b82f6", "#1e3a8a"])
 GRADIENTS = LinearSegmentedColormap.from_list("gradients", ["#6b21a8", "#f8fafc", "#ea580c"])
@@ -47,7 +47,7 @@ def image(axis: Axes, values: Tensor | np.ndarray, norm: Normalize | None = None
 
 
 def cells(axis: Axes, values: Tensor, top: float, signed: bool = False) -> None:
-    """A map with its numbers: white is 0, the darkest color is `top`."""
+    """A map with its numbers: white is 0, the darkest colour is `top`."""
     rows, columns = values.shape
     colors = ScalarMappable(Normalize(-top if signed else 0, top), GRADIENTS if signed else VALUES)
     # A gradient of 1/8 takes three digits; two are enough for what no three say.

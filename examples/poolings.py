@@ -56,7 +56,7 @@ def overview(photograph: np.ndarray, x: Tensor) -> Figure:
     norm = PowerNorm(0.5, vmin=0, vmax=4, clip=True)
     made = Figure(figsize=(12, 11.5))
     axes = [place(made, 0.15 + 2.97 * column, 0.75 + 2.65 * row, 2.8, 1.87) for row in range(4) for column in range(4)]
-    image(axes[0], photograph // 8 * 8 + 4)  # with few colors, and so a small file
+    image(axes[0], photograph // 8 * 8 + 4)  # with few colours, and so a small file
     heading(axes[0], "A photograph", f"{photograph.shape[0]} x {photograph.shape[1]} pixels")
     image(axes[1], x[0, 0], norm)
     heading(axes[1], "Its feature map x", "vertical edges, after a ReLU")
