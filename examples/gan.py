@@ -29,8 +29,8 @@ COLOURS = {"pooled": "tab:blue", "strided": "tab:orange"}
 # Two discriminators
 # ------------------
 # Both halve 64x64 four times. One pools after each convolution and reads its scores from the mean over all places. The
-# other is that of Radford et al. (2015), without its batch normalisation: convolutions of stride 2, the last as large as
-# the map. Each gives ten scores, "a real 0" to "a real 9", of which the one for the digit that was asked for is used.
+# other is that of Radford et al. (2015), without its batch normalisation: convolutions of stride 2, the last as large
+# as the map. Each gives ten scores, "a real 0" to "a real 9"; the one for the digit that was asked for is used.
 
 
 def pooled() -> nn.Sequential:
