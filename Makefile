@@ -1,6 +1,6 @@
 # Everyday commands. Each makes .venv with pinned packages when it is not there, and builds when sources changed.
 #
-#   make demo [MNIST=FOLDER]    train on real digits with every pooling, draw a picture of them
+#   make demo [MNIST=FOLDER]    train on real digits with every pooling
 #   make gallery                run every program of examples/ in full; results go to examples/results
 #   make docs                   build the site, in build/site
 #   make docs-check             open every page of it in a browser that shows nothing; SCREENSHOTS=FOLDER

@@ -1,4 +1,4 @@
-"""The demo's poolings as one writes them without fastpool, out of torch's own operations."""
+"""Poolings as one writes them without fastpool, out of torch's own operations."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ class Mixed(nn.Module):
         return torch.lerp(F.avg_pool2d(x, self.size), F.max_pool2d(x, self.size), self.logit.sigmoid())
 
 
+class Gated(nn.Module):
+    """As mixed, but alpha is each window's own: a learned filter, the same in every channel."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.weight = nn.Parameter(0.1 * torch.randn(size, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = x.flatten(0, 1).unsqueeze(1)
+        gates = F.conv2d(planes, self.weight[None, None], stride=self.size).sigmoid()
+        mixed = torch.lerp(F.avg_pool2d(planes, self.size), F.max_pool2d(planes, self.size), gates)
+        return mixed.view(*x.shape[:2], *mixed.shape[2:])
+
+
 class Stochastic(nn.Module):
     """An element of every window, drawn in proportion to its positive part."""
 
@@ -33,6 +48,43 @@ class Stochastic(nn.Module):
         threshold = torch.rand_like(running[:, :1]) * running[:, -1:]
         drawn = (running <= threshold).sum(1, keepdim=True).clamp_(max=self.size**2 - 1)
         return windows.gather(1, drawn).view(n, c, height // self.size, width // self.size)
+
+
+class Soft(nn.Module):
+    """The mean, weighted by exp(beta*x); no care is taken of large beta*x."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.beta = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.beta * x).exp()
+        return F.avg_pool2d(weight * x, self.size) / F.avg_pool2d(weight, self.size)
+
+
+class LSE(nn.Module):
+    """log(mean(exp(r*x)))/r; no care is taken of large r*x."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.r = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d((self.r * x).exp(), self.size).log() / self.r
+
+
+class GeM(nn.Module):
+    """mean(max(x, eps)^p)^(1/p); no care is taken of large x^p."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.p = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x.clamp(min=1e-6).pow(self.p), self.size).pow(1 / self.p)
 
 
 class Pyramid(nn.Module):

@@ -3,8 +3,7 @@
     make demo                          scikit-learn's 1,797 digits
     make demo MNIST=FOLDER             MNIST, from its four IDX files (.gz or not)
 
-Prints test accuracy, training time, and the time spent in pooling against torch's own operations; draws the poolings of
-a photograph.
+Prints test accuracy, training time, and the time spent in pooling against torch's own operations.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import NamedTuple
 
 import composed
 import data
-import picture
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -179,7 +177,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="default: 32, with MNIST 128")
     parser.add_argument("--threads", type=int, help="default: 1, with MNIST as many as torch takes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, default=Path("demo/poolings.png"), help="where the picture goes")
     options = parser.parse_args()
     options.epochs = options.epochs or (3 if options.mnist else 20)
     options.batch = options.batch or (128 if options.mnist else 32)
@@ -206,8 +203,7 @@ def main() -> None:
     if "pyramid" in results:
         accuracies = ", ".join(f"{value:.1%} at {s}x{s}" for s, value in results["pyramid"].accuracy.items())
         print(f"pyramid, one network for images of {side} to {2 * side} pixels: {accuracies}")
-    picture.draw(options.picture)
-    print(f"poolings of a photograph: {options.picture}\n{time.perf_counter() - started:.0f} seconds in all")
+    print(f"{time.perf_counter() - started:.0f} seconds in all")
 
 
 if __name__ == "__main__":

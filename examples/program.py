@@ -58,7 +58,9 @@ def finish(options: argparse.Namespace, text: str, figures: dict[str, Figure], r
     name = Path(sys.argv[0]).stem
     for title, figure in figures.items():
         # Without the time and the versions that would make other bytes of the same picture.
-        figure.savefig(options.out / f"{title}.png", dpi=100, metadata={"Software": None})
+        figure.savefig(
+            options.out / f"{title}.png", dpi=100, metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )
     print(f"\n{text}\n")
     (options.out / f"{name}.txt").write_text(text + "\n")
     record = {
@@ -73,4 +75,6 @@ def finish(options: argparse.Namespace, text: str, figures: dict[str, Figure], r
     }
     (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     pictures = ", ".join(f"{options.out}/{title}.png" for title in figures)
+    if len(figures) > 5:
+        pictures = f"{len(figures)} pictures: {options.out}/{name}*.png"
     print(f"{pictures}; numbers: {options.out}/{name}.json\n{record['seconds']:.0f} seconds in all")

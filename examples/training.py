@@ -29,10 +29,11 @@ def train(
     epochs: int,
     rate: float,
     each_epoch: Callable[[], None] = lambda: None,
+    part: tuple[int, int] = (0, 1),
 ) -> list[float]:
     """AdamW with one cycle of the learning rate, over `epochs` times `count` samples; the loss of every step.
 
-    `loss_of` gets a batch's indices.
+    `loss_of` gets a batch's indices. `part` (3, 5) is the fourth of five trainings, as long as each other, in one bar.
     """
     in_epoch = count // size
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
@@ -48,7 +49,8 @@ def train(
         losses.append(loss.item())
         if step % in_epoch == 0:
             each_epoch()
-        progress(name, step, epochs * in_epoch, f"loss {losses[-1]:.3f}")
+        steps = epochs * in_epoch
+        progress(name, part[0] * steps + step, part[1] * steps, f"loss {losses[-1]:.3f}")
     return losses
 
 
@@ -73,5 +75,6 @@ def seconds(calls: Mapping[str, Callable[[], object]], rounds: int = 5, at_least
 
 
 def mean_and_spread(values: list[float], form: str = "{:.1%}") -> str:
-    """Mean and standard deviation over seeds."""
-    return f"{form.format(statistics.mean(values))} ± {form.format(statistics.stdev(values) if len(values) > 1 else 0)}"
+    """Mean and standard deviation over seeds; of one seed there is no deviation."""
+    mean = form.format(statistics.mean(values))
+    return f"{mean} ± {form.format(statistics.stdev(values))}" if len(values) > 1 else mean

@@ -45,6 +45,21 @@ def test_quick_run(name, tmp_path):
         assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
 
 
+def test_poolings_draw_the_same_bytes_on_every_run(tmp_path):
+    folders = tmp_path / "once", tmp_path / "again"
+    for folder in folders:
+        run("poolings", "--out", folder)
+    once, again = (
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"} for folder in folders
+    )
+    assert len(once) == 26 and once.keys() == again.keys()
+    assert [name for name in once if once[name] != again[name]] == []
+    rows = json.loads((folders[0] / "poolings.json").read_text())["results"]
+    assert len(rows) == 13
+    for call, row in rows.items():
+        assert row["fastpool"] == pytest.approx(row["numpy"], abs=1e-6), call
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_help(name):
     assert "--seed" in run(name, "--help")

@@ -37,10 +37,16 @@ INDEX = """# API
 Every function and every module, by kind of pooling. What a page says is what `help()` says of the same name, and its
 examples are run by the tests.
 
-Functions are in `fastpool` and in `fastpool.functional`, modules in `fastpool.nn`. What has no `2d` in its name below has
-a `1d`, `2d` and `3d` form.
+Functions are in `fastpool` and in `fastpool.functional`, modules in `fastpool.nn`. What has no `2d` in its name below
+has a `1d`, `2d` and `3d` form, but for those that begin with `global`, which take any number of axes.
 
 {table}
+
+## Modules
+
+```{{eval-rst}}
+.. automodule:: fastpool.nn
+```
 
 ## Beside the poolings
 
@@ -75,8 +81,10 @@ def blocks(heading: str, directive: str, module: str, names: list[str]) -> str:
 
 def shortly(names: list[str]) -> str:
     """One name for all that differ in the number of axes."""
-    alone = [name for name in names if name[-2:] == "2d" and f"{name[:-2]}1d" not in names]
-    return ", ".join(f"`{name}`" for name in dict.fromkeys(n if n in alone else re.sub("[123]d$", "", n) for n in names))
+    short = [
+        name if name[-2:] == "2d" and f"{name[:-2]}1d" not in names else re.sub("[123]d$", "", name) for name in names
+    ]
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(short))
 
 
 def write(app: Sphinx) -> None:
