@@ -1,6 +1,6 @@
 # Everyday commands. Each makes .venv with pinned packages when it is not there, and builds when sources changed.
 #
-#   make demo [MNIST=FOLDER]    train on real digits with every pooling
+#   make demo [MNIST=FOLDER]    train on real digits with five poolings, draw how they learn
 #   make gallery                run every program of examples/ in full; results go to examples/results
 #   make docs                   build the site, in build/site
 #   make docs-check             open every page of it in a browser that shows nothing; SCREENSHOTS=FOLDER
@@ -42,7 +42,8 @@ CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -n
 .PHONY: demo gallery docs docs-check docs-links test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
 
 demo: build
-	@$(RUN) examples/digits.py $(if $(MNIST),--mnist "$(MNIST)")
+	@$(RUN) examples/digits.py --seeds 1 --poolings max average mixed stochastic pyramid \
+	  $(if $(MNIST),--mnist "$(MNIST)" --threads $(shell getconf _NPROCESSORS_ONLN))
 
 GALLERY := poolings digits segmentation resnet gan attention any_size
 gallery: build

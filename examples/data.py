@@ -67,11 +67,14 @@ def standardized(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> D
     return Digits(*(((x.float().unsqueeze(1) - mean) / deviation, y.long()) for x, y in (train, test)))
 
 
-def jittered(images: Tensor) -> Tensor:
-    """Each image turned by up to 11 degrees, scaled by up to 10 % and moved by up to 8 % of its side."""
+def jittered(images: Tensor, strength: float = 1.0) -> Tensor:
+    """Each image turned by up to 11 degrees, scaled by up to 10 % and moved by up to 8 % of its side.
+
+    `strength` multiplies all three.
+    """
 
     def uniform(limit: float) -> Tensor:
-        return (2 * torch.rand(len(images)) - 1) * limit
+        return (2 * torch.rand(len(images)) - 1) * limit * strength
 
     angle, scale = uniform(0.2), 1 + uniform(0.1)
     cosine, sine = scale * angle.cos(), scale * angle.sin()

@@ -1,6 +1,8 @@
 """What a newcomer runs: the README's lines, the demo for one epoch, the demo on MNIST's IDX files written here."""
 
 import gzip
+import importlib
+import json
 import os
 import re
 import subprocess
@@ -27,6 +29,12 @@ def data(monkeypatch):
 
     yield data
     del sys.modules["data"]
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("digits")
 
 
 def demo(*arguments):
@@ -88,22 +96,61 @@ def test_readme_links_lead_somewhere():
     assert links and not [link for link in links if not (ROOT / link).exists()]
 
 
-def test_short_run_on_scikit_digits():
-    run = demo("--epochs", 1)
+def test_short_run_on_scikit_digits(tmp_path):
+    run = demo("--seeds", 1, "--epochs", 1, "--poolings", *POOLINGS, "--out", tmp_path / "folder")
     assert run.returncode == 0, run.stderr
     found = accuracies(run.stdout)
     assert list(found) == POOLINGS
     # One epoch is far from trained; chance is 0.1.
     assert all(accuracy > 0.5 for accuracy in found.values()), run.stdout
     assert "alpha" in run.stdout and "16x16" in run.stdout
+    # One seed has no spread, and says nothing about few images.
+    assert "±" not in run.stdout and "200 images" not in run.stdout
+    for name in ("digits.png", "digits-curves.png"):
+        assert (tmp_path / "folder" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_seed_same_results(tmp_path):
+    def results(seed):
+        run = demo("--seeds", 2, "--epochs", 1, "--poolings", "stochastic", "--seed", seed, "--out", tmp_path)
+        assert run.returncode == 0, run.stderr
+        runs = json.loads((tmp_path / "digits.json").read_text())["results"]["runs"]["stochastic"]
+        for one in runs:
+            del one["seconds"]
+        return runs, [(tmp_path / name).read_bytes() for name in ("digits.png", "digits-curves.png")]
+
+    first = results(5)
+    assert results(5) == first
+    # Seeds are 5 and 6, then 6 and 7; what differs otherwise is how the test's images are distorted.
+    other, _ = results(6)
+    assert other[0]["curve"] == first[0][1]["curve"] != first[0][0]["curve"]
 
 
 def test_mnist_files_plain_and_compressed(tmp_path):
     write_mnist(tmp_path, 640, 100)
-    run = demo("--mnist", tmp_path, "--epochs", 2, "--batch", 32, "--poolings", "max")
+    out = ("--out", tmp_path / "out")
+    run = demo("--mnist", tmp_path, "--epochs", 4, "--seeds", 1, "--poolings", "max", *out)
     assert run.returncode == 0, run.stderr
     assert "28x28: 640 to train on, 100 held out" in run.stdout
     assert accuracies(run.stdout)["max"] > 0.5, run.stdout
+
+
+@pytest.mark.parametrize("name", ["max", "average", "mixed", "gated", "soft", "lse", "gem", "pyramid"])
+def test_compositions_compute_the_same(digits, name):
+    """What the demo times side by side: results and gradients, of inputs and parameters."""
+    pooling = digits.POOLINGS[name]
+    for ours, theirs in zip((pooling.first(), pooling.second()), (make() for make in pooling.composed)):
+        for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.data.copy_(parameter.data.view_as(other))
+        torch.manual_seed(0)
+        x = torch.randn(2, 3, 8, 8).relu().add(0.01).requires_grad_()
+        results = []
+        for layer in (ours, theirs):
+            y = layer(x)
+            gradient = torch.linspace(-1, 1, y.numel()).view_as(y)
+            results.append([y, *torch.autograd.grad(y, [x, *layer.parameters()], gradient)])
+        for own, other in zip(*results, strict=True):
+            torch.testing.assert_close(own, other.view_as(own), rtol=1e-4, atol=1e-5)
 
 
 def test_digits_are_split_once_and_standardized(data):
