@@ -37,7 +37,7 @@ myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
 
-# A name of fastpool that is nowhere is an error; those of torch and Python are linked to nothing, for want of a network.
+# A name of fastpool that is nowhere is an error; torch's and Python's are linked to nothing, for want of a network.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(torch|collections)\..*")]
 

@@ -97,7 +97,8 @@ def documented_module(name: str, function: Callable[..., Any], arguments: Iterab
     entries = {
         entry.split(":")[0]: f"    {entry.rstrip()}" for entry in re.split(r"^    (?=\w)", said["Args"], flags=re.M)
     }
-    input_shape, output_shape = entries["input"].partition(": ")[2], textwrap.indent(said["Returns"].strip(), "    ").strip()
+    input_shape = entries["input"].partition(": ")[2]
+    output_shape = textwrap.indent(said["Returns"].strip(), "    ").strip()
     entries |= {argument: _entry(argument, text) for argument, text in own.items()}
     about = (
         f"The module of :func:`fastpool.{function.__name__}`, which has the formula, the gradient, ties, NaN and inf."

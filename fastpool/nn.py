@@ -1432,8 +1432,8 @@ class AttentionPool2d(_Pool):
             :func:`fastpool.adaptive_avg_pool2d`.
 
     Shape:
-        Input: ``(N, in_features, H, W)`` or ``(in_features, H, W)``, of the parameters' dtype: float16, bfloat16, float32
-            or float64.
+        Input: ``(N, in_features, H, W)`` or ``(in_features, H, W)``, of the parameters' dtype: float16, bfloat16,
+            float32 or float64.
         Output: ``(N, out_features, H, W)`` with ``output_size`` for H, W where that is given, without N where the input
             has none. Channels-last stays so.
 
