@@ -35,22 +35,24 @@ class Oracle:
         wide = [t.double().requires_grad_(backward and not self.drawn) for t in inputs]
         reference = maximum if self.drawn else next(iter(operation.rivals.values()))
         result = reference(layer)(*wide)
-        self.results = [y.detach().to(self.x.dtype) if y.is_floating_point() else y for y in tensors(result)]
+        self.exact = [y.detach() for y in tensors(result)]
+        self.results = [y.to(self.x.dtype) if y.is_floating_point() else y for y in self.exact]
         self.gradients = [torch.randn_like(y) for y in differentiable(self.results)] if backward else []
         self.input_gradients = ()
         if backward and not self.drawn:
             wanted = [g.double() for g in self.gradients]
             self.input_gradients = torch.autograd.grad(differentiable(result), wide, wanted)
 
-    def check(self, result, input_gradients=(), rival=False):
-        """AssertionError unless the result, and fastpool's gradients, are right."""
+    def check(self, result, input_gradients=(), rival=False) -> float | None:
+        """AssertionError unless the result, and fastpool's gradients, are right. Returns their largest error; of draws,
+        which have none, None."""
         results = [y.detach() for y in tensors(result)]
         if self.drawn:
             relu = self.operation.check == "drawn-relu"
             assert_drawn(results[0], self.x, self.layer, relu, rival)
             if input_gradients and not rival:
                 assert_routed(input_gradients[0], self.gradients[0], results[0], self.x, relu)
-            return
+            return None
         exact = self.operation.check == "equal" and not rival
         for actual, expected in zip(results, self.results, strict=True):
             assert_near(actual, expected, RIVAL_RELATIVE if rival else None, exact)
@@ -58,6 +60,14 @@ class Oracle:
         if not rival:
             for actual, expected in zip(input_gradients, self.input_gradients, strict=True):
                 assert_near(actual, expected)
+        pairs = [*zip(results, self.exact), *zip(input_gradients, self.input_gradients)]
+        return max(error(actual, expected) for actual, expected in pairs)
+
+
+def error(actual, expected) -> float:
+    """The largest, as a part of the largest magnitude."""
+    largest = expected.abs().max().item()
+    return (actual - expected).abs().max().item() / (largest or 1.0)
 
 
 def assert_near(actual, expected, relative=None, exact=False):

@@ -31,13 +31,48 @@ def average(layer):
     return torch_pool("avg", layer)
 
 
-def sppf(layer):
-    kernel_size, repeats = layer.arguments["kernel_size"], layer.arguments["repeats"]
+def along_axes(rank: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool = False):
+    """Maxima along the last axis, then those of these along the one before it, and so on."""
+    pool = getattr(F, f"max_pool{rank}d")
 
     def steps(x):
+        for axis in reversed(range(rank)):
+            sizes = {
+                name: [value if i == axis else default for i in range(rank)]
+                for name, value, default in (
+                    ("kernel_size", kernel_size, 1),
+                    ("stride", stride, 1),
+                    ("padding", padding, 0),
+                )
+            }
+            x = pool(x, **sizes, ceil_mode=ceil_mode)
+        return x
+
+    return steps
+
+
+def maximum_along_axes(layer):
+    """Sooner where windows overlap."""
+    if layer.windowing != "sliding" or layer.rank == 1 or layer.arguments["kernel_size"] <= layer.arguments["stride"]:
+        return None
+    return along_axes(layer.rank, **layer.arguments)
+
+
+def sppf(layer):
+    kernel_size = layer.arguments["kernel_size"]
+    return repeated(layer, lambda x: F.max_pool2d(x, kernel_size, 1, kernel_size // 2))
+
+
+def sppf_along_axes(layer):
+    kernel_size = layer.arguments["kernel_size"]
+    return repeated(layer, along_axes(2, kernel_size, 1, kernel_size // 2))
+
+
+def repeated(layer, pool):
+    def steps(x):
         maps = [x]
-        for _ in range(repeats):
-            maps.append(F.max_pool2d(maps[-1], kernel_size, 1, kernel_size // 2))
+        for _ in range(layer.arguments["repeats"]):
+            maps.append(pool(maps[-1]))
         return torch.cat(maps, 1)
 
     return steps
@@ -124,9 +159,13 @@ def expectation_softmax(layer):
     return expectation
 
 
-def minimum(layer):
+def minimum(layer, maximum=maximum):
     maximum_of = maximum(layer)
-    return lambda x: -maximum_of(-x)
+    return maximum_of and (lambda x: -maximum_of(-x))
+
+
+def minimum_along_axes(layer):
+    return minimum(layer, maximum_along_axes)
 
 
 def log_mean_exp(layer):

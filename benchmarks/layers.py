@@ -1,4 +1,5 @@
-"""The layers that are measured: pooling layers of real networks, and the yardsticks of the speed targets."""
+"""The layers that are measured: pooling layers of real networks, windows of image processing, and the yardsticks of the
+speed targets."""
 
 from __future__ import annotations
 
@@ -128,6 +129,16 @@ LAYERS: dict[str, Layer] = {
     "sppnet-conv5-180": pyramid((32, 256, 10, 10), (4, 3, 2, 1)),
     "pspnet-bin6": adaptive((2, 2048, 60, 60), 6),
     "yolov5s-sppf": sppf((16, 256, 20, 20), 5, 3),
+    "sppf-20": sppf((8, 256, 20, 20), 5, 3),
+    "sppf-40": sppf((8, 128, 40, 40), 5, 3),
+    "superpoint-peaks": sliding((4, 1, 480, 640), 9, 1, 4),
+    "dilation-21": sliding((1, 3, 1024, 1024), 21, 1, 10),
+    "dilation3d-3": sliding((8, 1, 96, 96, 96), 3, 1, 1),
+    "dilation3d-5": sliding((8, 1, 96, 96, 96), 5, 1, 2),
+    "planes-14": sliding((64, 512, 14, 14), 2),
+    "planes-14-pyramid": pyramid((64, 512, 14, 14), (4, 2, 1)),
+    "planes-28": sliding((32, 256, 28, 28), 2),
+    "planes-28-pyramid": pyramid((32, 256, 28, 28), (4, 2, 1)),
     "unet-down1": sliding((4, 64, 256, 256), 2),
     "unet-down2": sliding((4, 128, 128, 128), 2),
     "unet-down4": sliding((4, 512, 32, 32), 2),

@@ -95,7 +95,11 @@ def power(p: float, *operators: str) -> Operation:
 OPERATIONS: dict[str, Operation] = {
     "max": Operation(
         fastpool("max"),
-        {"torch": torch_ops.maximum, "amax": torch_ops.reduction("amax")},
+        {
+            "torch": torch_ops.maximum,
+            "amax": torch_ops.reduction("amax"),
+            "axes": torch_ops.maximum_along_axes,
+        },
         ("max_pool", "select_backward"),
         check="equal",
         taps=True,
@@ -173,7 +177,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "min": Operation(
         fastpool("min"),
-        {"torch": torch_ops.minimum},
+        {"torch": torch_ops.minimum, "axes": torch_ops.minimum_along_axes},
         ("min_pool", "select_backward"),
         check="equal",
         taps=True,
@@ -196,7 +200,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "sppf": Operation(
         sppf,
-        {"torch": torch_ops.sppf},
+        {"torch": torch_ops.sppf, "axes": torch_ops.sppf_along_axes},
         ("max_pool", "select_backward"),
         check="equal",
         taps=True,

@@ -20,7 +20,7 @@ COUNTED_BYTES, MARGIN = 1e6, 1.05
 
 HEADER = (
     f"{'operation':<20}{'layer':<22}{'dtype':<9}{'layout':<14}{'pass':<17}{'thr':>3} {'ms':>9} {'IQR':>8} {'GB/s':>7} "
-    f"{'floor%':>6} {'eager':>7} {'compile':>7} {'ORT':>7} {'OpenV':>7} {'best':>7}"
+    f"{'floor%':>6} {'eager':>7} {'compile':>7} {'ORT':>7} {'OpenV':>7} {'best':>7} {'error':>7}"
 )
 
 
@@ -94,12 +94,17 @@ def line(row) -> str:
         else:
             value = fastest(row, group)
             cells.append(f"{value * 1e3:>7.2f}" if value else f"{'-':>7}")
+    error = row.get("errors", {}).get("fastpool")  # older files have none, and a draw has none
+    cells.append(f"{'-' if error is None else format(error, '.0e'):>7}")
     called = row.get("called", {}).get("fastpool")
     return start + " ".join(cells) + (f" {called['median'] * 1e3:.3f} as called" if called else "")
 
 
 def legend(machine: dict) -> str:
-    columns = "eager to best: rival's time / fastpool's"
+    columns = (
+        "eager to best: rival's time / fastpool's; error: fastpool's largest against float64, gradients too, as a part "
+    )
+    columns += "of the largest magnitude"
     if machine["versions"]["fastpool"] is None:
         columns = "fastpool is not measured: ms, GB/s and floor% are the best rival's, eager to best are ms"
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)

@@ -180,19 +180,17 @@ def trained(function):
 
 
 def checked(function, copies, oracle, own, backward):
-    """Asserts the result, and fastpool's gradients; returns the call to time and its arguments."""
+    """Asserts the result, and fastpool's gradients; returns the call to time, its arguments, and the largest error."""
     result = function(*copies[0])
     if not backward:
-        oracle.check(result, rival=not own)
-        return function, copies
+        return function, copies, oracle.check(result, rival=not own)
     # Everyone's gradient arrives in the layout of its own output.
     arguments = [
         (copy, [torch.empty_like(y).copy_(g) for y, g in zip(differentiable(result), oracle.gradients, strict=True)])
         for copy in copies
     ]
     routed = torch.autograd.grad(differentiable(result), copies[0], arguments[0][1])
-    oracle.check(result, routed, rival=not own)
-    return trained(function), arguments
+    return trained(function), arguments, oracle.check(result, routed, rival=not own)
 
 
 def moved(operation, layer, inputs, oracle, backward):
@@ -229,12 +227,12 @@ def run_cell(cell, options) -> dict:
         bytes=sum(t.nbytes for t in reads) + sum(writes),
     )
     row["skipped"] = {name: "left out by --rivals" for name in report.GROUPS if name not in options.rivals}
-    calls = {}
+    calls, errors = {}, {}
     with torch.set_grad_enabled(backward):
         for name, build in contenders(cell, operation, layer, options, row["skipped"]):
             own = name == "fastpool"
             try:
-                calls[name] = checked(build(), copies, oracle, own, backward)
+                *calls[name], errors[name] = checked(build(), copies, oracle, own, backward)
             except runtimes.Unavailable as error:
                 row["skipped"][name] = str(error)
             except Exception as error:
@@ -257,6 +255,7 @@ def run_cell(cell, options) -> dict:
             row["not_captured"] = {name: sampler.refusal for name, sampler in samplers.items() if sampler.refusal}
     row["floor"] = floor.seconds(times)
     row["times"] = described({name: times[name] for name in calls})
+    row["errors"] = errors
     return row
 
 
