@@ -7,7 +7,14 @@ Convolutional Networks for Biomedical Image Segmentation*, MICCAI 2015): an enco
 that enlarges four times and sees, at each size, what the encoder saw there. Digits lie scattered over photographs, and
 the network finds their pixels. The encoder is pooled in six ways, and by strided convolutions beside them.
 
-FINDINGS
+All of them find what stands out, and lose what is faint or lies on a busy ground; a bright petal or a dark corner that
+no photograph of the training has is taken for ink. The picture shows one seed of three of them: their mistakes are
+mostly the same ones. Seeds of one pooling lie up to ten points apart, means of poolings five, so three seeds do not say
+which is best; they do say that a U-Net trains with any.
+
+Pooling takes 4 to 7 % of a step. On these small channels-last maps a call costs more than what it computes, so torch's
+own max and average are ahead, learned mixed pooling of two of torch's functions too; stochastic pooling takes a quarter
+of the time that torch's operations take.
 
 The photographs are scikit-image's and scikit-learn's: ``china.jpg`` by danielbuechele and ``flower.jpg`` by vultilion,
 CC BY 2.0.

@@ -160,14 +160,21 @@ def times_table(first: str, rows: Iterable[tuple[str, str, dict | None, dict | N
     """`rows`: (label, layout, row of the forward pass, row of forward and backward)."""
     span = len(CONTENDERS)
     heads = [
-        [("", 2), ("forward", span), ("forward and backward", span)],
-        [(first, 1), ("layout", 1), *((name, 1) for name in CONTENDERS * 2)],
+        [("", 2), ("forward", span), ("forward and backward", span), ("", 1)],
+        [(first, 1), ("layout", 1), *((name, 1) for name in CONTENDERS * 2), ("error", 1)],
     ]
     body = [
         [nodes.inline(text=label), nodes.inline(text=layout), *cells(forward), *cells(both)]
+        + [nodes.inline(text=largest_error(forward, both))]
         for label, layout, forward, both in rows
     ]
-    return table(heads, body, 2 + 2 * span)
+    return table(heads, body, 3 + 2 * span)
+
+
+def largest_error(*rows: dict | None) -> str:
+    found = [row["errors"].get("fastpool") for row in rows if row and "errors" in row]
+    known = [error for error in found if error is not None]
+    return f"{max(known):.0e}".replace("0e+00", "0") if known else "–"
 
 
 def performance(text: str) -> nodes.Node:
@@ -188,7 +195,8 @@ def caption(found: Results, shape: Sequence[int]) -> nodes.paragraph:
             f"{found.name}. 2x2 windows have stride 2, (4, 2, 1) is a pyramid. torch: its own function, or else "
         ),
         nodes.Text("the fastest composition of its functions; compiled: the same by torch.compile; floor: moving the "),
-        nodes.Text("bytes alone. A dash was not timed; the fastest stands out. "),
+        nodes.Text("bytes alone; error: fastpool's largest against float64, gradients too, as a part of the largest "),
+        nodes.Text("magnitude. A dash was not measured, and draws have no error; the fastest stands out. "),
         performance("How this is measured"),
         nodes.Text("."),
     )
