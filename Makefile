@@ -1,7 +1,7 @@
 # Everyday commands. Each makes .venv with pinned packages when it is not there, and builds when sources changed.
 #
 #   make demo [MNIST=FOLDER]    train on real digits with five poolings, draw how they learn
-#   make gallery                run every program of examples/ in full; results go to examples/results
+#   make gallery                run every program of examples/ in full, half an hour; results go to examples/results
 #   make docs                   build the site, in build/site
 #   make docs-check             open every page of it in a browser that shows nothing; SCREENSHOTS=FOLDER
 #   make docs-links             follow its links to other sites

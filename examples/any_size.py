@@ -7,7 +7,13 @@ al., *Spatial Pyramid Pooling in Deep Convolutional Networks*, 2014) makes one o
 1x1 bins, however large the map. So one network learns from batches in which every image has its own size. Beside it
 stands the same network on images that are resized to 40x40.
 
-RESULTS
+Which is better depends on what size means. Of textures a larger piece shows more, in the same scale. At its own size
+such a piece is recognised more and more often, at 128x128, larger than any in training, still; resizing destroys the
+scale, and the resized network falls behind at every size. A digit of another size is the same digit. There resizing
+helps: the network on resized digits is ahead or level at every size, far ahead at the smallest and largest.
+
+One call for the whole list takes about two thirds of the time of a loop over its maps. In a step, which convolutions
+fill, that is hard to see.
 """
 
 from __future__ import annotations

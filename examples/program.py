@@ -40,9 +40,9 @@ def progress(name: str, step: int, steps: int, note: str = "") -> None:
     if sys.stdout.isatty():
         filled = 30 * step // steps
         bar = "━" * filled + "╌" * (30 - filled)
-        print(f"\r{name:<20}{bar} {step}/{steps}  {note}\033[K", end="\n" if step == steps else "", flush=True)
+        print(f"\r{name:<24}{bar} {step}/{steps}  {note}\033[K", end="\n" if step == steps else "", flush=True)
     elif step == steps:
-        print(f"{name:<20}{steps} steps  {note}", flush=True)
+        print(f"{name:<24}{steps} steps  {note}", flush=True)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
