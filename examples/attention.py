@@ -8,7 +8,8 @@ et al., *Non-local Neural Networks*, 2018).
 
 It finds the digit: nearly all of its weight goes there, in photographs that it has never seen, too. Better than a mere
 maximum it is not. Max and learned mixed pooling recognise 97 % of the digits, attention 90, after the same 400 steps;
-the average, in which the digit drowns, less than half. With three seeds each these distances are far beyond the spread.
+the average, in which the digit drowns, less than half. With three seeds each these distances are far beyond the
+spread.
 
 Written out, the weights of 64x64 positions need 131 MiB, for a result of one. The layer's fused kernel never has them
 all; with backward it takes a twenty-fifth of the memory and half the time.
@@ -49,7 +50,7 @@ Source = tuple[list[Tensor], tuple[Tensor, Tensor]]
 
 
 def sources() -> tuple[Source, Source]:
-    """Dark photographs (3, H, W) at a quarter of their size, and digits with their labels: to train on, and for the test."""
+    """Dark photographs (3, H, W), a quarter as large, and digits with their labels: to train on, and for the test."""
     digits = data.scikit_digits()
     darkest, lightest = digits.train[0].min(), digits.train[0].max()
     train = [photographs.astronaut(), photographs.rocket(), photographs.immunohistochemistry()]

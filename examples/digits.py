@@ -6,14 +6,15 @@ Trains one small network with each pooling, and without any: strided convolution
 *Striving for Simplicity: The All Convolutional Net*, 2014), or a global average is the whole classifier (Lin et al.,
 *Network in Network*, 2013). Each is trained with several seeds.
 
-Held-out digits tell little apart: eleven of the thirteen networks end between 99.2 and 99.7 %, and their seeds overlap.
-Below them are the global average, which has a third of the parameters, and the pyramid that was trained on all sizes
-from 8 to 16 pixels. Of 8x8 pixels that one gets 98.5 %, of 12x12 99.7 %.
+Held-out digits tell little apart: eleven of the thirteen networks end between 99.2 and 99.7 %, and their seeds
+overlap. Below them are the global average, which has a third of the parameters, and the pyramid that was trained on
+all sizes from 8 to 16 pixels. Of 8x8 pixels that one gets 98.5 %, of 12x12 99.7 %.
 
-Digits that are turned, scaled and moved further than in training tell more. Strided convolutions and the global average
-get 79 to 81 % of them, and none of their seeds comes near the worst seed of max, mixed, gated, stochastic, soft, lse, gem
-or the pyramid of one size. Average pooling lies between. The means of those eight differ by one point, as seeds of one
-pooling do: which of them is best, this does not say. Nor does training on 200 digits, where spreads are wider still.
+Digits that are turned, scaled and moved further than in training tell more. Strided convolutions and the global
+average get 79 to 81 % of them, and none of their seeds comes near the worst seed of max, mixed, gated, stochastic,
+soft, lse, gem or the pyramid of one size. Average pooling lies between. The means of those eight differ by one point,
+as seeds of one pooling do: which of them is best, this does not say. Nor does training on 200 digits, where spreads
+are wider still.
 
 Maps are small here, so a call costs as much as what it computes. Stochastic and gated pooling gain most over torch's
 own operations; learned soft pooling takes longer than they do.

@@ -2,15 +2,15 @@
 A GAN whose discriminator pools
 ===============================
 
-Two GANs learn to draw handwritten digits of 64x64 pixels. Their generators are alike; one discriminator halves its maps
-by average pooling and ends in a global average, the other uses strided convolutions, as DCGAN does (Radford et al.,
-*Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks*, 2015).
+Two GANs learn to draw handwritten digits of 64x64 pixels. Their generators are alike; one discriminator halves its
+maps by average pooling and ends in a global average, the other uses strided convolutions, as DCGAN does (Radford et
+al., *Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks*, 2015).
 
-Both learn in 500 steps, and nearly all samples are recognised as the digit that was asked for. With strided convolutions
-the samples come closer to real ones, in all three seeds: a distance of 3 against 7, where real digits that were held out
-have 1.5. Beside the pooled discriminator the samples are cleaner and less varied. It has half the parameters, and its
-gradient takes twice the time, for its convolutions see each map before it is halved. Either might gain from a learning
-rate of its own, which was not looked for.
+Both learn in 500 steps, and nearly all samples are recognised as the digit that was asked for. With strided
+convolutions the samples come closer to real ones, in all three seeds: a distance of 3 against 7, where real digits
+that were held out have 1.5. Beside the pooled discriminator the samples are cleaner and less varied. It has half the
+parameters, and its gradient takes twice the time, for its convolutions see each map before it is halved. Either might
+gain from a learning rate of its own, which was not looked for.
 """
 
 from __future__ import annotations

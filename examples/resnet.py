@@ -2,16 +2,16 @@
 Other pooling in a network that is already there
 =================================================
 
-A residual network (He et al., *Deep Residual Learning for Image Recognition*, CVPR 2016) is written as people write it,
-from ``torch.nn`` alone. Then ``fastpool.replace_pooling`` swaps its pooling layers in place: the stem's 3x3 max
+A residual network (He et al., *Deep Residual Learning for Image Recognition*, CVPR 2016) is written as people write
+it, from ``torch.nn`` alone. Then ``fastpool.replace_pooling`` swaps its pooling layers in place: the stem's 3x3 max
 pooling, the head's global average, or both. Nothing else of the model changes, and its checkpoints still load.
 
 With noisy digits one swap shows: a maximum in place of the head's average, of which no seed comes up to any with max,
 average, mixed or soft pooling in the stem. Between the others seeds differ as much as poolings do.
 
 What is sure to change is the time. Of a contiguous batch of 224x224 images the stem's pooling, forward and backward,
-takes a sixth of torch's time, which makes the whole step some 8 % shorter. Channels-last, torch's own is almost as fast,
-and of the step, which convolutions fill, nothing is seen.
+takes a sixth of torch's time, which makes the whole step some 8 % shorter. Channels-last, torch's own is almost as
+fast, and of the step, which convolutions fill, nothing is seen.
 """
 
 from __future__ import annotations
