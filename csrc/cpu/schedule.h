@@ -17,6 +17,7 @@ struct ReducerTraits {
   bool shares = false;          // a gradient that elements of a window share, but for a selected one
   bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
   bool again = false;           // a gradient whose results were not kept
+  bool separable = false;       // the best of a window is that of its rows' bests
 };
 
 }  // namespace fastpool
@@ -25,11 +26,12 @@ namespace fastpool::cpu {
 
 // Of each level.
 enum class ForwardSchedule : int8_t {
-  exact,     // one output at a time, of any windows
-  channels,  // channels-last input: lanes are channels
-  planes,    // lanes are planes, which are transposed
-  flat,      // lanes share one window
-  rows,      // lanes are neighbouring outputs of a row
+  exact,      // one output at a time, of any windows
+  channels,   // channels-last input: lanes are channels
+  planes,     // lanes are planes, which are transposed
+  flat,       // lanes share one window
+  rows,       // lanes are neighbouring outputs of a row
+  separable,  // selections over windows that overlap much: one axis after another
 };
 
 // Of all levels.
@@ -105,6 +107,22 @@ inline bool copies_much(const Grid& grid) {
   return grid.axis[0].kernel * grid.axis[1].kernel * (32 * grid.axis[2].stride + grid.axis[2].extent()) > kMostCopied;
 }
 
+// Selections compare along one axis after another where an element is in so many windows, and where scratch holds as many
+// rows as a window has.
+constexpr int64_t kOverlapping = 10, kMostSeparateRows = 256, kMostSeparateColumns = 4096;
+inline bool separates(const Problem& p, const Grid& grid) {
+  if (p.level_count != 1) return false;
+  int64_t windows = 1, codes = 0;
+  for (const Axis& axis : grid.axis) {
+    const int64_t padded = (axis.out - 1) * axis.stride + axis.kernel;
+    if (axis.adaptive() || axis.dilation != 1 || padded > 4 * axis.in || axis.kernel > kMostSeparateColumns) return false;
+    windows *= axis.most_covers();
+    codes = codes * axis.kernel + padded;
+    if (codes > INT32_MAX) return false;
+  }
+  return windows >= kOverlapping && grid.axis[0].kernel * grid.axis[1].kernel <= kMostSeparateRows;
+}
+
 inline ForwardSchedule choose_forward(const Problem& p, const Level& level, const ReducerTraits& traits) {
   using enum ForwardSchedule;
   const Grid& grid = level.grid;
@@ -113,6 +131,7 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
   if (!has_lanes(p.dtype)) return exact;
   // A draw sums small windows in order and large ones in classes; a level of both kinds is neither.
   if (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps) return exact;
+  if (traits.separable && separates(p, grid)) return separable;
   if (p.lanes_are_channels) return channels;
   if (!few && folds_rows(level, traits.parts, traits.any_order)) return planes;
   if (level.large || (level.free_order && !traits.draws && fills_lanes(grid, traits.parts))) return flat;
