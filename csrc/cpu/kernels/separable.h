@@ -21,7 +21,7 @@ class Separable {
         w(level.grid.axis[2]),
         level(level),
         last(p.lanes_are_channels),
-        most(most_elements(d, h)),
+        most(most_elements(d, h, last)),
         half(half_of(w.kernel)) {
     const int64_t step = last ? most_channels : 1;
     most_outputs = w.out;
@@ -66,8 +66,8 @@ class Separable {
  private:
   static constexpr bool keeps = Reducer::saves_taps;
   static constexpr int64_t kBytes = int64_t(sizeof(T) + (keeps ? sizeof(Tap<T>) : 0));
-  // Of the rows of a window, and elements of one that stay in the first-level cache.
-  static constexpr int64_t kMostBytes = 192 << 10, kMostLine = 1024;
+  // Of the rows of a window. A row of columns stays in the first-level cache; one of channels should hold many columns.
+  static constexpr int64_t kMostBytes = 192 << 10, kMostLine = 1024, kMostChannelsLine = 4096;
 
   // Elements, and which they are: their row, counted from some row, times the kernel's width, and their column.
   struct Best {
@@ -163,11 +163,11 @@ class Separable {
   Stream rows, slices;
 
   // What is computed at once: outputs of a row, of some planes side by side or of some channels.
-  int64_t n = 0, c = 0, pieces = 0, step = 0, pitch = 0, length = 0, results = 0;
+  int64_t n = 0, c = 0, pieces = 0, step = 0, pitch = 0, length = 0, results = 0, clipped = 0;
   Range outputs{0, 0}, inside{0, 0};
 
-  static int64_t most_elements(const Axis& d, const Axis& h) {
-    return larger(smaller(kMostLine, kMostBytes / (d.kernel * h.kernel * kBytes)), 2 * L);
+  static int64_t most_elements(const Axis& d, const Axis& h, bool last) {
+    return larger(smaller(last ? kMostChannelsLine : kMostLine, kMostBytes / (d.kernel * h.kernel * kBytes)), 2 * L);
   }
   // A window is two, from either end, of the largest power of two below its width; of 1 itself.
   static int64_t half_of(int64_t kernel) {
@@ -181,16 +181,21 @@ class Separable {
 
   void turn_to(int64_t sample, int64_t channel, int64_t channels, Range of) {
     const int64_t steps = last ? channels : 1, columns = columns_of(of.end - of.begin), origin = w.origin(of.begin);
-    const bool same = steps == step && of.begin == outputs.begin && of.end == outputs.end;
+    const bool same = steps == step;
     n = sample, c = channel, step = steps, outputs = of, pieces = last ? 1 : channels;
     pitch = pitch_of(columns);
     length = ((pieces - 1) * pitch + columns) * step;
     results = ((pieces - 1) * (pitch / w.stride) + of.end - of.begin) * step;
     inside = {larger(-origin, 0), smaller(columns, w.in - origin)};
     FASTPOOL_ASSERT(round_up(results, L) <= rows.length && inside.begin < inside.end);
-    if (!keeps || same) return;
-    for (int64_t i = 0; i < columns_of(most_outputs) + (most_pieces - 1) * pitch; ++i) fill_run(column + i * step, Tap<T>(i), step);
-    for (int64_t o = of.begin; o < of.end; ++o) fill_run(first + (o - of.begin) * step, Tap<T>(w.window(o).first), step);
+    if constexpr (keeps) {
+      if (!same)
+        for (int64_t i = 0; i < columns_of(most_outputs) + (most_pieces - 1) * pitch; ++i) fill_run(column + i * step, Tap<T>(i), step);
+      const int64_t clips = smaller(ceil_div(larger(-origin, 0), w.stride), of.end - of.begin);
+      if (!same || clipped != clips) fill_run(first, Tap<T>(0), (of.end - of.begin) * step);
+      for (int64_t o = 0; o < clips; ++o) fill_run(first + o * step, Tap<T>(w.window(of.begin + o).first), step);
+      clipped = clips;
+    }
   }
 
   // All outputs of some slices and some rows; of the latter, several at a time where slices are kept. `end` is where the rows
