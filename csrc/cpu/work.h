@@ -71,9 +71,10 @@ inline Units forward_units(const Problem& p) {
       units.block = units.channels / larger(units.channels / (2 * lanes_of(p.dtype)), 1);
       units.blocks = units.channels / units.block;
     }
-    // A part begins with the rows that its first window shares with those before it.
-    const int64_t worth = 4 * (axis[0].kernel > 1 ? axis[0].kernel * axis[1].out : axis[1].kernel);
-    units.parts = smaller(units.parts, larger(units.rows / worth, ceil_div(Units::kFew, units.samples * units.blocks)));
+    // A part begins with the rows, or slices, that its first window shares with those before it.
+    const bool deep = axis[0].kernel > 1;
+    const int64_t worth = 4 * (deep ? axis[0].kernel * axis[1].out : axis[1].kernel), few = deep ? Units::kFew / 2 : Units::kFew;
+    units.parts = smaller(units.parts, larger(units.rows / worth, ceil_div(few, units.samples * units.blocks)));
   }
   return units;
 }
