@@ -114,6 +114,7 @@ inline bool copies_much(const Grid& grid) {
 // are short, 5x5 0.8 and 1.3.
 constexpr int64_t kOverlapping = 10, kOverlappingMuch = 32, kFewColumns = 10;
 constexpr int64_t kMostSeparateRows = 256, kMostSeparateColumns = 4096;
+constexpr int64_t kMostSeparate = 1 << 18, kMostSeparateOfChannels = 1 << 14;  // a megabyte or two of scratch
 inline bool separates(const Problem& p, const Grid& grid) {
   if (p.level_count != 1) return false;
   int64_t windows = 1, codes = 0;
@@ -125,6 +126,7 @@ inline bool separates(const Problem& p, const Grid& grid) {
     if (codes > INT32_MAX) return false;
   }
   const bool dear = p.lanes_are_channels ? grid.axis[0].kernel > 1 : grid.axis[2].out < kFewColumns;
+  if (grid.most_taps() > (p.lanes_are_channels ? kMostSeparateOfChannels : kMostSeparate)) return false;
   return windows >= (dear ? kOverlappingMuch : kOverlapping) && grid.axis[0].kernel * grid.axis[1].kernel <= kMostSeparateRows;
 }
 
