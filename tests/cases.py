@@ -359,6 +359,19 @@ SLIDING = [
     # of which nothing is drawn, a code of its own; in clipped windows no element is the first
     *(sliding(f"{k} negative taps clipped", (2, 2, k + 7), k, "negative", stride=5, padding=9) for k in (255, 256)),
     sliding("255 negative taps channels_last", (1, 9, 16, 18), (15, 17), "negative", stride=1, layout="channels_last"),
+    # windows that overlap much: maxima and minima of their rows, columns and slices one after another
+    *(
+        sliding(f"5x5 stride 1, {pattern}, {layout}", (2, 3, 7, 12), 5, pattern, stride=1, padding=2, layout=layout)
+        for pattern in ("integers", "nans", "-inf", "only -inf", "nan and inf", "signed zeros")
+        for layout in ("contiguous", "channels_last")
+    ),
+    sliding("12 taps stride 1", (2, 9, 50), 12, "integers", stride=1, padding=(6,)),
+    sliding("4x3x5 stride 1", (1, 2, 7, 6, 9), (4, 3, 5), "integers", stride=1, padding=(2, 1, 2)),
+    sliding("4x3x5 channels_last", (1, 17, 5, 6, 9), (4, 3, 5), "nans", stride=1, padding=1, layout="channels_last"),
+    sliding("9x1 stride 1", (1, 3, 30, 12), (12, 1), "integers", stride=1, padding=(6, 0)),
+    sliding("9x8 strided, ceil_mode", (1, 3, 17, 34), (9, 8), "nans", stride=(2, 3), padding=(4, 1), ceil_mode=True),
+    sliding("larger than the input, stride 1", (1, 3, 9, 11), 13, "integers", stride=1, padding=6),
+    sliding("70 channels_last 6x7 strided", (1, 70, 9, 12), (6, 7), "integers", stride=(1, 2), layout="channels_last"),
     # layouts
     *(
         sliding(f"layout {layout}", (3, 4, 6, 9), 3, stride=2, padding=1, layout=layout)

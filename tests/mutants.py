@@ -53,6 +53,7 @@ PYRAMID = "tests/test_pyramid.py"
 MIXED = "tests/test_mixed.py"
 MEMORY = "tests/test_memory.py"
 BITS = "tests/test_determinism.py"
+SEPARABLE = "tests/test_separable.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
@@ -562,6 +563,15 @@ ROWS = [
         ),
         ("last lanes of a row write behind the output", "lane0 + L <= room ? L : count", "L", f"{FORWARD} {BITS}"),
         ("repair of the second of two rows", "at.o[1] + i / (L / 2)", "at.o[1]", f"{FORWARD} -k 'nan or inf'"),
+    ),
+    *in_file(
+        "csrc/cpu/kernels/separable.h",
+        ("the last of ties", "(b.value > a.value)", "(b.value >= a.value)", SEPARABLE),
+        ("windows of -inf choose padding", "Tap<T>(w.window(of.begin + o).first)", "Tap<T>(0)", SEPARABLE),
+        ("taps of planes side by side", "code + piece * pitch", "code", SEPARABLE),
+        ("a block of rows ends one too early", "j + 1 == kernel", "j + 1 >= kernel - (kernel > 2)", SEPARABLE),
+        ("rows written behind a part", "i + L <= room ? L : count - i", "L", SEPARABLE),
+        ("elements read behind the input", "end - at >= L", "true", f"{GUARD} contiguous"),
     ),
     *in_file(
         "csrc/cpu/kernels/tile.h",

@@ -22,6 +22,8 @@ SHAPES = {
     "3x3 stride 1": cases.sliding("bits 3x3 s1", (2, 17, 10, 141), 3, "integers", stride=1, padding=1),
     "dilated": cases.sliding("bits dilated", (1, 33, 30, 70), 3, "random", stride=2, dilation=2, padding=2),
     "ceil_mode": cases.sliding("bits ceil", (2, 17, 30, 70), 4, "random", stride=3, padding=1, ceil_mode=True),
+    "5x5 stride 1": cases.sliding("bits 5x5", (2, 35, 12, 141), 5, "nan and inf", stride=1, padding=2),
+    "4x5x3": cases.sliding("bits 4x5x3", (1, 70, 7, 9, 34), (4, 5, 3), "integers", stride=1, padding=1),
     "16x16": cases.sliding("bits 16x16", (2, 17, 30, 80), 16, "random", stride=5),
     "1d": cases.sliding("bits 1d", (3, 70, 300), 3, "random", stride=2, padding=1),
     "3d": cases.sliding("bits 3d", (1, 70, 5, 6, 34), 2, "random"),

@@ -159,6 +159,9 @@ MORE = [
     cases.sliding("squares", (1, 3, 6, 34), 2, "positive"),
     cases.sliding("odd squares", (1, 5, 7, 13), 2, "positive"),
     cases.sliding("large, few channels", (1, 3, 21, 23), 20, stride=1),
+    cases.sliding("overlapping much", (2, 3, 9, 23), 5, stride=1, padding=2),
+    cases.sliding("overlapping much, 3d", (1, 5, 4, 5, 7), 4, stride=1, padding=2),
+    cases.sliding("overlapping much, strided", (1, 70, 11, 19), 8, stride=(1, 3)),
     cases.sliding("far away", (130, 70, 17, 16), 8, stride=4),
     cases.adaptive("far away bins", (130, 70, 17, 16), 2),
 ]

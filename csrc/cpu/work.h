@@ -65,6 +65,17 @@ inline Units forward_units(const Problem& p) {
     units.block = larger(units.block, smaller(lanes_of(p.dtype), p.samples * p.channels / (Units::kWanted / 4)));
     units.blocks = ceil_div(p.channels, units.block);
   }
+  if (p.level_count == 1 && p.levels[0].forward == ForwardSchedule::separable) {
+    const Axis* axis = p.levels[0].grid.axis;
+    if (p.lanes_are_channels) {  // scratch holds as many rows of all columns as a window has
+      units.block = units.channels / larger(units.channels / (2 * lanes_of(p.dtype)), 1);
+      units.blocks = units.channels / units.block;
+    }
+    // A part begins with the rows, or slices, that its first window shares with those before it.
+    const bool deep = axis[0].kernel > 1;
+    const int64_t worth = 4 * (deep ? axis[0].kernel * axis[1].out : axis[1].kernel), few = deep ? Units::kFew / 2 : Units::kFew;
+    units.parts = smaller(units.parts, larger(units.rows / worth, ceil_div(few, units.samples * units.blocks)));
+  }
   return units;
 }
 inline Units backward_units(const Problem& p) {

@@ -112,7 +112,8 @@ constexpr ReducerTraits forward_traits = {.draws = Reducer::uses_uniform,
                                           .parts = Reducer::parts,
                                           .several_passes = Reducer::passes > 1,
                                           .any_order = Reducer::any_order,
-                                          .two_results = two_results};
+                                          .two_results = two_results,
+                                          .separable = Reducer::separable};
 
 // A forward call: its inputs in a layout that kernels read, and a plan for each.
 struct ForwardCall {

@@ -6,8 +6,12 @@
 namespace fastpool {
 
 struct Max : Reducer {
-  static constexpr bool saves_taps = true, any_order = true;
+  static constexpr bool saves_taps = true, any_order = true, separable = true;
   static constexpr int parts = 1;
+  template <class V>
+  static FASTPOOL_HD V ascending(V x) {
+    return x;
+  }
   template <class T>
   static FASTPOOL_HD T padding() {
     return -Limits<T>::infinity();

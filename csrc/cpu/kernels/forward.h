@@ -6,6 +6,7 @@
 #include "cpu/kernels/flat.h"
 #include "cpu/kernels/planes.h"
 #include "cpu/kernels/rows.h"
+#include "cpu/kernels/separable.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -73,6 +74,12 @@ struct Forward {
         Rows<Reducer, S> rows(p, level, seed, Arena());
         return each_channel(level, begin, end, 1, [&](auto&&... part) { rows.run(part...); });
       }
+      case ForwardSchedule::separable:
+        if constexpr (Reducer::separable) {
+          Separable<Reducer, S> separable(p, level, units.most_channels(), Arena());
+          return each_unit(level, begin, end, [&](auto&&... part) { separable.run(part...); });
+        }
+        [[fallthrough]];
       case ForwardSchedule::planes:  // is joint
       case ForwardSchedule::exact:
         FASTPOOL_ASSERT(level.forward == ForwardSchedule::exact);
