@@ -107,6 +107,10 @@ def kernels() -> list[str]:
         for name, width in capabilities.items():
             defines = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
             files.append(written(f"{file.stem}_{name}.cpp", "cpu/kernels/instantiate.h", defines, [file], end))
+    for name, width in capabilities.items():
+        defines = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
+        end_of_filters = f'#include "cpu/kernels/correlate.h"\n{end}'
+        files.append(written(f"correlate_{name}.cpp", "cpu/kernels/instantiate.h", defines, [], end_of_filters))
     return [*files, written("exact.cpp", "cpu/exact.h", "", reducers())]
 
 

@@ -100,11 +100,20 @@ def _parameter_backward(grad: Tensor, slope: Tensor, parameter: Tensor, *_: Any)
     return _empty(parameter, parameter.shape, CONTIGUOUS)
 
 
+def _correlate(input: Tensor, filters: Tensor, window: Any) -> Tensor:
+    maps = (filters.shape[0] * input.shape[0], input.shape[1], *window[::6])
+    return _empty(input, maps, layout_of(input), _accumulation_dtype(input))
+
+
 KERNELS: dict[str, Callable[..., Any]] = {
     "select": _select,
     "select_backward": _select_backward,
     "tap_indices": _tap_indices,
     "parameter_backward": _parameter_backward,
+    "correlate": _correlate,
+    "correlate_input": lambda grad, filters, input, window: _empty(input, input.shape, layout_of(input)),
+    "correlate_filters": lambda grad, input, filters, window: _empty(filters, filters.shape, CONTIGUOUS),
+    "logistic": lambda input: _empty(input, input.shape, layout_of(input)),
     **{name: functools.partial(_pool, results) for name, results in RESULTS.items()},
 }
 

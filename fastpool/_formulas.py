@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -150,6 +151,8 @@ def _max_avg_gradients(
 
 def _parameter_gradient(grad: Tensor, slope: Tensor, parameter: Tensor, saved: Saved) -> Tensor:
     sizes, rank, _, window, order = saved
+    if order == MAP and parameter.shape == slope.shape:
+        return (grad * slope).to(parameter.dtype)  # of one output each: nothing to sum
     gradient: Tensor = call("parameter_backward", grad, slope, parameter, window, sizes, rank, order)
     return gradient
 
@@ -166,6 +169,60 @@ def _parameter_backward(ctx: Any, vector: Tensor) -> Grads:
     v = _per_output(_accumulated(vector), slope)
     grad_grad = to_result((v * slope).to(grad.dtype), ctx.saved)
     return (grad_grad, (v * from_result(grad, ctx.saved)).to(slope.dtype))
+
+
+# Products of filters with windows are linear in both, but for a bias: the gradients are the other two operators.
+
+
+def _save_correlate(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
+    x, filters, ctx.window = inputs
+    return x, filters
+
+
+def _correlate_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, filters = ctx.saved_tensors
+    return (
+        call("correlate_input", grad, filters, x, ctx.window) if ctx.needed[0] else None,
+        call("correlate_filters", grad, x, filters, ctx.window) if ctx.needed[1] else None,
+    )
+
+
+def _save_correlate_input(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
+    grad, filters, _, ctx.window = inputs
+    return grad, filters
+
+
+def _correlate_input_backward(ctx: Any, vector: Tensor) -> Grads:
+    grad, filters = ctx.saved_tensors
+    taps = math.prod(ctx.window[1::6])
+    bias, filters = filters.shape[2] - taps, filters[:, :, :taps]  # which no input knows of
+    of_filters = call("correlate_filters", grad, vector, filters, ctx.window) if ctx.needed[1] else None
+    return (
+        call("correlate", vector, filters, ctx.window) if ctx.needed[0] else None,
+        torch.nn.functional.pad(of_filters, (0, 1)) if of_filters is not None and bias else of_filters,
+    )
+
+
+def _save_correlate_filters(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
+    grad, x, _, ctx.window = inputs
+    return grad, x
+
+
+def _correlate_filters_backward(ctx: Any, vector: Tensor) -> Grads:
+    grad, x = ctx.saved_tensors
+    return (
+        call("correlate", x, vector, ctx.window) if ctx.needed[0] else None,
+        call("correlate_input", grad, vector, x, ctx.window) if ctx.needed[1] else None,
+    )
+
+
+def _save_logistic(ctx: Any, inputs: Any, output: Tensor) -> tuple[Any, ...]:
+    return (output,)
+
+
+def _logistic_backward(ctx: Any, grad: Tensor) -> Grads:
+    (share,) = ctx.saved_tensors
+    return (grad * (share * (1 - share)),)
 
 
 def _save_pool_backward(ctx: Any, inputs: Any, output: list[Tensor]) -> tuple[Any, ...]:
@@ -404,6 +461,10 @@ FORMULAS |= {
     "select": Formula(_save_select, _select_backward),
     "select_backward": Formula(_save_select_backward, _select_backward_backward),
     "parameter_backward": Formula(_save_parameter, _parameter_backward),
+    "correlate": Formula(_save_correlate, _correlate_backward),
+    "correlate_input": Formula(_save_correlate_input, _correlate_input_backward),
+    "correlate_filters": Formula(_save_correlate_filters, _correlate_filters_backward),
+    "logistic": Formula(_save_logistic, _logistic_backward),
 }
 # Of operators that are linear, the taps given, the adjoint: whose gradient is their derivative.
 ADJOINTS = {name: "select_backward" for name in POOLS if f"{name}_backward" not in OPERATORS}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.compiler import is_exporting
+from torch.compiler import is_compiling, is_exporting
 from torch.utils._pytree import tree_map_only
 
 from ._arguments import INT64_END
@@ -17,12 +17,14 @@ from ._autograd import run, traced
 from ._checks import check_flag, check_input, check_parameter, choice, number
 from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
+from ._onnx import COMPOSITIONS
 from ._operators import (
     POOL_AGAIN,
     POOLINGS,
     RESULTS,
     SAVE_MOMENTS,
     SAVE_SLOPE,
+    call,
     is_sharded,
     transforming,
 )
@@ -158,7 +160,7 @@ def lp_power(norm_type: float) -> float:
 
 def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x = _entering(input, geometry)[0]
-    logit = _products(x, geometry, [_filters("weight", weight, x, geometry, ())])[0]
+    parts = [_filters("weight", weight, x, geometry, ())]
     if bias is not None:
         if not isinstance(bias, Tensor):
             raise TypeError(f"bias must be a tensor or None, got {type(bias).__name__}")
@@ -167,8 +169,9 @@ def gated_kind(input: Any, geometry: Geometry, weight: Tensor, bias: Tensor | No
             raise ValueError(
                 f"bias must be a 0-d tensor, (1,) or ({geometry.channels},), got shape {tuple(bias.shape)}"
             )
-        logit = logit + bias.to(logit.dtype).reshape(-1, *[1] * len(geometry.spatial))
-    alpha = torch.sigmoid(logit)
+        parts.append(bias.reshape(1, -1, 1))
+    _, shares = _products(x, geometry, _joined(parts, 2, x.dtype), 0)
+    alpha = shares.reshape(shares.shape[1:])
     alpha = alpha[0] if geometry.lead == 1 else alpha
     return pooled("mixed", input, geometry, alpha)
 
@@ -179,19 +182,18 @@ def tree_kind(input: Any, geometry: Geometry, leaves: Tensor, gates: Tensor) -> 
     count = len(filters[0])
     if len(filters[1]) != count - 1:
         raise ValueError(f"gates must hold one filter less than leaves, which hold {count}, got {len(filters[1])}")
-    products = _products(x, geometry, filters)
-    values, shares = products[:count], torch.sigmoid(products[count:])
+    values, shares = _products(x, geometry, _joined(filters, 0, x.dtype), count)
     while count > 1:
         count //= 2
         s = shares[count - 1 : 2 * count - 1]
         values = s * values[0::2] + (1 - s) * values[1::2]
-    # A convolution may return another layout where an axis has one element.
+    # torch may return another layout where an axis has one element.
     y = values[0].to(x.dtype).contiguous(memory_format=memory_format(layout_of(x), x.dim()))
     return _leaving(y, geometry)
 
 
 def _filters(name: str, filters: Any, x: Tensor, geometry: Geometry, counts: Sequence[int]) -> Tensor:
-    """As (filters, C or 1, *kernel)"""
+    """As (filters, C or 1, taps)"""
     if not isinstance(filters, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(filters).__name__}")
     check_parameter(name, filters, x)
@@ -203,27 +205,37 @@ def _filters(name: str, filters: Any, x: Tensor, geometry: Geometry, counts: Seq
         raise ValueError(
             f"{name} must have shape ({lead}*{kernel}) or ({lead}{channels}, *{kernel}), got {tuple(filters.shape)}"
         )
-    return each.unsqueeze(1) if shared else each
+    return (each.unsqueeze(1) if shared else each).flatten(2)
 
 
-def _products(x: Tensor, geometry: Geometry, filters: Sequence[Tensor]) -> Tensor:
-    """Of each filter with each window, (filters, N, C, *output), by one convolution in the accumulation type."""
+def _joined(parts: Sequence[Tensor], axis: int, dtype: torch.dtype) -> Tensor:
+    """In the accumulation type, with as many channels as any has."""
+    wide, channels = torch.promote_types(dtype, torch.float32), max([part.shape[1] for part in parts])
+    return torch.cat([part.to(wide).expand(-1, channels, -1) for part in parts], axis)
+
+
+def _products(x: Tensor, geometry: Geometry, filters: Tensor, values: int) -> tuple[Tensor, Tensor]:
+    """Of each filter with each window, (filters, N, C, *output): the first, and of the others the shares."""
     if is_sharded(x):
         from ._sharding import products_of_shards  # which imports torch.distributed.tensor
 
-        return products_of_shards(_products, x, geometry, filters)
-    wide = x if x.dtype == torch.float64 else x.float()
-    channels, rank = geometry.channels, len(geometry.spatial)
-    each = torch.cat([f.to(wide.dtype).expand(-1, channels, *f.shape[2:]) for f in filters])
-    sides: list[int] = []
-    axes = list(zip(*[iter(geometry.window)] * 6))
-    for n, (output, kernel, stride, before, _, dilation) in reversed(list(zip(geometry.spatial, axes))):
-        sides += [before, (output - 1) * stride + dilation * (kernel - 1) + 1 - n - before]
-    convolve = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[rank - 1]
-    weights = each.transpose(0, 1).reshape(channels * each.shape[0], 1, *each.shape[2:])
-    strides, dilations = [axis[2] for axis in axes], [axis[5] for axis in axes]
-    y = convolve(torch.nn.functional.pad(wide, sides), weights, None, strides, 0, dilations, channels)
-    return y.reshape(y.shape[0], channels, each.shape[0], *y.shape[2:]).movedim(2, 0)
+        return products_of_shards(_products, x, geometry, filters, values)
+    y = _by_torch_or_here("correlate", x, filters, geometry.window)
+    n, others = x.shape[0], filters.shape[0] - values
+    first, rest = torch.split(y, [values * n, others * n]) if values else (y[:0], y)
+    shares = _by_torch_or_here("logistic", rest)
+    return first.reshape(values, n, *y.shape[1:]), shares.reshape(others, n, *y.shape[1:])
+
+
+def _by_torch_or_here(name: str, *arguments: Any) -> Tensor:
+    result: Tensor
+    if not arguments[0].is_cpu:
+        result = COMPOSITIONS[name](*arguments)
+    elif is_compiling():
+        result = traced(name)(*arguments)
+    else:
+        result = call(name, *arguments)
+    return result
 
 
 def stochastic_kind(

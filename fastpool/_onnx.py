@@ -16,6 +16,7 @@ from ._windows import BY_LEVEL, MAP, Axis, elements
 functional = torch.nn.functional
 MAX_POOLS: Sequence[Callable[..., Any]] = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
 AVG_POOLS: Sequence[Callable[..., Tensor]] = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
+CONVOLUTIONS: Sequence[Callable[..., Tensor]] = (functional.conv1d, functional.conv2d, functional.conv3d)
 Axes = Sequence[Axis]
 Pool = Callable[..., Sequence[Tensor]]
 
@@ -212,6 +213,21 @@ def _as_map(y: Tensor, x: Tensor, axes: Axes) -> Tensor:
     return y.reshape(*x.shape[:2], *[axis.output for axis in axes])
 
 
+def _correlate(x: Tensor, filters: Tensor, window: Any) -> Tensor:
+    """By one convolution"""
+    axes = [Axis(*window[i : i + 6]) for i in range(0, len(window), 6)]
+    count, channels, kernel = filters.shape[0], x.shape[1], window[1::6]
+    taps = math.prod(kernel)
+    weights = filters[:, :, :taps].expand(-1, channels, -1).transpose(0, 1).reshape(channels * count, 1, *kernel)
+    strides, dilations = [axis.stride for axis in axes], [axis.dilation for axis in axes]
+    padded = functional.pad(_wide(x), _sides(x, axes))
+    y = CONVOLUTIONS[len(axes) - 1](padded, weights, None, strides, 0, dilations, channels)
+    y = y.reshape(x.shape[0], channels, count, *y.shape[2:]).movedim(2, 0)
+    if filters.shape[2] > taps:
+        y = y + filters[:, :, taps].reshape(count, 1, -1, *[1] * len(axes))
+    return y.flatten(0, 1)
+
+
 POOLS: dict[str, Pool] = {
     "max_pool": _selection,
     "min_pool": _selection,
@@ -223,4 +239,5 @@ POOLS: dict[str, Pool] = {
 }
 COMPOSITIONS: dict[str, Callable[..., Any]] = {name: _composition(name) for name in RESULTS}
 # In compositions indices stand for taps.
+COMPOSITIONS |= {"correlate": _correlate, "logistic": torch.sigmoid}
 COMPOSITIONS["tap_indices"] = lambda taps, size, window: taps

@@ -21,6 +21,8 @@ POOLS = (
     "stochastic_softmax_pool",
     "expectation_relu_pool",
 )
+# Of learned filters with windows: the products, and their gradients by the input and by the filters.
+CORRELATIONS = ("correlate", "correlate_input", "correlate_filters")
 OPERATORS: dict[str, Any] = {
     name: getattr(torch.ops.fastpool, name).default
     for pool in POOLS
@@ -29,7 +31,7 @@ OPERATORS: dict[str, Any] = {
 }
 OPERATORS |= {
     name: getattr(torch.ops.fastpool, name).default
-    for name in ("select", "select_backward", "tap_indices", "parameter_backward")
+    for name in ("select", "select_backward", "tap_indices", "parameter_backward", *CORRELATIONS, "logistic")
 }
 # What each pooling returns: "output", and of "second", "taps", "moments" and "slope" what it has.
 RESULTS = {name: tuple([result.name for result in OPERATORS[name]._schema.returns]) for name in POOLS}

@@ -159,10 +159,10 @@ def indices_of_shards(taps: Any, size: Sequence[int], window: Sequence[int]) -> 
 
 
 def products_of_shards(
-    products: Callable[..., Tensor], x: Any, geometry: Geometry, filters: Sequence[Tensor]
-) -> Tensor:
+    products: Callable[..., tuple[Tensor, Tensor]], x: Any, geometry: Geometry, filters: Tensor, values: int
+) -> tuple[Tensor, Tensor]:
     shards = Shards(x)
     part = shards.local(x)
-    parts = [shards.local(f, (None, 1 if f.shape[1] > 1 else None)) for f in filters]
-    y = products(part, geometry._replace(channels=part.shape[1]), parts)
-    return shards.whole(y.contiguous(), (1, 2))
+    own = shards.local(filters, (None, 1 if filters.shape[1] > 1 else None))
+    first, shares = products(part, geometry._replace(channels=part.shape[1]), own, values)
+    return shards.whole(first.contiguous(), (1, 2)), shards.whole(shares.contiguous(), (1, 2))

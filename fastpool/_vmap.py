@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ._formulas import Saved, from_result
 from ._layouts import CONTIGUOUS, laid_out, layout_of
-from ._operators import OPERATORS
+from ._operators import CORRELATIONS, OPERATORS
 from ._windows import MAP
 
 
@@ -161,6 +161,47 @@ def _parameter_rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]
     return found.to(parameter.dtype).reshape(size, *shape), 0
 
 
+def _correlation_rule(name: str) -> Any:
+    """Members are samples, or channels where each has filters, or a gradient of filters, of its own."""
+    operator = OPERATORS[name]
+    names = [argument.name for argument in operator._schema.arguments]
+
+    def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
+        size, given, axes = info.batch_size, dict(zip(names, arguments)), dict(zip(names, in_dims))
+        if not size:
+            return _loop(operator, size, in_dims, arguments)
+        member, own = [_member(given[each], axes[each], 0) for each in ("input", "filters")]
+        apart = name == "correlate_filters" or axes["filters"] is not None
+        place, (filters, shared) = CHANNELS if apart else SAMPLES, own.shape[:2]
+        given["input"] = _fold(given["input"], axes["input"], size, place)
+        if not apart:
+            given["input"] = laid_out(given["input"], layout_of(member))
+        if "grad" in given and apart:
+            given["grad"] = _fold(given["grad"], axes["grad"], size, place)
+        elif "grad" in given:  # a filter's maps stay together
+            maps = torch.unflatten(_batched(given["grad"], axes["grad"], size), 1, (filters, -1))
+            given["grad"] = maps.movedim(1, 0).flatten(0, 2)
+        if apart:
+            each = _batched(given["filters"], axes["filters"], size).expand(-1, -1, member.shape[1], -1)
+            given["filters"] = each.movedim(0, 1).flatten(1, 2)
+        found = operator(*given.values())
+        if name == "correlate_filters":
+            found = torch.unflatten(found, 1, (size, -1)).movedim(1, 0)
+            return (found if shared > 1 else found.sum(2, True)), 0
+        if name == "correlate" and not apart:
+            return torch.unflatten(found, 0, (filters, size, -1)).movedim(1, 0).flatten(1, 2), 0
+        return _unfold(found, size, place), 0
+
+    return rule
+
+
+def _logistic_rule(info: Any, in_dims: Any, x: Tensor) -> tuple[Any, Any]:
+    size, axis = info.batch_size, in_dims[0]
+    if not size:
+        return _loop(OPERATORS["logistic"], size, in_dims, (x,))
+    return _unfold(OPERATORS["logistic"](_fold(x, axis, size, SAMPLES)), size, SAMPLES), 0
+
+
 def _is_batch(x: Any) -> bool:
     if isinstance(x, list):
         return any(map(_is_batch, x))
@@ -192,6 +233,8 @@ def over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+RULES = {name: _correlation_rule(name) for name in CORRELATIONS}
+RULES |= {"parameter_backward": _parameter_rule, "logistic": _logistic_rule}
 for _name in OPERATORS:
-    _batching_rule = _parameter_rule if _name == "parameter_backward" else _rule(_name)
+    _batching_rule = RULES[_name] if _name in RULES else _rule(_name)
     torch.library.register_vmap(f"fastpool::{_name}", _batching_rule)

@@ -367,6 +367,10 @@ OPERATORS = {
     "tap_indices": "max",
     "select_backward": "max",
     "parameter_backward": "mixed",
+    "correlate": "tree",
+    "correlate_input": "tree",
+    "correlate_filters": "tree",
+    "logistic": "gated",
     "draw_seed": "stochastic",
     **{name: kind for kind in TABLE for name in (f"{kind}_pool", f"{kind}_pool_backward") if name in REGISTERED},
 }

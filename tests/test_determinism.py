@@ -6,6 +6,7 @@ import torch
 from backends import gradient, selections
 from comparison import assert_bitwise, assert_close
 from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX_AVG, MIXED, form_of
+from reference import per_axis
 from test_operators import numbers_of
 
 import fastpool._C as extension
@@ -223,3 +224,52 @@ def test_deterministic_algorithms_mode():
             y.sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def filtered(case, x, channels):
+    """Gated and tree pooling with all their gradients"""
+    generator = torch.Generator().manual_seed(1)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    kernel = per_axis(case.geometry["kernel_size"], case.rank)
+
+    def learned(*shape):
+        return torch.randn(shape, dtype=wide, generator=generator).div(4).requires_grad_()
+
+    lead = (case.shape[1],) if channels else ()
+    weight, bias = learned(*lead, *kernel), learned(*lead)
+    leaves, gates = learned(4, *lead, *kernel), learned(3, *lead, *kernel)
+    results = {}
+    for name, filters in (("gated", {"weight": weight, "bias": bias}), ("tree", {"leaves": leaves, "gates": gates})):
+        y = getattr(F, f"{name}_pool{case.rank}d")(x, **case.geometry, **filters)
+        g = torch.randn(y.shape, generator=generator).to(y.dtype)
+        results[name] = y.detach()
+        for what, of_it in zip(("x", *filters), torch.autograd.grad(y, (x, *filters.values()), g), strict=True):
+            results[f"{name}, gradient of {what}"] = of_it
+    return results
+
+
+FILTERED = [
+    (name, layout, dtype) for name, layout, dtype in SHAPES_AND_DTYPES if "kernel_size" in ALL_SHAPES[name].geometry
+]
+FILTERED += [("shares", layout, torch.float32) for layout in ("contiguous", "channels_last")]
+
+
+@pytest.mark.parametrize("channels", [False, True], ids=["shared", "per channel"])
+@pytest.mark.parametrize(("name", "layout", "dtype"), FILTERED, ids=str)
+@pytest.mark.usefixtures("restored_hooks")
+def test_filters(name, layout, dtype, channels):
+    """A tree is the same in both layouts and on every path, too; what is mixed has the bits of maximum and mean."""
+    case = {**ALL_SHAPES, **SHARED}[name]
+    torch.set_num_threads(1)
+    x = prepared(case, dtype, layout)
+    expected = filtered(case, x, channels)
+    for threads in (2, 3):
+        torch.set_num_threads(threads)
+        check_same(filtered(case, x, channels), expected, f"{case} {dtype} {layout} {threads} threads")
+    other = filtered(case, prepared(case, dtype, "contiguous"), channels)
+    trees = {what: result for what, result in expected.items() if what.startswith("tree")}
+    check_same(trees, {what: other[what] for what in trees}, f"{case} {dtype} {layout}")
+    for capability in ("baseline", "avx2", "avx512"):
+        if supported(capability):
+            again = filtered(case, x, channels)
+            check_same({what: again[what] for what in trees}, trees, f"{case} {dtype} {layout} {capability}")

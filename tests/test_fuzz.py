@@ -24,7 +24,6 @@ def one_thread():
 KNOWN = {
     577: "the gradient of lp_pool by norm_type=1 is 0 where the sum is 0, which the expectation does not say",
     1183: "likewise",
-    1217: "torch's convolution by two threads gives a zero of another sign",
     1225: "lp_pool whose result is no float32 number: its gradient is NaN",
 }
 

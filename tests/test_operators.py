@@ -154,6 +154,42 @@ def parameter_backward_samples():
     return saved_samples(samples)
 
 
+def filters_samples():
+    """-> input, filters, shared or one for each channel, with or without a bias, and window"""
+    for i, x in enumerate((*layouts_of_maps(), random(2, 3, 7))):
+        window = MAP if x.dim() == 4 else MAP1D
+        taps = 6 if x.dim() == 4 else 2
+        wide = torch.promote_types(x.dtype, torch.float32)
+        yield x, random(2, 1 if i % 2 else x.shape[1], taps + i // 2 % 2, dtype=wide), window
+
+
+def correlate_samples():
+    for x, filters, window in filters_samples():
+        yield (x, filters, window), {}
+        yield (wanting(x), wanting(filters), window), {}
+
+
+def correlate_input_samples():
+    for x, filters, window in filters_samples():
+        grad = torch.ones_like(OPS.correlate(x, filters, window))
+        yield (grad, filters, x, window), {}
+        yield (wanting(grad), wanting(filters), x, window), {}
+
+
+def correlate_filters_samples():
+    for x, filters, window in filters_samples():
+        grad = torch.ones_like(OPS.correlate(x, filters, window))
+        yield (grad, x, filters, window), {}
+        yield (wanting(grad), wanting(x), filters, window), {}
+
+
+def logistic_samples():
+    for x in layouts_of_maps():
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        yield (x,), {}
+        yield (wanting(x),), {}
+
+
 def numbers_of(name):
     """An operator's own, by default."""
     if name in NUMBERS:
@@ -209,6 +245,10 @@ SAMPLES = {
     "max_avg_pool_backward": max_avg_pool_backward_samples,
     "mixed_pool_backward": mixed_pool_backward_samples,
     "parameter_backward": parameter_backward_samples,
+    "correlate": correlate_samples,
+    "correlate_input": correlate_input_samples,
+    "correlate_filters": correlate_filters_samples,
+    "logistic": logistic_samples,
     "draw_seed": lambda: iter([((random(2, 3), torch.empty(0)), {})]),
 }
 for pool in POOLS:
@@ -224,6 +264,8 @@ def test_every_operation_is_known(name):
     assert name in SAMPLES, "an operation needs samples for opcheck"
     assert name in poolings.OPERATORS, "an operation needs a row in poolings.OPERATORS"
     function = poolings.OPERATORS[name]
+    if function in ("gated", "tree"):
+        return  # which tests/test_filters.py compares with a reference
     assert any(pooling.function == function for pooling in poolings.POOLINGS), "no reference and cases"
     assert f'"{name}"' in BENCHMARKS.read_text(), f"no benchmark row runs {name}"
 
@@ -343,6 +385,16 @@ def malformed_calls():
     yield "alpha elsewhere", lambda: OPS.mixed_pool([x], torch.ones(1, device="meta"), [0.0], [], TWO, -1, 1)
     yield "rank 2**63 - 1", lambda: OPS.parameter_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], 2**63 - 1, -1)
     yield "rank -2", lambda: OPS.parameter_backward(y, y, torch.ones(1), TWO, [1, 1, 4, 4], -2, -1)
+    wide = torch.ones(1, 1, 4)
+    yield "filters of another window", lambda: OPS.correlate(x, wide[:, :, :2], TWO)
+    yield "filters of two channels", lambda: OPS.correlate(x, wide.expand(1, 2, 4), TWO)
+    yield "filters of another type", lambda: OPS.correlate(x, wide.double(), TWO)
+    yield "no filter", lambda: OPS.correlate(x, wide[:0], TWO)
+    yield "filters of bins", lambda: OPS.correlate(x, wide, BINS)
+    yield "products of another shape", lambda: OPS.correlate_input(y[:, :, :1], wide, x, TWO)
+    yield "products of another type", lambda: OPS.correlate_filters(y.double(), x, wide, TWO)
+    yield "an input of no plane", lambda: OPS.correlate(x[0, 0], wide, TWO)
+    yield "half a share", lambda: OPS.logistic(x.half())
     bins = [1, 0, 1, 0, 0, 1]
     of_list = [1, 1, 4, 1, 64, 4], 1, [0, 0], bins * 2, 0
     yield "sizes of other channels", lambda: OPS.avg_pool_backward(random(2, 1), *average, *of_list)

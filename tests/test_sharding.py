@@ -67,7 +67,7 @@ PYRAMIDS = {
 }
 # Enough where what was tried alone comes together.
 SOME = ["max, indices", "mixed", "mixed, by region", "draw", "draw from torch's generator", "gated", *PYRAMIDS]
-CLOSE = ("gated", "tree")  # which convolve, in another order for another batch
+CLOSE: tuple[str, ...] = ()
 
 CUTS = {
     "batch": ((4,), [Shard(0)]),
