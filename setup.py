@@ -103,14 +103,12 @@ def kernels() -> list[str]:
     capabilities = {"baseline": 16, "avx2": 32, "avx512": 64} if x86 else {"baseline": 16}
     end = "#if defined(FASTPOOL_TARGET) && defined(__clang__)\n#pragma clang attribute pop\n#endif\n"
     files = []
-    for file in reducers():
-        for name, width in capabilities.items():
-            defines = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
-            files.append(written(f"{file.stem}_{name}.cpp", "cpu/kernels/instantiate.h", defines, [file], end))
     for name, width in capabilities.items():
         defines = f"#define FASTPOOL_CAPABILITY {name}\n#define FASTPOOL_VECTOR_BYTES {width}\n"
-        end_of_filters = f'#include "cpu/kernels/correlate.h"\n{end}'
-        files.append(written(f"correlate_{name}.cpp", "cpu/kernels/instantiate.h", defines, [], end_of_filters))
+        each = [(file.stem, [file], end) for file in reducers()]
+        each.append(("correlate", [], f'#include "cpu/kernels/correlate.h"\n{end}'))
+        for stem, included, last in each:
+            files.append(written(f"{stem}_{name}.cpp", "cpu/kernels/instantiate.h", defines, included, last))
     return [*files, written("exact.cpp", "cpu/exact.h", "", reducers())]
 
 

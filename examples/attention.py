@@ -51,8 +51,7 @@ Source = tuple[list[Tensor], tuple[Tensor, Tensor]]
 
 def sources() -> tuple[Source, Source]:
     """Dark photographs (3, H, W), a quarter as large, and digits with their labels: to train on, and for the test."""
-    digits = data.scikit_digits()
-    darkest, lightest = digits.train[0].min(), digits.train[0].max()
+    digits = data.as_ink(data.scikit_digits())
     train = [photographs.astronaut(), photographs.rocket(), photographs.immunohistochemistry()]
     train.append(load_sample_image("flower.jpg"))
     test = [photographs.chelsea(), photographs.coffee(), load_sample_image("china.jpg")]
@@ -62,7 +61,7 @@ def sources() -> tuple[Source, Source]:
         return 0.6 * F.interpolate(x, scale_factor=0.25, mode="bilinear", antialias=True)[0]
 
     both = zip((train, test), digits)
-    return tuple((list(map(small, pictures)), ((x - darkest) / (lightest - darkest), y)) for pictures, (x, y) in both)
+    return tuple((list(map(small, pictures)), part) for pictures, part in both)
 
 
 def scenes(source: Source, count: int) -> tuple[Tensor, Tensor, Tensor]:

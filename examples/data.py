@@ -67,6 +67,12 @@ def standardized(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> D
     return Digits(*(((x.float().unsqueeze(1) - mean) / deviation, y.long()) for x, y in (train, test)))
 
 
+def as_ink(digits: Digits) -> Digits:
+    """The same, from 0, the darkest, to 1, the lightest of the training images."""
+    darkest, lightest = digits.train[0].min(), digits.train[0].max()
+    return Digits(*(((x - darkest) / (lightest - darkest), y) for x, y in digits))
+
+
 def jittered(images: Tensor, strength: float = 1.0) -> Tensor:
     """Each image turned by up to 11 degrees, scaled by up to 10 % and moved by up to 8 % of its side.
 

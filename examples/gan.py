@@ -187,11 +187,8 @@ def play(name: str, digits: tuple[Tensor, Tensor], judge: Judge, steps: int, bat
 def main() -> None:
     options = program.start(program.parser(__doc__))
     steps, batch, judged, seeds, epochs = (24, 16, 8, 1, 4) if options.quick else (500, 32, 25, 3, 20)
-    digits = data.scikit_digits()
-    darkest, lightest = digits.train[0].min(), digits.train[0].max()
-    real, held_out = (
-        (data.resized((images - darkest) / (lightest - darkest) * 2 - 1, 64), labels) for images, labels in digits
-    )
+    digits = data.as_ink(data.scikit_digits())
+    real, held_out = ((data.resized(images * 2 - 1, 64), labels) for images, labels in digits)
     judge = Judge(*real, epochs)
     floor = judge(*held_out)
     runs = {name: [] for name in DISCRIMINATORS}

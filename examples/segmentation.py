@@ -103,11 +103,10 @@ def photographs(names: tuple[str, ...]) -> Iterator[Tensor]:
 
 
 def train_and_test_scenes(train_count: int, test_count: int) -> tuple[Scenes, Scenes]:
-    (train_digits, _), (test_digits, _) = data.scikit_digits()
-    paper, ink = train_digits.min(), train_digits.max()
+    (train_digits, _), (test_digits, _) = data.as_ink(data.scikit_digits())
     return (
-        scenes([*photographs(TRAIN)], (train_digits - paper) / (ink - paper), train_count),
-        scenes([*photographs(TEST)], (test_digits - paper) / (ink - paper), test_count),
+        scenes([*photographs(TRAIN)], train_digits, train_count),
+        scenes([*photographs(TEST)], test_digits, test_count),
     )
 
 

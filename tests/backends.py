@@ -8,6 +8,7 @@ import torch
 from comparison import assert_bitwise, assert_close
 from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIN, MIXED, TABLE, form_of
 
+import fastpool._C as extension
 import fastpool.functional as F
 
 DRAWS = {
@@ -16,6 +17,15 @@ DRAWS = {
 }
 WEIGHTED = ("expectation softmax", *(pooling.function for pooling in BY_TABLE))
 ROUNDED = (AVG, MAX_AVG, MIXED, EXPECTATION_RELU, EXPECTATION_SOFTMAX, *BY_TABLE)
+
+
+def supported(capability):
+    """A capability that this processor lacks is refused, not silently replaced."""
+    try:
+        extension.set_cpu_capability(capability)
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def incoming(outputs):

@@ -3,7 +3,7 @@
 import cases
 import pytest
 import torch
-from backends import gradient, selections
+from backends import gradient, selections, supported
 from comparison import assert_bitwise, assert_close
 from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX_AVG, MIXED, form_of
 from reference import per_axis
@@ -92,15 +92,6 @@ def test_threads_and_runs(name, layout):
 
 
 PATHS = [("baseline", "exact"), ("baseline", "tiled"), ("avx2", "tiled"), ("avx512", "tiled")]
-
-
-def supported(capability):
-    """A capability that this processor lacks is refused, not silently replaced."""
-    try:
-        extension.set_cpu_capability(capability)
-    except (RuntimeError, ValueError):
-        return False
-    return True
 
 
 # Every shape in float32 and, in turn, in one other dtype.

@@ -10,17 +10,27 @@ namespace fastpool::cpu {
 using Chunk = void (*)(const Problem&, int64_t begin, int64_t end);
 
 // Defined in csrc/cpu/kernels, which is compiled once for each capability.
-#define FASTPOOL_KERNELS(capability)                           \
-  namespace capability {                                       \
-  template <class Reducer>                                     \
-  void forward(const Problem& p, int64_t begin, int64_t end);  \
-  template <class Gradient>                                    \
-  void backward(const Problem& p, int64_t begin, int64_t end); \
+#define FASTPOOL_KERNELS(capability)                                    \
+  namespace capability {                                                \
+  template <class Reducer>                                              \
+  void forward(const Problem& p, int64_t begin, int64_t end);           \
+  template <class Gradient>                                             \
+  void backward(const Problem& p, int64_t begin, int64_t end);          \
+  void correlate(const Problem& p, int64_t begin, int64_t end);         \
+  void correlate_input(const Problem& p, int64_t begin, int64_t end);   \
+  void correlate_filters(const Problem& p, int64_t begin, int64_t end); \
+  void logistic(const Problem& p, int64_t begin, int64_t end);          \
   }
 FASTPOOL_KERNELS(baseline)
 #if defined(__x86_64__)
 FASTPOOL_KERNELS(avx2)
 FASTPOOL_KERNELS(avx512)
+#define FASTPOOL_BEST(kernel)                                         \
+  (cpu::capability() == cpu::Capability::avx512 ? cpu::avx512::kernel \
+   : cpu::capability() == cpu::Capability::avx2 ? cpu::avx2::kernel   \
+                                                : cpu::baseline::kernel)
+#else
+#define FASTPOOL_BEST(kernel) cpu::baseline::kernel
 #endif
 #undef FASTPOOL_KERNELS
 
@@ -38,22 +48,12 @@ inline void divide(const Problem& p, int64_t units, Chunk chunk) {
 
 template <class Reducer>
 void forward(const Problem& p) {
-  Chunk chunk = baseline::forward<Reducer>;
-#if defined(__x86_64__)
-  if (capability() == Capability::avx2) chunk = avx2::forward<Reducer>;
-  if (capability() == Capability::avx512) chunk = avx512::forward<Reducer>;
-#endif
-  divide(p, forward_units(p).count(), chunk);
+  divide(p, forward_units(p).count(), FASTPOOL_BEST(forward<Reducer>));
 }
 
 template <class Gradient>
 void backward(const Problem& p) {
-  Chunk chunk = baseline::backward<Gradient>;
-#if defined(__x86_64__)
-  if (capability() == Capability::avx2) chunk = avx2::backward<Gradient>;
-  if (capability() == Capability::avx512) chunk = avx512::backward<Gradient>;
-#endif
-  divide(p, backward_units(p).count(), chunk);
+  divide(p, backward_units(p).count(), FASTPOOL_BEST(backward<Gradient>));
 }
 
 }  // namespace fastpool::cpu

@@ -5,28 +5,6 @@
 
 namespace fastpool {
 
-namespace cpu {
-#define FASTPOOL_KERNELS(capability)                                    \
-  namespace capability {                                                \
-  void correlate(const Problem& p, int64_t begin, int64_t end);         \
-  void correlate_input(const Problem& p, int64_t begin, int64_t end);   \
-  void correlate_filters(const Problem& p, int64_t begin, int64_t end); \
-  void logistic(const Problem& p, int64_t begin, int64_t end);          \
-  }
-FASTPOOL_KERNELS(baseline)
-#if defined(__x86_64__)
-FASTPOOL_KERNELS(avx2)
-FASTPOOL_KERNELS(avx512)
-#define FASTPOOL_BEST(kernel)                                         \
-  (cpu::capability() == cpu::Capability::avx512 ? cpu::avx512::kernel \
-   : cpu::capability() == cpu::Capability::avx2 ? cpu::avx2::kernel   \
-                                                : cpu::baseline::kernel)
-#else
-#define FASTPOOL_BEST(kernel) cpu::baseline::kernel
-#endif
-#undef FASTPOOL_KERNELS
-}  // namespace cpu
-
 // One call's filters over the windows of an input, or of what has its shape.
 struct Filters {
   Tensor weights;

@@ -174,7 +174,9 @@ def times_table(first: str, rows: Iterable[tuple[str, str, dict | None, dict | N
 def largest_error(*rows: dict | None) -> str:
     found = [row["errors"].get("fastpool") for row in rows if row and "errors" in row]
     known = [error for error in found if error is not None]
-    return f"{max(known):.0e}".replace("0e+00", "0") if known else "–"
+    if not known:
+        return "–"
+    return f"{max(known):.0e}" if max(known) else "0"
 
 
 def performance(text: str) -> nodes.Node:
