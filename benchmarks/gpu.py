@@ -22,6 +22,7 @@ import threading
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -77,22 +78,24 @@ def rows(*selection):
     return python("benchmarks/run.py", "--device", "cuda", "--output", "{out}", "--minutes", "{minutes}", *selection)
 
 
-def tests(*selection):
-    return python("-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *selection)
+def tests() -> tuple[str, ...]:
+    """In several processes where pytest can: a kernel that breaks the device fails all later tests of its process."""
+    shared = ("-n", "8", "--max-worker-restart", "20") if find_spec("xdist") else ()
+    return python("-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *shared, "tests/test_gpu.py")
 
 
-TESTS = "tests/test_gpu.py"
-SELECTIONS, PYRAMIDS, SUMS = (f"{TESTS}::test_{name}" for name in ("selections", "pyramids", "sums_and_expectations"))
+def fuzz():
+    return python("tests/fuzz.py", "--seed", "1", "--minutes", "0.5", "--jobs", str(min(os.cpu_count() or 1, 12)))
+
+
 COMPILED = ("--layer", "large", "yardstick-global", "--operation", "avg", "mixed", "stochastic", "--dtype")
 SEQUENCES = {
-    # Tests in three processes: a kernel that breaks the device fails all later ones of its process.
     "first": (
         Step("build", 150, own("build")),
         Step("smoke", 165, python("tests/smoke.py")),
-        Step("rows", 195, rows("--rivals", "eager")),
-        Step("tests", 220, tests(TESTS, *(f"--deselect={name}" for name in (SELECTIONS, PYRAMIDS, SUMS)))),
-        Step("tests of selections", 250, tests(SELECTIONS, PYRAMIDS)),
-        Step("tests of sums", 280, tests(SUMS)),
+        Step("tests", 225, tests()),
+        Step("random calls", 262, fuzz()),
+        Step("rows", 295, rows("--rivals", "eager", "--seconds", "0.03")),
     ),
     "more": (
         Step("build", 150, own("build")),

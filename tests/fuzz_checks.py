@@ -1,5 +1,6 @@
 """A random call: its results against what is expected, its form, and the same bits on every path where promised."""
 
+import backends
 import cases
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ CAPABILITIES = ("baseline", "avx2", "avx512")
 BEST = extension.build_info()["cpu_capability"]
 HERE = CAPABILITIES[: CAPABILITIES.index(BEST) + 1]
 # Other ways to compute the same: capability, schedule, whether all bits are promised.
-AGAIN, TWO_THREADS, NO_GRADIENT = "again", "2 threads", "no gradient"
+AGAIN, TWO_THREADS, NO_GRADIENT, CARD = "again", "2 threads", "no gradient", "CUDA"
 PATHS = {
     AGAIN: (None, None, True),
     NO_GRADIENT: (None, None, False),
@@ -22,6 +23,8 @@ PATHS = {
     "baseline, exact": ("baseline", "exact", False),
     **{name: (name, None, False) for name in HERE},
 }
+
+HAS_CARD = torch.cuda.is_available() and bool(extension.build_info()["cuda"])
 
 
 def check(trial, choose):
@@ -61,26 +64,27 @@ def check(trial, choose):
         assert_bitwise(x, copy, "the input or a parameter was modified")
 
 
-def run(problem, options, g):
-    """g: a gradient for each output, None for no backward pass -> every result by its name"""
+def run(problem, options, g, move=torch.Tensor.detach):
+    """g: a gradient for each output, None for no backward pass; move: to where it runs -> every result by its name"""
     trial = problem.trial
-    leaves = [x.detach().requires_grad_(trial.records) for x in problem.inputs]
+    leaves = [move(x).requires_grad_(trial.records) for x in problem.inputs]
     wanted = list(leaves)
-    parameters = {name: y.detach() for name, y in options.items() if isinstance(y, torch.Tensor)}
+    parameters = {name: move(y) for name, y in options.items() if isinstance(y, torch.Tensor)}
     if trial.parameters_learned and trial.records:
         wanted += [y.requires_grad_() for y in parameters.values()]
     options = {**options, **parameters}
-    arguments = with_seed(trial, {**trial.arguments(), **options})
+    arguments = {**trial.arguments(), **options}
+    arguments = with_seed(trial, arguments) if leaves[0].is_cpu else arguments | seed_elsewhere(trial)
     outputs = getattr(F, trial.function)(leaves if trial.sizes else leaves[0], **arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     second = "indices" if options.get("return_indices") else "second output"
     results = {name: y.detach() for name, y in zip(("output", second, "third output"), outputs)}
     if g is not None:
-        pairs = [(y, part) for y, part in zip(outputs, g) if part is not None]
+        pairs = [(y, move(part)) for y, part in zip(outputs, g) if part is not None]
         found = torch.autograd.grad([y for y, _ in pairs], wanted, [part for _, part in pairs])
         names = [*(f"gradient {i}" for i in range(len(leaves))), *(f"gradient of {name}" for name in parameters)]
         results |= dict(zip(names, found))
-    return results
+    return {name: y.cpu() for name, y in results.items()}
 
 
 def with_seed(trial, arguments):
@@ -98,6 +102,11 @@ def with_seed(trial, arguments):
     else:
         torch.manual_seed(trial.number)
     return arguments
+
+
+def seed_elsewhere(trial):
+    """Another device's generator would draw another seed."""
+    return {"seed": seed_of(trial)} if draws(trial) else {}
 
 
 def draws(trial):
@@ -154,26 +163,31 @@ def check_gradient_form(problem, name, y, options):
 
 
 def paths(trial, choose):
+    card = [CARD] if HAS_CARD else []
     if trial.size != "small":
-        return [TWO_THREADS, *choose.sample(sorted(PATHS), 2 if trial.size == "large" else 1)]
-    return choose.sample(sorted(PATHS), choose.choice([1, 2]))
+        return [TWO_THREADS, *choose.sample(sorted(PATHS), 2 if trial.size == "large" else 1), *card]
+    return [*choose.sample(sorted(PATHS), choose.choice([1, 2])), *card]
 
 
 def check_path(problem, options, g, results, expected, path):
     MET[f"path: {path}"] += 1
-    capability, schedule, all_bits = PATHS.get(path, (None, None, True))
+    capability, schedule, all_bits = PATHS.get(path, (None, None, path != CARD))
+    move = backends.on_device if path == CARD else torch.Tensor.detach
     extension.set_cpu_capability(capability)
     extension.set_schedule(schedule)
     threads = torch.get_num_threads()
     torch.set_num_threads(2 if path == TWO_THREADS else threads)
     try:
         with torch.set_grad_enabled(path != NO_GRADIENT):
-            others = run(problem, options, None if path == NO_GRADIENT else g)
+            others = run(problem, options, None if path == NO_GRADIENT else g, move)
     finally:
         extension.set_cpu_capability(None)
         extension.set_schedule(None)
         torch.set_num_threads(threads)
     for name, y in others.items():
+        check_gradient_form(problem, name, y, options)
+        if name in ("output", "indices"):
+            check_form(problem, name, y)
         if all_bits or has_promised_bits(problem, name):
             assert_bitwise(y, results[name], f"{name}, {path}")
         elif name in expected:

@@ -10,9 +10,13 @@ import cases
 import pytest
 import torch
 from comparison import assert_bitwise
+from poolings import arguments_of
+from test_torch_features import Network
+from test_torch_features import step as layers_step
+from torch.utils._pytree import tree_leaves, tree_map
 
 import fastpool.functional as F
-from fastpool import _C
+from fastpool import _C, nn
 
 HERE = Path(__file__).parent
 
@@ -29,17 +33,11 @@ def missing():
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "never")
 
 
-def on_device(x):
-    """The same values and strides on the device."""
-    moved = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
-    return moved.copy_(x.detach()) if all(x.stride()) else x.detach().cuda().expand(x.shape)
-
-
 @pytest.mark.parametrize("case", backends.CASES, ids=str)
 def test_selections(case):
     for dtype in cases.DTYPES:
         x = backends.prepared(case, dtype)
-        actual = backends.selections(case, on_device(x).requires_grad_())
+        actual = backends.selections(case, backends.on_device(x).requires_grad_())
         backends.check_bitwise(actual, backends.selections(case, x), f"{case} {dtype}")
 
 
@@ -48,7 +46,7 @@ def test_sums_and_expectations(case):
     for dtype in backends.dtypes(case):
         x = backends.prepared(case, dtype)
         exact = backends.rounded(case, x.detach().double().requires_grad_())
-        actual = backends.rounded(case, on_device(x).requires_grad_())
+        actual = backends.rounded(case, backends.on_device(x).requires_grad_())
         backends.check_close(actual, backends.rounded(case, x), exact, f"{case} {dtype}")
 
 
@@ -59,10 +57,117 @@ def test_pyramids(name, layout):
     for dtype in cases.DTYPES:
         x = backends.prepared(case, dtype)
         exact = backends.pyramids(name, x.detach().double().requires_grad_())[1]
-        selected, rest = backends.pyramids(name, on_device(x).requires_grad_())
+        selected, rest = backends.pyramids(name, backends.on_device(x).requires_grad_())
         expected_selected, expected_rest = backends.pyramids(name, x)
         backends.check_bitwise(selected, expected_selected, f"{name} {layout} {dtype}")
         backends.check_close(rest, expected_rest, exact, f"{name} {layout} {dtype}")
+
+
+def moved(tree, device="cuda"):
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def assert_like_cpu(actual, expected, what=""):
+    """Within some roundings of float32."""
+    for y, wanted in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(
+            y.detach().cpu(), wanted.detach(), rtol=1e-5, atol=1e-5, msg=lambda m: f"{what}: {m}"
+        )
+
+
+def called(name, device):
+    """-> results and the gradient of one call of a public function"""
+    torch.manual_seed(0)
+    x, options = moved(arguments_of(name), device)
+    outputs = tree_leaves(getattr(F, name)(x.requires_grad_(), **options))
+    differentiable = [y for y in outputs if y.is_floating_point()]
+    return [*outputs, backends.gradient(differentiable, x)]
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_every_function(name):
+    assert_like_cpu(called(name, "cuda"), called(name, "cpu"), name)
+
+
+def test_pyramid_of_a_list():
+    """Of inputs of their own sizes."""
+    items = [torch.randn(5, height, 30) for height in (7, 40, 12)]
+    for mode in ("max", "avg", "mixed", "stochastic"):
+        options = {"mode": mode, "levels": (3, 1), **({"seed": 3} if mode == "stochastic" else {})}
+        results = []
+        for device in ("cuda", "cpu"):
+            xs = [x.to(device).requires_grad_() for x in items]
+            y = F.spatial_pyramid_pool2d(xs, **options)
+            results.append([y, *torch.autograd.grad(y, xs, backends.incoming([y])[0])])
+        assert_like_cpu(*results, mode)
+
+
+@pytest.fixture
+def exact_convolutions(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def test_every_layer_trains(exact_convolutions):
+    x, network = torch.randn(2, 5, 9, 10), Network("stochastic", "random_mixed")
+    expected = layers_step(network, x)
+    assert_like_cpu(layers_step(network.cuda(), x.cuda()), expected)
+
+
+@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last), ids=str)
+def test_every_layer_compiles(exact_convolutions, memory_format):
+    """With the draws of an eager call."""
+    x, network = torch.randn(2, 5, 9, 10, device="cuda").to(memory_format=memory_format), Network().cuda()
+    torch._dynamo.reset()
+    compiled = layers_step(network, x, torch.compile(lambda network, x: network(x), fullgraph=True))
+    assert_like_cpu(compiled, moved(layers_step(network, x), "cpu"))
+
+
+def test_every_layer_is_exported(exact_convolutions):
+    x, network = torch.randn(2, 5, 9, 10, device="cuda"), Network().eval().cuda()
+    exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    x = torch.randn(3, 5, 9, 10, device="cuda")
+    assert_like_cpu(exported.module()(x), moved(network(x), "cpu"))
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
+def test_autocast_and_gradient_scaling(dtype):
+    x, network = torch.randn(4, 5, 9, 10, device="cuda"), Network().cuda()
+    optimizer, scaler = torch.optim.SGD(network.parameters(), 1e-3), torch.amp.GradScaler("cuda")
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    with torch.autocast("cuda", dtype):
+        results = network(x)
+        loss = sum(y.float().square().mean() for y in results)
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert all(y.isfinite().all() for y in results)
+    assert all((p != b).any() for p, b in zip(network.parameters(), before, strict=True))
+
+
+def test_every_layer_in_vmap(exact_convolutions):
+    network, x = Network("stochastic", "random_mixed").cuda(), torch.randn(3, 2, 5, 9, 10, device="cuda")
+    with torch.no_grad():
+        together, alone = torch.func.vmap(network)(x), [network(part) for part in x]
+    for i, ys in enumerate(alone):
+        assert_like_cpu([y[i] for y in together], moved(ys, "cpu"))
+
+
+def test_arguments_of_another_device_are_refused():
+    here, there = torch.randn(2, 3, 6, 6), torch.randn(2, 3, 6, 6, device="cuda")
+    for x, other in ((here, there), (there, here)):
+        with pytest.raises((ValueError, RuntimeError), match="alpha"):
+            F.mixed_pool2d(x, 2, alpha=other[0, :, 0, 0].sigmoid())
+        with pytest.raises(ValueError, match="seed"):
+            F.stochastic_pool2d(x, 2, seed=torch.tensor([3], device=other.device))
+        with pytest.raises(ValueError, match="generator"):
+            F.stochastic_pool2d(x, 2, generator=torch.Generator(other.device))
+
+
+def test_modules_move():
+    """To the device, and with their state back."""
+    for pool in (nn.MixedPool2d(2, learnable=True, num_channels=5), nn.StochasticPool2d(2, seed=torch.tensor([3]))):
+        x = torch.randn(2, 5, 9, 10)
+        assert_like_cpu(pool.cuda()(x.cuda()), pool.cpu()(x))
 
 
 def step(x):
@@ -168,10 +273,6 @@ def test_runs_are_alike():
         torch.use_deterministic_algorithms(False)
 
 
-def free_bytes():
-    return torch.cuda.mem_get_info()[0]
-
-
 # Name -> shape, axis along which pieces are compared. Sums over 2^31 elements, and 2^24 + 1 planes, which is more than
 # two axes of a grid would hold.
 LARGE = {
@@ -182,12 +283,8 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", LARGE)
-def test_large(name):
+def check_large(name):
     shape, axis = LARGE[name]
-    numel = torch.Size(shape).numel()
-    if torch.cuda.mem_get_info()[0] < 12 * numel:
-        pytest.skip(f"{numel} elements need {12 * numel >> 30} GiB")
     layout = torch.channels_last if name == "channels_last" else torch.contiguous_format
     x = torch.empty(shape, dtype=torch.float16, device="cuda", memory_format=layout).normal_().requires_grad_()
     kernel_size = (min(shape[2], 2), 2)
@@ -200,6 +297,16 @@ def test_large(name):
         assert_bitwise(y.detach().narrow(axis, start // scale, length // scale).cpu(), expected, f"{name} {start}")
         (wanted,) = torch.autograd.grad(expected, piece, torch.ones_like(expected))
         assert_bitwise(gradient.narrow(axis, start, length).cpu(), wanted, f"gradient of {name} {start}")
+
+
+def test_large():
+    """One after the other, also where tests run in several processes."""
+    for name, (shape, _) in LARGE.items():
+        needed = 12 * torch.Size(shape).numel()
+        if torch.cuda.mem_get_info()[0] < needed:
+            pytest.skip(f"{name} needs {needed >> 30} GiB")
+        check_large(name)
+        torch.cuda.empty_cache()
 
 
 def test_memory_comes_back():
