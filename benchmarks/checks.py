@@ -32,7 +32,8 @@ class Oracle:
     def __init__(self, operation: Operation, layer: Layer, inputs, backward: bool):
         self.operation, self.layer, self.x = operation, layer, inputs[0]
         self.drawn = operation.check.startswith("drawn")
-        wide = [t.double().requires_grad_(backward and not self.drawn) for t in inputs]
+        # Contiguous: torch's gradient of padded averages over channels-last input is wrong on CUDA (pytorch#188344).
+        wide = [t.double().contiguous().requires_grad_(backward and not self.drawn) for t in inputs]
         reference = maximum if self.drawn else next(iter(operation.rivals.values()))
         result = reference(layer)(*wide)
         self.exact = [y.detach() for y in tensors(result)]

@@ -165,6 +165,7 @@ def roofline(path: Path, machine: dict, rows: list[dict]) -> str:
         axis.grid(alpha=0.3)
     axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     threads = " and ".join(map(str, machine["threads"]))
-    figure.suptitle(f"{machine['gpu'] or machine['cpu']}, {threads} threads, {machine['buffers']} buffers")
+    name = machine["gpu"] or f"{machine['cpu']}, {threads} threads"
+    figure.suptitle(f"{name}, {machine['buffers']} buffers")
     figure.savefig(path, dpi=120, bbox_inches="tight")
     return f"roofline picture: {path}"

@@ -88,6 +88,7 @@ PYRAMIDS = {
     "large levels": ((2, 3, 37, 40), {"levels": (2, 1)}),
     "levels of both summing orders": ((2, 4, 40, 40), {"levels": (5, 2, 1)}),
     "nested levels": ((3, 50, 16, 32), {"levels": (4, 2, 1)}),
+    "nested levels of half packs": ((2, 8, 12, 24), {"levels": (2, 1)}),
     "nested levels of one row": ((2, 70, 24, 16), {"levels": ((2, 4), (1, 2), 1)}),
     "channel order": ((2, 3, 9, 8), {"levels": (3, 1), "flatten": "channel"}),
     "no order": ((3, 5, 9, 8), {"levels": ((2, 3), 1), "flatten": None}),

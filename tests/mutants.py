@@ -829,7 +829,7 @@ EMULATED = [
         ),
         (
             "team takes no careful path",
-            "Reducer::careful_passes > 0 && !state.ordinary()",
+            "heavy && !states[i].ordinary()",
             "false",
             f"{CUDA} -k 'nan or inf'",
         ),
@@ -896,6 +896,26 @@ EMULATED = [
         ),
     ),
     *in_file(
+        "csrc/cuda/pixels.h",
+        ("pixels behind the padding", "end <= a.in + (W::before > 0 ? a.after : 0)", "true", f"{CUDA} -k pixels"),
+        ("pixels beside the plane", "uint32_t(x) < uint32_t(this->width())", "true", f"{CUDA} -k pixels"),
+        ("last output of an odd row of pixels", "begin + o < width", "true", f"{CUDA} -k pixels"),
+        (
+            "outputs beside a tile of pixels",
+            "uint32_t(column) >= uint32_t(this->out_width())",
+            "false",
+            f"{CUDA} -k pixels",
+        ),
+        ("pixels of an odd plane's tile", "tile.w + k < this->width()", "true", f"{CUDA} -k pixels"),
+        ("the first of clipped pixels", "(h < 0 ? -h : 0) * kernel", "0", f"{CUDA} -k pixels"),
+    ),
+    *in_file(
+        "csrc/cuda/bins.h",
+        ("runs across bins", "shared % n == 0", "true", f"{CUDA} -k 'bins or stripes or pyramids'"),
+        ("packs across bins", "last || a < 2 || axis.kernel % items == 0", "true", f"{CUDA} -k 'bins or pyramids'"),
+        ("taps of a run", "tap + r * along", "tap", f"{CUDA} -k 'bins or pyramids'"),
+    ),
+    *in_file(
         "csrc/cuda/nested.h",
         ("levels that do not divide", "fine.grid.axis[a].out % axis.out == 0", "true", f"{CUDA} -k pyramids"),
         ("second part of a nested bin", "T(parts[most_bins + bin])", "T(parts[bin])", f"{CUDA} -k pyramids"),
@@ -929,6 +949,8 @@ EMULATED = [
     *in_file(
         "csrc/cuda/team.h",
         ("lane beyond the warp", "member() ^ step", "member() + step", f"{CUDA} -k global"),
+        ("stripes of other channels", "step >= columns", "step > columns", f"{CUDA} -k stripes"),
+        ("warps of a block of stripes", "warp < warps", "warp < 1", f"{CUDA} -k stripes"),
         (
             "block reads slots that are still written",
             "thread.barrier();  // the slots may still be read",

@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import random
+import re
 import signal
 
 import backends
@@ -87,6 +88,46 @@ def test_pyramid_of_a_list():
         return {"y": y.detach()} | dict(enumerate(torch.autograd.grad([y], xs, backends.incoming([y]))))
 
     backends.check_bitwise(emulated("cuda small grid", run), run(), "list")
+
+
+def pixels(name, shape, *windows, **geometry):
+    return cases.sliding(f"pixels {name}", shape, *windows, layout="channels_last", **geometry)
+
+
+def stripes(name, shape, output_size):
+    return cases.adaptive(f"stripes {name}", shape, output_size, layout="channels_last")
+
+
+# Case -> bodies that it is there for.
+BODIES = {
+    pixels("2x2 of odd planes", (2, 8, 9, 13), 2): {"PixelsForward", "PixelsBackward", "ThreadForward"},
+    pixels("2x2", (1, 16, 12, 8), 2): {"PixelsForward", "PixelsBackward"},
+    pixels("3x3 of odd planes", (2, 8, 9, 13), 3, stride=2, padding=1): {"PixelsForward", "PixelsBackward"},
+    pixels("3x3 behind the padding", (2, 8, 10, 8), 3, stride=2, padding=1, ceil_mode=True): {
+        "ThreadForward",
+        "TileBackward",
+    },
+    pixels("3x3 beside each other", (1, 16, 6, 8), 3, stride=1, padding=1): {"PixelsForward", "PixelsBackward"},
+    stripes("of a warp", (2, 24, 7, 7), 1): {"TeamForward", "WholeColumns"},
+    stripes("of a block", (1, 8, 40, 40), 1): {"TeamForward", "WholeColumns"},
+    stripes("behind the last channels", (2, 20, 23, 17), 2): {"TeamForward"},
+    stripes("that divide the plane", (1, 8, 32, 64), 2): {"TeamForward", "BinsBackward"},
+    cases.adaptive("bins side by side", (2, 3, 14, 24), (7, 3)): {"BinsBackward"},
+}
+
+
+@pytest.mark.parametrize("case", BODIES, ids=str)
+def test_bodies(case):
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        x = backends.prepared(case, dtype)
+        extension.record(True)
+        actual = emulated("cuda", lambda x=x: (backends.selections(case, x), backends.rounded(case, x)))
+        ran = extension.record(False)["writes"]
+        if dtype == torch.float32:
+            assert BODIES[case] <= {re.search(r"(\w+)<", name)[1] for name in ran}, set(ran)
+        exact = backends.rounded(case, x.detach().double().requires_grad_())
+        backends.check_bitwise(actual[0], backends.selections(case, x), f"{case} {dtype}")
+        backends.check_close(actual[1], backends.rounded(case, x), exact, f"{case} {dtype}")
 
 
 WIDE = (

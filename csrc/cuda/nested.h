@@ -6,7 +6,7 @@
 
 namespace fastpool::cuda {
 
-template <class Reducer, class S>
+template <class Reducer, class S, int bytes>
 struct NestedForward : Job {
   static constexpr bool heavy = Reducer::careful_passes > 0;
   static constexpr int threads = Policy::block_threads, most_bins = threads, slots = 3 * most_bins, blocks = kBlocks < S,
@@ -21,7 +21,7 @@ struct NestedForward : Job {
   static bool suits(const Problem& p) {
     if (Reducer::parts == 0 || Reducer::passes > 1 || p.level_count < 2 || p.samples * p.channels < Policy::multiprocessors) return false;
     const Level& fine = p.levels[finest_of(p)];
-    bool nested = fine.grid.bins() <= most_bins && in_packs<Reducer, S>(p, fine);
+    bool nested = fine.grid.bins() <= most_bins && in_packs<Reducer, S, bytes>(p, fine);
     for (int l = 0; l < p.level_count; ++l)
       for (int a = 0; a < 3; ++a) {
         const Axis& axis = p.levels[l].grid.axis[a];
@@ -53,9 +53,9 @@ struct NestedForward : Job {
       const Warp<Thread> members{thread};
       const Window window(*this, unit.n, unit.group, finest, bin);
       const Facts<T> facts = facts_of_window<Reducer, T>(*this, window, window.c);
-      State state;
+      State states[1], &state = states[0];
       state.start(0, p);
-      Packs<Reducer, S, State> elements(*this, window, plane, members.member(), state);
+      PacksOf<Reducer, S, State, 1, bytes> elements(*this, window, plane, members.member(), states);
       elements.template visit<0, kWarp>();
       state.template share<0>(Team<Warp<Thread>>{members}, facts);
       if (members.member() != 0) continue;

@@ -19,6 +19,8 @@ struct Policy {
   //   a block    from 2048 on, if there are fewer windows than warps fit the card (sheet) and they are read by packs.
   //   a warp     else
   static constexpr int64_t team_taps = 32, shared_stride = 4, block_taps = 2048, few_windows = multiprocessors * warps;
+  // Of channels-last input, from how many taps on a block shares them: eight for each thread.
+  static constexpr int64_t block_stripes_taps = 512;
 
   // Groups of channels that a thread pools one after the other. count: finding windows takes 250 instructions, computing four
   // small ones 130. No longer where that would leave fewer than three times the threads that fit the card at 80 registers.

@@ -1,20 +1,24 @@
 // Which body computes what, by shape; the first that fits is taken.
 //   forward    rows.h          windows of 2 x 2 and 3 x 3 over aligned rows
+//              pixels.h        the same of channels-last input
 //              planes.h        bins of planes of up to 256 elements
 //              nested.h        pyramids whose levels divide each other
 //              team_forward.h  large windows
 //              forward.h       all others
-//   backward   rows.h          the same windows as forward
+//   backward   rows.h, pixels.h  the same windows as forward
 //              whole.h         one window over the plane
+//              bins.h          bins side by side
 //              backward.h      all others
 // Layouts and sizes that none of these takes go by schedules/exact.h, in 64-bit indices (lookup.h, ExactBackward).
 #pragma once
 
 #include "core/kernels.h"
 #include "cuda/backward.h"
+#include "cuda/bins.h"
 #include "cuda/launch.h"
 #include "cuda/lookup.h"
 #include "cuda/nested.h"
+#include "cuda/pixels.h"
 #include "cuda/planes.h"
 #include "cuda/rows.h"
 #include "cuda/team_forward.h"
@@ -22,13 +26,30 @@
 
 namespace fastpool::cuda {
 
-// A thread a window; or a warp, a warp by packs, a block by packs, or threads that share the windows of neighbouring channels.
-enum class Path { thread, warp, packs, block, columns };
+// A thread a window; or a warp, a warp by packs, a block by packs; or of channels-last input the threads of a block that share
+// the windows of neighbouring channels, or of a warp or a block that have several channels each.
+enum class Path { thread, warp, packs, block, columns, stripes, block_stripes };
+
+// Whether `items` neighbouring channels can be moved by one access everywhere.
+template <class S, int items>
+bool side_by_side(const Problem& p) {
+  constexpr int64_t wide = sizeof(Accumulated<S>);
+  const int64_t bytes = items * int64_t(sizeof(S));
+  return p.lanes_are_channels && p.channels % items == 0 && p.moments_size % items == 0 && aligned(p.x, bytes) && aligned(p.y, bytes) &&
+         aligned(p.second, bytes) && aligned(p.g, bytes) && aligned(p.g_second, bytes) && aligned(p.gx, bytes) &&
+         aligned(p.taps, items * p.tap_bytes + !p.tap_bytes) && aligned(p.slope, items * wide) && aligned(p.moments, items * wide);
+}
+// Channels of one thread of those: 16 bytes of the accumulation type, and fewer where a thread keeps much of each.
+template <class Reducer, class S>
+constexpr int kStripe = sizeof(S) == 8 || Reducer::careful_passes > 0 || Reducer::passes > 1 ? 2 : 4;
 
 // How windows that may be split over threads are.
 template <class Reducer, class S>
 Path team_path(const Problem& p, int64_t mean_taps) {
-  if (p.lanes_are_channels) return Path::columns;
+  if (p.lanes_are_channels) {
+    if (Reducer::uses_uniform || !side_by_side<S, kStripe<Reducer, S>>(p)) return Path::columns;
+    return mean_taps < Policy::block_stripes_taps ? Path::stripes : Path::block_stripes;
+  }
   for (int l = 0; l < p.level_count; ++l)
     if (!in_packs<Reducer, S>(p, p.levels[l])) return Path::warp;
   const bool few = p.samples * p.channels * p.bins < Policy::few_windows;
@@ -56,20 +77,11 @@ Path choose(const Problem& p, const Level& level) {
   return team_path<Reducer, S>(p, mean);
 }
 
+inline bool counts_fit(const Problem& p, int64_t limit) { return p.channels < limit / 2 && p.positions() < limit && p.bins < limit; }
 inline bool fits(const Problem& p, int64_t limit) {
-  bool all = p.channels < limit / 2 && p.positions() < limit && p.bins < limit;
+  bool all = counts_fit(p, limit);
   for (int l = 0; l < p.level_count; ++l) all &= FastLevel::fits(p.levels[l].grid);
   return all;
-}
-
-// Whether `items` neighbouring channels can be moved by one access everywhere.
-template <class S, int items>
-bool side_by_side(const Problem& p) {
-  constexpr int64_t wide = sizeof(Accumulated<S>);
-  const int64_t bytes = items * int64_t(sizeof(S));
-  return p.lanes_are_channels && p.channels % items == 0 && p.moments_size % items == 0 && aligned(p.x, bytes) && aligned(p.y, bytes) &&
-         aligned(p.second, bytes) && aligned(p.g, bytes) && aligned(p.g_second, bytes) && aligned(p.gx, bytes) &&
-         aligned(p.taps, items * p.tap_bytes + !p.tap_bytes) && aligned(p.slope, items * wide) && aligned(p.moments, items * wide);
 }
 
 template <class Reducer, class S, class Body, class Launcher>
@@ -103,6 +115,31 @@ bool launch_rows(const Problem& p, const Launch& launch) {
   return false;
 }
 
+// Likewise over pixels, for bodies made of such windows.
+template <class S, bool neighbours, template <class> class Body, class Launcher>
+bool launch_pixels(const Problem& p, const Launcher& launcher) {
+  const auto launched = [&](auto windows) {
+    using Of = Body<decltype(windows)>;
+    const bool suits = side_by_side<S, Of::items>(p) && Of::suits(p);
+    if (suits) launch_all(Of(p), launcher);
+    return suits;
+  };
+  if (launched(Pairs{})) return true;
+  if constexpr (sizeof(S) < 8) {
+    if (launched(Halving{})) return true;
+    if constexpr (neighbours) return launched(Neighbours{});
+  }
+  return false;
+}
+
+template <class Reducer, class S>
+struct PixelsOf {
+  template <class W>
+  using Forward = PixelsForward<Reducer, S, W>;
+  template <class W>
+  using Backward = PixelsBackward<Reducer, S, W>;
+};
+
 template <class Reducer, class Launcher>
 void forward(const Problem& p, const Launcher& launcher) {
   with_storage(p.dtype, [&](auto s) {
@@ -110,9 +147,13 @@ void forward(const Problem& p, const Launcher& launcher) {
     constexpr bool draws = Reducer::uses_uniform;
     if (!fits(p, launcher.limits.sizes)) return launch_all(EachOutput<ExactForward<Reducer, S>>(p), launcher);
     if (launch_rows<S, true>(p, [&](auto windows) { launch_all(RowsForward<Reducer, S, decltype(windows)>(p), launcher); })) return;
+    if (launch_pixels<S, true, PixelsOf<Reducer, S>::template Forward>(p, launcher)) return;
     if (PlanesForward<Reducer, S>::suits(p)) return launch_all(PlanesForward<Reducer, S>(p), launcher);
-    if constexpr (Reducer::parts > 0)
-      if (NestedForward<Reducer, S>::suits(p)) return launch_all(NestedForward<Reducer, S>(p), launcher);
+    if constexpr (Reducer::parts > 0) {
+      if (NestedForward<Reducer, S, 16>::suits(p)) return launch_all(NestedForward<Reducer, S, 16>(p), launcher);
+      if constexpr (sizeof(S) == 2)
+        if (NestedForward<Reducer, S, 8>::suits(p)) return launch_all(NestedForward<Reducer, S, 8>(p), launcher);
+    }
     const auto launch = [&](Path path, auto body) { launch_levels<Reducer, S>(body, launcher, path); };
     if (side_by_side<S, ThreadForward<Reducer, S, true>::items>(p))
       launch(Path::thread, ThreadForward<Reducer, S, true>(p));
@@ -124,7 +165,11 @@ void forward(const Problem& p, const Launcher& launcher) {
       launch(Path::columns, TeamForward<Reducer, S, Columns8, Strides>(p));
     else
       launch(Path::columns, TeamForward<Reducer, S, Columns16, Strides>(p));
-    if constexpr (!draws) launch(Path::block, TeamForward<Reducer, S, Block, Packs>(p));
+    if constexpr (!draws) {
+      launch(Path::block, TeamForward<Reducer, S, Block, Packs>(p));
+      launch(Path::stripes, TeamForward<Reducer, S, WarpStripes, Strides, kStripe<Reducer, S>>(p));
+      launch(Path::block_stripes, TeamForward<Reducer, S, BlockStripes, Strides, kStripe<Reducer, S>>(p));
+    }
   });
 }
 
@@ -136,9 +181,13 @@ void backward(const Problem& p, const Launcher& launcher) {
     if (launch_rows<S, !Gradient::uses_input>(p,
                                               [&](auto windows) { launch_all(RowsBackward<Gradient, S, decltype(windows)>(p), launcher); }))
       return;
+    if (launch_pixels<S, !Gradient::uses_input, PixelsOf<Gradient, S>::template Backward>(p, launcher)) return;
     if (WholePlanes<Gradient, S>::suits(p)) return launch_all(WholePlanes<Gradient, S>(p), launcher);
     if (side_by_side<S, WholeColumns<Gradient, S>::items>(p) && WholeColumns<Gradient, S>::suits(p))
       return launch_all(WholeColumns<Gradient, S>(p), launcher);
+    if (BinsBackward<Gradient, S, false>::suits(p)) return launch_all(BinsBackward<Gradient, S, false>(p), launcher);
+    if (side_by_side<S, BinsBackward<Gradient, S, true>::items>(p) && BinsBackward<Gradient, S, true>::suits(p))
+      return launch_all(BinsBackward<Gradient, S, true>(p), launcher);
     if (side_by_side<S, TileBackward<Gradient, S, true>::items>(p)) return launch_all(TileBackward<Gradient, S, true>(p), launcher);
     launch_all(TileBackward<Gradient, S, false>(p), launcher);
   });
@@ -157,7 +206,7 @@ void tap_indices(const Problem& p, const Launcher& launcher) {
 template <class Launcher>
 void parameter_gradient(const Problem& p, int64_t splits, double* partial, const Launcher& launcher) {
   const int64_t terms = (p.parameter_view.channel ? 1 : p.channels) * (p.parameter_view.position ? 1 : p.bins);
-  if (!fits(p, kMostIndex) || p.channels * p.bins / terms >= kMostIndex)
+  if (!counts_fit(p, kMostIndex) || p.channels * p.bins / terms >= kMostIndex)
     throw std::runtime_error("fastpool: on CUDA the gradient of a parameter needs planes, and a parameter, of fewer than 2^30 elements");
   with_storage(p.dtype, [&](auto s) {
     using S = decltype(s);

@@ -125,6 +125,46 @@ struct Columns {
   }
 };
 
+// Channels-last: the threads of some warps share the windows of channels of which each has a few side by side. Threads of a warp
+// need no barrier.
+template <class Thread, int warps>
+struct Stripes {
+  static constexpr int columns = 4, members = kWarp / columns * warps;
+  const Thread& thread;
+
+  FASTPOOL_HD int member() const { return thread.index % (kWarp * warps) / columns; }
+  FASTPOOL_HD int column() const { return thread.index % columns; }
+  template <class X, class Combine>
+  FASTPOOL_HD X reduce(X x, Combine combine) const {
+    const int lane = thread.index % kWarp;
+    FASTPOOL_UNROLL
+    for (int step = kWarp / 2; step >= columns; step /= 2) x = combine(x, thread.shuffle(x, lane ^ step));
+    if constexpr (warps > 1) {
+      const auto slots = thread.template slots<X>();
+      thread.barrier();  // may be read still
+      if (lane < columns) slots[thread.index / kWarp * columns + lane] = x;
+      thread.barrier();
+      x = slots[column()];
+      for (int warp = 1; warp < warps; ++warp) x = combine(x, X(slots[warp * columns + column()]));
+    }
+    return x;
+  }
+  template <class X>
+  FASTPOOL_HD X of(X x, int from) const {
+    if constexpr (warps == 1) return thread.shuffle(x, from * columns + column());
+    const auto slots = thread.template slots<X>();
+    thread.barrier();
+    if (member() == from) slots[column()] = x;
+    thread.barrier();
+    return slots[column()];
+  }
+};
+template <class Thread>
+using WarpStripes = Stripes<Thread, 1>;
+template <class Thread>
+using BlockStripes = Stripes<Thread, Policy::block_threads / kWarp>;
+
+// Draws of large windows are by 32 classes of taps, a thread each.
 // 16 channels fill the 32 bytes of a memory access even in half types; 8 leave a thread all the registers there are.
 template <class Thread>
 using Columns16 = Columns<Thread, 16>;

@@ -23,24 +23,25 @@ FASTPOOL_HD void advance(int32_t (&at)[3], const int32_t (&step)[3], const int32
   at[0] += step[0] + next;
 }
 
-// The elements `member`, `member` + members, … of a window, in mixed-radix steps: no division on the way.
-template <class Reducer, class S, class State>
+// The elements `member`, `member` + members, … of a window, in mixed-radix steps: no division on the way. Those of several
+// channels lie side by side.
+template <class Reducer, class S, class State, int items>
 struct Strides {
   using T = Accumulated<S>;
   const Job& job;
   const FastAxis* axis;
   const S* x;
   int32_t origin[3], size[3], member;
-  State& state;
+  State (&states)[items];
 
-  FASTPOOL_HD Strides(const Job& job, const Window& window, const S* plane, int member, State& state)
+  FASTPOOL_HD Strides(const Job& job, const Window& window, const S* plane, int member, State (&states)[items])
       : job(job),
         axis(job.fast[window.l].axis),
         x(plane),
         origin{axis[0].origin(window.o[0]), axis[1].origin(window.o[1]), axis[2].origin(window.o[2])},
         size{window.d.size, window.h.size, window.w.size},
         member(member),
-        state(state) {}
+        states(states) {}
 
   template <int pass, int members>
   FASTPOOL_HD void visit() {
@@ -52,10 +53,11 @@ struct Strides {
       split(step, size);
     }
     const bool blocks = kSumsIn<Reducer, pass> && taps > members * in_flight;
-    Totals<Reducer, T> totals;
-    totals.start(state);
+    Totals<Reducer, T> totals[items];
+    FASTPOOL_UNROLL
+    for (int i = 0; i < items; ++i) totals[i].start(states[i]);
     for (int32_t tap = member; tap < taps;) {
-      S values[in_flight];
+      S values[in_flight][items];
       unsigned inside = 0;
       FASTPOOL_UNROLL
       for (int k = 0; k < in_flight; ++k) {
@@ -64,36 +66,44 @@ struct Strides {
         if (tap + k * members < taps && uint32_t(d) < uint32_t(axis[0].in) && uint32_t(h) < uint32_t(axis[1].in) &&
             uint32_t(w) < uint32_t(axis[2].in)) {
           inside |= 1u << k;
-          values[k] = read(x + times((d * axis[1].in + h) * axis[2].in + w, job.p.input.position));
+          load<true>(values[k], x + times((d * axis[1].in + h) * axis[2].in + w, job.p.input.position), 1, items);
         }
         advance(at, step, size);
       }
       FASTPOOL_UNROLL
-      for (int k = 0; k < in_flight; ++k, tap += members)
-        if (inside >> k & 1) state.template add<pass>(widened(values[k]), Tap<T>(tap));
-      if (blocks) totals.take(state);
+      for (int k = 0; k < in_flight; ++k, tap += members) {
+        if (!(inside >> k & 1)) continue;
+        FASTPOOL_UNROLL
+        for (int i = 0; i < items; ++i) states[i].template add<pass>(widened(values[k][i]), Tap<T>(tap));
+      }
+      FASTPOOL_UNROLL
+      for (int i = 0; i < items; ++i)
+        if (blocks) totals[i].take(states[i]);
     }
-    if (blocks) totals.give(state);
+    FASTPOOL_UNROLL
+    for (int i = 0; i < items; ++i)
+      if (blocks) totals[i].give(states[i]);
   }
 };
 
-// The elements of a window without padding by packs of 16 bytes: of a run of memory, or of rows that begin and end with
+// The elements of a window without padding by packs, of 16 bytes or less: of a run of memory, or of rows that begin and end with
 // packs. Threads that draw are the classes of taps, and take one element after another.
-template <class Reducer, class S, class State>
-struct Packs {
+template <class Reducer, class S, class State, int items, int bytes>
+struct PacksOf {
   using T = Accumulated<S>;
-  static constexpr int count = Reducer::uses_uniform ? 1 : kPack<S>, in_flight = 4;
+  static constexpr int count = Reducer::uses_uniform ? 1 : bytes / int(sizeof(S)), in_flight = 4 * 16 / bytes;
   const FastAxis* axis;
   const S* x;
   int32_t size[3], member;
   State& state;
 
-  FASTPOOL_HD Packs(const Job& job, const Window& window, const S* plane, int member, State& state)
+  FASTPOOL_HD PacksOf(const Job& job, const Window& window, const S* plane, int member, State (&states)[items])
       : axis(job.fast[window.l].axis),
         x(plane + (window.d.start * axis[1].in + window.h.start) * axis[2].in + window.w.start),
         size{window.d.size, window.h.size, window.w.size},
         member(member),
-        state(state) {
+        state(states[0]) {
+    static_assert(items == 1);
     if ((size[1] == 1 || size[2] == axis[2].in) && (size[0] == 1 || (size[1] == axis[1].in && size[2] == axis[2].in))) {
       size[2] *= size[0] * size[1];
       size[0] = size[1] = 1;
@@ -143,8 +153,11 @@ struct Packs {
   }
 };
 
-// Whether every window of a level is what Packs reads.
-template <class Reducer, class S>
+template <class Reducer, class S, class State, int items>
+using Packs = PacksOf<Reducer, S, State, items, 16>;
+
+// Whether every window of a level is what packs read.
+template <class Reducer, class S, int bytes = 16>
 bool in_packs(const Problem& p, const Level& level) {
   const Axis* axis = level.grid.axis;
   if (p.input.position != 1 || level.clipped) return false;
@@ -153,32 +166,34 @@ bool in_packs(const Problem& p, const Level& level) {
   const auto whole = [](const Axis& a) { return a.out == 1 && a.kernel == a.in; };
   const auto one = [](const Axis& a) { return a.kernel == 1; };
   const bool runs = (one(axis[1]) || whole(axis[2])) && (one(axis[0]) || (whole(axis[1]) && whole(axis[2])));
-  constexpr int64_t count = Packs<Reducer, S, void*>::count;
+  constexpr int64_t count = PacksOf<Reducer, S, void*, 1, bytes>::count;
   const auto in_steps = [](int64_t number) { return number % count == 0; };
   const bool rows = in_steps(axis[2].kernel) && in_steps(axis[2].stride) && in_steps(axis[2].in) && in_steps(p.input.channel) &&
                     !axis[2].adaptive() && axis[2].before == 0 && aligned(p.x, count * int64_t(sizeof(S)));
   return count == 1 || runs || rows;
 }
 
-template <class Reducer, class S, template <class> class Members, template <class, class, class> class Elements>
+template <class Reducer, class S, template <class> class Members, template <class, class, class, int> class Elements, int items = 1>
 struct TeamForward : Job {
-  static constexpr int threads = Members<int>::members * Members<int>::columns;
+  static constexpr int threads = Members<int>::members * Members<int>::columns, channels_of_team = Members<int>::columns * items;
   static constexpr bool heavy = Reducer::careful_passes > 0;
   // 64 registers per thread; 128 for much state or float64, 255 for both.
-  static constexpr int blocks = (1024 >> (heavy + (sizeof(S) == 8 || (kTight && Reducer::has_second)))) / (threads > 256 ? threads : 256);
+  static constexpr int blocks =
+      (1024 >> ((heavy || items > 1) + (sizeof(S) == 8 || (kTight && Reducer::has_second)))) / (threads > 256 ? threads : 256);
   using T = Accumulated<S>;
   using State = typename SharedWindows<Reducer>::type::template State<T>;
 
   using Job::Job;
   // The bins of a plane follow each other, so that the levels of a pyramid find the plane in the cache.
-  void finish(int64_t) { units = Units(p.samples, ceil_div(p.channels, Members<int>::columns), bins, false); }
+  void finish(int64_t) { units = Units(p.samples, ceil_div(p.channels, channels_of_team), bins, items > 1); }
 
   template <int pass, class Visit, class Team>
-  static FASTPOOL_HD void run(Visit& elements, State& state, const Team& team, const Facts<T>& facts) {
+  static FASTPOOL_HD void run(Visit& elements, State (&states)[items], const Team& team, const Facts<T> (&facts)[items]) {
     if constexpr (pass < Reducer::passes) {
       elements.template visit<pass, Members<int>::members>();
-      state.template share<pass>(team, facts);
-      run<pass + 1>(elements, state, team, facts);
+      FASTPOOL_UNROLL
+      for (int i = 0; i < items; ++i) states[i].template share<pass>(team, facts[i]);
+      run<pass + 1>(elements, states, team, facts);
     }
   }
 
@@ -187,26 +202,36 @@ struct TeamForward : Job {
     const Units::Unit unit = units.find(index);
     const int l = level_of(unit.inside);
     const Members<Thread> members{thread};
-    const int32_t channels = int32_t(p.channels), c = unit.group * Members<int>::columns + members.column();
+    const int32_t channels = int32_t(p.channels), c = unit.group * channels_of_team + members.column() * items;
     const bool writes = members.member() == 0 && c < channels;
-    const Window window(*this, unit.n, least(c, channels - 1), l, unit.inside - fast[l].first);
+    const Window window(*this, unit.n, least(c, channels - items), l, unit.inside - fast[l].first);
     if (Reducer::uses_uniform && window.taps() <= kMostSequentialTaps) {
       // Bins of both kinds: small ones are summed in order.
       if (writes) lone_window<Reducer, S>(*this, window.n, c, l, window.bin);
       return;
     }
-    const Facts<T> facts = facts_of_window<Reducer, T>(*this, window, window.c);
-    State state;
-    state.start(window.first_tap(), p);
+    Facts<T> facts[items];
+    State states[items];
+    FASTPOOL_UNROLL
+    for (int i = 0; i < items; ++i) {
+      facts[i] = facts_of_window<Reducer, T>(*this, window, window.c + i);
+      states[i].start(window.first_tap(), p);
+    }
     const S* plane = static_cast<const S*>(p.x) + window.n * p.input.sample + times(window.c, p.input.channel);
-    Elements<Reducer, S, State> elements(*this, window, plane, members.member(), state);
-    run<0>(elements, state, Team<Members<Thread>>{members}, facts);
+    Elements<Reducer, S, State, items> elements(*this, window, plane, members.member(), states);
+    run<0>(elements, states, Team<Members<Thread>>{members}, facts);
     if (!writes) return;
-    if (Reducer::careful_passes > 0 && !state.ordinary())
-      return lone_window<typename LargeWindows<Reducer>::type, S>(*this, window.n, c, l, window.bin);
-    state.finish(facts);
-    const State one[1] = {state};
-    store_window<Reducer, S, false>(*this, window, 1, one);
+    unsigned odd = 0;  // channels whose window the fast arithmetic does not hold for
+    FASTPOOL_UNROLL
+    for (int i = 0; i < items; ++i) {
+      if (heavy && !states[i].ordinary()) odd |= 1u << i;
+      states[i].finish(facts[i]);
+    }
+    store_window<Reducer, S, (items > 1)>(*this, window, items, states);
+    if constexpr (heavy) {
+      for (int i = 0; odd >> i; ++i)
+        if (odd >> i & 1) lone_window<typename LargeWindows<Reducer>::type, S>(*this, window.n, c + i, l, window.bin);
+    }
   }
 };
 
