@@ -1,6 +1,6 @@
 // The constants by which CUDA schedules are chosen and sized, and what each rests on: `count`, instructions counted in the
 // machine code of sm_90 (make cuda-report); `sheet`, a data sheet; `layout`, the sizes of sectors and types. None has been
-// measured on a card.
+// tuned on a card.
 #pragma once
 
 #include "core/window.h"

@@ -299,6 +299,23 @@ def missing() -> list[nodes.Node]:
     return [nodes.paragraph("", text), nodes.literal_block(command, command, language="console")]
 
 
+def cards() -> list[nodes.Node]:
+    """Of each GPU: percent of a copy's speed, forward / forward and backward."""
+    made = []
+    for found in results():
+        names = [name for name in OPERATIONS if any(row["operation"] == name for row in found.rows)]
+        layers = dict.fromkeys((row["layer"], row["layout"], row["dtype"]) for row in found.rows)
+        rows = []
+        for layer, layout, dtype in layers if found.machine["gpu"] else ():
+            wanted = [row for row in found.rows if (row["layer"], row["layout"], row["dtype"]) == (layer, layout, dtype)]
+            percents = {(row["operation"], row["pass"]): f"{report.speed(row)[2]:.0f}" for row in wanted}
+            texts = [" / ".join(percents.get((name, each), "–") for each in PASSES) for name in names]
+            rows.append((f"{layer}, {'×'.join(map(str, LAYERS[layer].shape))}", f"{layout}, {dtype}", *texts))
+        if rows:
+            made += [plain(("layer", "layout", *names), rows), nodes.paragraph("", f"{found.name}.")]
+    return made
+
+
 SHAPE = (2, 8, 32, 32)
 
 
@@ -339,6 +356,7 @@ SUMMARIES: dict[str, Callable[[], list[nodes.Node]]] = {
     "behind": behind,
     "missing": missing,
     "memory": memory,
+    "cards": cards,
 }
 
 BLUE, GREY, RED = "#2f6fbb", "#9a9a9a", "#c8452f"
