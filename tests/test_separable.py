@@ -5,7 +5,7 @@ import random
 import cases
 import pytest
 import torch
-from backends import supported
+from backends import gradient, supported
 from comparison import assert_bitwise
 
 import fastpool._C as extension
@@ -48,17 +48,18 @@ def random_case(choose, name):
 
 
 def selections(case, x):
-    """-> outputs with and without indices"""
+    """-> outputs with and without indices, and gradients, which follow one byte or four for each output"""
     results = {}
     for kind in ("max", "min"):
         pool = getattr(F, f"{kind}_pool{case.rank}d")
         results[kind], results[f"{kind} indices"] = pool(x, **case.geometry, return_indices=True)
-        results[f"{kind} alone"] = pool(x, **case.geometry)
+        results[f"{kind} alone"] = pool(x.detach(), **case.geometry)
+        results[f"{kind} gradient"] = gradient([results[kind]], x)
     return results
 
 
 def check_paths(case, dtype):
-    x = case.values(dtype)
+    x = case.values(dtype).requires_grad_()
     extension.set_schedule("exact")
     expected = selections(case, x)
     extension.set_schedule("tiled")

@@ -70,13 +70,13 @@ class Scatter {
   int64_t most_rows() const { return smaller(larger(kMostSums / (p.extent[2] * step), 1), p.extent[0] * p.extent[1]); }
   static int64_t list_size(const Problem& p, const Grid& grid) {
     const bool alike = grid.slides();
-    if (p.tap_bytes != 1 || (!alike && (p.positions() > kMostListed || grid.bins() > kMostListed))) return 0;
+    if (!alike && (p.positions() > kMostListed || grid.bins() > kMostListed)) return 0;
     int64_t size = 1;
     for (const Axis& axis : grid.axis) {
       int64_t taps = 0;
       for (int64_t o = 0; o < (alike ? 1 : axis.out); ++o) taps += axis.taps(o);
       size *= taps;
-      if (alike && size > kMostSequentialTaps) return 0;  // more than a byte tells apart
+      if (alike && size > kMostListed) return 0;
     }
     return size;
   }
@@ -102,6 +102,15 @@ class Scatter {
     return {&level, elements, begins, uint32_t(begins[1]), alike};
   }
 
+  // Calls with the saved taps from `at` on, which are bytes, or more where windows are large.
+  template <class Body>
+  void with_taps(int64_t at, const Body& body) const {
+    if (p.tap_bytes == 1)
+      body(static_cast<const uint8_t*>(p.taps) + at);
+    else
+      body(static_cast<const int32_t*>(p.taps) + at);
+  }
+
   // Planes that are one window each.
   void run_planes(const Units::Unit& unit) const {
     const Level& level = *sources[0].level;
@@ -109,9 +118,10 @@ class Scatter {
     const Target target{reinterpret_cast<Sum*>(static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0)), 0, unit.channels * p.positions()};
     fill_zeros(target.first, target.size);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, 0);
-    const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + p.saved.at(unit.n, unit.c, 0);
-    add_outputs(target, sources[0].alike ? level.grid.origin(first) : 0, p.positions(), sources[0].elements, sources[0].count, taps, g,
-                unit.channels);
+    const int64_t origin = sources[0].alike ? level.grid.origin(first) : 0;
+    with_taps(p.saved.at(unit.n, unit.c, 0), [&](const auto* taps) FASTPOOL_STEP {
+      add_outputs(target, origin, p.positions(), sources[0].elements, sources[0].count, taps, g, unit.channels);
+    });
   }
 
   void run_rows(const Units::Unit& unit) const {
@@ -187,13 +197,17 @@ class Scatter {
     int64_t o[3] = {d, lines.begin, outputs.begin};
     const int64_t first = level.bin(o), count = outputs.end - outputs.begin, saved = p.saved.at(unit.n, unit.c, level.first_bin + first);
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, first);
-    const uint8_t* taps = static_cast<const uint8_t*>(p.taps) + saved;
-    if (source.elements && source.alike)
-      return add_alike(target, source, level.grid.origin(o) - target.begin, axis[1].stride * p.extent[2], lines.end - lines.begin, count,
-                       taps, g);
+    if (source.elements && source.alike) {
+      const int64_t origin = level.grid.origin(o) - target.begin, between = axis[1].stride * p.extent[2];
+      return with_taps(saved, [&](const auto* taps) FASTPOOL_STEP {
+        add_alike(target, source, origin, between, lines.end - lines.begin, count, taps, g);
+      });
+    }
     for (int64_t line = 0; o[1] < lines.end; ++o[1], line += axis[2].out) {
       if (source.elements) {
-        add_bins(target, source.elements, source.begins + first + line, taps + line, g + line, count);
+        with_taps(saved + line, [&](const auto* taps) FASTPOOL_STEP {
+          add_bins(target, source.elements, source.begins + first + line, taps, g + line, count);
+        });
         continue;
       }
       for (int64_t i = 0; i < count; ++i) {
@@ -204,17 +218,19 @@ class Scatter {
     }
   }
   // These by themselves, so that all of it stays in registers: `lines` of `outputs`, the first of which lies at `origin`.
+  template <class Code>
   static __attribute__((noinline)) void add_alike(const Target& target, const Source& source, int64_t origin, int64_t between,
-                                                  int64_t lines, int64_t outputs, const uint8_t* taps, const S* g) {
+                                                  int64_t lines, int64_t outputs, const Code* taps, const S* g) {
     const int64_t across = source.level->grid.axis[2].out, stride = source.level->grid.axis[2].stride, *elements = source.elements;
     const uint32_t count = source.count;
     for (; lines > 0; --lines, origin += between, taps += across, g += across)
       add_outputs(target, origin, stride, elements, count, taps, g, outputs);
   }
-  static __attribute__((noinline)) void add_bins(const Target& target, const int64_t* elements, const int64_t* begins, const uint8_t* taps,
+  template <class Code>
+  static __attribute__((noinline)) void add_bins(const Target& target, const int64_t* elements, const int64_t* begins, const Code* taps,
                                                  const S* g, int64_t bins) {
     for (int64_t i = 0; i < bins; ++i)
-      if (taps[i] < begins[i + 1] - begins[i]) add(target, elements[begins[i] + taps[i]] - target.begin, g[i]);
+      if (uint32_t(taps[i]) < uint32_t(begins[i + 1] - begins[i])) add(target, elements[begins[i] + taps[i]] - target.begin, g[i]);
   }
   // Some outputs of line `h` of slice `d`, of all channels.
   void add_row(const Units::Unit& unit, const Target& target, const Source& source, int64_t d, int64_t h, Range outputs) const {
@@ -227,7 +243,7 @@ class Scatter {
       const uint32_t count = uint32_t(level.grid.taps(o));
       const int64_t* elements = source.elements ? source.elements + (source.alike ? 0 : source.begins[bin]) : nullptr;
       if (elements && p.saved.channel == 1 && level.output.channel == 1)
-        add_channels(target, origin, elements, count, static_cast<const uint8_t*>(p.taps) + saved, g, unit.channels);
+        with_taps(saved, [&](const auto* taps) FASTPOOL_STEP { add_channels(target, origin, elements, count, taps, g, unit.channels); });
       else
         for (int64_t c = 0; c < unit.channels; ++c) {
           const uint32_t tap = uint32_t(saved_tap<T>(p, saved + c * p.saved.channel));
@@ -238,10 +254,11 @@ class Scatter {
       if (source.alike) origin += axis[2].stride * step;
     }
   }
+  template <class Code>
   static __attribute__((noinline)) void add_channels(const Target& target, int64_t origin, const int64_t* elements, uint32_t count,
-                                                     const uint8_t* taps, const S* g, int64_t channels) {
+                                                     const Code* taps, const S* g, int64_t channels) {
     int64_t c = 0;
-    if constexpr (std::is_same_v<Sum, T>)
+    if constexpr (std::is_same_v<Sum, T> && sizeof(Code) == 1)
       if (count <= kFewTaps)
         for (; c + L <= channels; c += L) add_lanes(target, origin + c, elements, count, taps + c, g + c);
     add_outputs(target, origin + c, 1, elements, count, taps + c, g + c, channels - c);
@@ -259,11 +276,12 @@ class Scatter {
     }
   }
   // `outputs` of windows of `count` elements, `between` apart.
+  template <class Code>
   static FASTPOOL_HD void add_outputs(const Target& target, int64_t origin, int64_t between, const int64_t* elements, uint32_t count,
-                                const uint8_t* taps, const S* g, int64_t outputs) {
+                                const Code* taps, const S* g, int64_t outputs) {
     const Target mine = target;
     for (int64_t i = 0; i < outputs; ++i, origin += between)
-      if (taps[i] < count) add(mine, origin + elements[taps[i]], g[i]);
+      if (uint32_t(taps[i]) < count) add(mine, origin + elements[taps[i]], g[i]);
   }
   // Taps that no window has stand for no element: a draw may find none to select.
   static FASTPOOL_HD void add(const Target& target, int64_t at, S g) {
