@@ -1,7 +1,6 @@
 """The CUDA schedules, emulated thread by thread on the CPU, against the ordinary CPU kernels."""
 
 import faulthandler
-import math
 import os
 import random
 import signal
@@ -16,7 +15,6 @@ from comparison import assert_bitwise, assert_close
 
 import fastpool._C as extension
 import fastpool.functional as F
-from fastpool._windows import sliding
 
 # "small grid": bodies stride over three blocks and work takes several launches; "wide indices": 64 bits throughout.
 EMULATED = ("cuda", "cuda small grid", "cuda wide indices")
@@ -137,38 +135,13 @@ def test_gradient_of_alpha(name, layout):
         backends.check_bitwise(emulated(schedule, run), run(), f"{name} {layout} {dtype}")
 
 
-# How many filters, shared by all channels or not, with a bias or not.
-FILTERS = ((3, False, True), (1, True, True), (6, True, False))
-SLIDING = [case for case in backends.FINITE if backends.form_of(case) == "sliding"]
-
-
-def by_filters(x, window, count, shared, bias):
-    """-> what has the same bits everywhere, the filters' gradient"""
-    rng = torch.Generator().manual_seed(len(window))
-    shape = (count, 1 if shared else x.shape[1], math.prod(window[1::6]) + bias)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    filters = torch.randint(-8, 9, shape, generator=rng).div(8).to(wide).requires_grad_()
-    x = x.detach().requires_grad_()
-    y = torch.ops.fastpool.correlate(x, filters, window)
-    of_x, of_filters = torch.autograd.grad([y], (x, filters), backends.incoming([y]))
-    shares = torch.ops.fastpool.logistic(y.detach())
-    return {"products": y.detach(), "shares": shares, "gradient": of_x}, {"filters": of_filters}
-
-
-@pytest.mark.parametrize("case", SLIDING, ids=str)
+@pytest.mark.parametrize("case", backends.SLIDING, ids=str)
 def test_products_of_filters(case):
-    defaults = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
-    turn = len(str(case)) % 3
     dtypes = (*backends.dtypes(case), torch.float32)
-    for dtype, schedule, options in zip(dtypes, EMULATED, FILTERS[turn:] + FILTERS[:turn], strict=True):
-        x = case.values(dtype)
-        window = sliding(case.rank, x, **{**defaults, **case.geometry}).window
-        x = x if case.batched else x[None]
-        actual, of_filters = emulated(schedule, by_filters, x, window, *options)
-        expected, of_filters_here = by_filters(x, window, *options)
-        backends.check_bitwise(actual, expected, f"{case} {dtype} {schedule} {options}")
-        exact = by_filters(x.double(), window, *options)[1]
-        backends.check_close(of_filters, of_filters_here, exact, f"{case} {dtype} {schedule} {options}")
+    for dtype, schedule, options in zip(dtypes, EMULATED, backends.filters_of(case), strict=True):
+        x, window = backends.windows_of_filters(case, dtype)
+        actual = emulated(schedule, backends.by_filters, x, window, *options)
+        backends.check_by_filters(actual, x, window, options, f"{case} {dtype} {schedule}")
 
 
 # Output, kernel, stride, padding before and after, dilation of an axis of 9.
@@ -186,9 +159,11 @@ FAR = {
 def test_filters_that_reach_far(name, layout):
     """Whole numbers: sums are exact in any order."""
     x = cases.sliding(name, (2, 9, 9, 2), 1, "integers", layout=layout).values(torch.float32)
-    for options in FILTERS[:2]:
+    for options in backends.FILTERS[:2]:
         window = (*FAR[name], 2, 1, 1, 0, 0, 1)
-        actual, expected = (each(by_filters, x, window, *options) for each in (partial(emulated, "cuda"), call))
+        actual, expected = (
+            each(backends.by_filters, x, window, *options) for each in (partial(emulated, "cuda"), call)
+        )
         for results, wanted in zip(actual, expected, strict=True):
             backends.check_bitwise(results, wanted, f"{name} {layout} {options}")
 
