@@ -114,7 +114,9 @@ def kernels() -> list[str]:
 
 def cuda_sources(suffix: str = ".cu", defines: str = "") -> list[str]:
     each = [written(f"{file.stem}{suffix}", "cuda/launch.cuh", defines, [file]) for file in reducers()]
-    return [*each, generated(f"lookup{suffix}", f'{defines}#include "cuda/lookup.cuh"\n')]
+    for name in ("correlate", "lookup"):
+        each.append(generated(f"{name}{suffix}", f'{defines}#include "cuda/{name}.cuh"\n'))
+    return each
 
 
 def emulations() -> list[str]:

@@ -72,7 +72,7 @@ IN_FLIGHT = {
 NEEDED = {"8.0": 16 << 10, "9.0": 32 << 10}
 
 # What most calls run: neither the paths of 64-bit indices nor the rarer types.
-HOT = re.compile(r"(?!EachOutput|Exact|AlphaGradient).*\b(Half|float)\b")
+HOT = re.compile(r"(?!EachOutput|Exact|AlphaGradient|.*\blong\b).*\b(Half|float)\b")
 BUDGETS = ROOT / "benchmarks" / "budgets.json"
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)'")
@@ -157,11 +157,11 @@ def find(tool: str) -> str | None:
 
 
 def sources() -> dict[str, str]:
-    """What setup.py compiles for CUDA: one source for every reducer, and that of taps and parameters."""
+    """What setup.py compiles for CUDA: one source for every reducer, those of filters, and of taps and parameters."""
     reducers = sorted((ROOT / "csrc" / "reducers").glob("*.h"))
     launched = [file for file in reducers if "\nFASTPOOL_FORWARD" in file.read_text()]
     texts = {file.stem: f'#include "cuda/launch.cuh"\n#include "reducers/{file.name}"\n' for file in launched}
-    return {**texts, "lookup": '#include "cuda/lookup.cuh"\n'}
+    return texts | {name: f'#include "cuda/{name}.cuh"\n' for name in ("correlate", "lookup")}
 
 
 def compile_one(nvcc: str, name: str, text: str, architecture: str, folder: Path) -> tuple[str, float]:

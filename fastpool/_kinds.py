@@ -17,7 +17,6 @@ from ._autograd import run, traced
 from ._checks import check_flag, check_input, check_parameter, choice, number
 from ._draw import check_seed, offset_argument, seed_argument
 from ._layouts import layout_of, memory_format
-from ._onnx import COMPOSITIONS
 from ._operators import (
     POOL_AGAIN,
     POOLINGS,
@@ -220,21 +219,15 @@ def _products(x: Tensor, geometry: Geometry, filters: Tensor, values: int) -> tu
         from ._sharding import products_of_shards  # which imports torch.distributed.tensor
 
         return products_of_shards(_products, x, geometry, filters, values)
-    y = _by_torch_or_here("correlate", x, filters, geometry.window)
+    y = _called("correlate", x, filters, geometry.window)
     n, others = x.shape[0], filters.shape[0] - values
     first, rest = torch.split(y, [values * n, others * n]) if values else (y[:0], y)
-    shares = _by_torch_or_here("logistic", rest)
+    shares = _called("logistic", rest)
     return first.reshape(values, n, *y.shape[1:]), shares.reshape(others, n, *y.shape[1:])
 
 
-def _by_torch_or_here(name: str, *arguments: Any) -> Tensor:
-    result: Tensor
-    if not arguments[0].is_cpu:
-        result = COMPOSITIONS[name](*arguments)
-    elif is_compiling():
-        result = traced(name)(*arguments)
-    else:
-        result = call(name, *arguments)
+def _called(name: str, *arguments: Any) -> Tensor:
+    result: Tensor = traced(name)(*arguments) if is_compiling() else call(name, *arguments)
     return result
 
 

@@ -275,7 +275,7 @@ no integer.""",
 Each output is ``alpha * max + (1 - alpha) * mean`` of its window with ``alpha = sigmoid(<weight, window> + bias)``, the
 mean over the elements inside the input; padding counts as 0 in the product. All gradients are exact; of equal largest
 elements the first has the maximum's. NaN anywhere gives NaN, and so does inf beside a factor of 0. The product is
-made in float32 of half types, on a GPU by torch's convolution.""",
+made in float32 of half types.""",
         example=(
             ", weight=torch.zeros({two})",
             "{}",
@@ -299,7 +299,7 @@ made in float32 of half types, on a GPU by torch's convolution.""",
         formula="""
 A leaf m gives ``<leaves[m], window>``, a node ``s * left + (1 - s) * right``, ``s = sigmoid(<gates[m], window>)``.
 Padding counts as 0. All gradients are exact. NaN anywhere gives NaN, and so does inf beside a factor of 0. The products
-are made in float32 of half types, on a GPU by one convolution of torch.""",
+are made in float32 of half types.""",
         example=(
             ", leaves=torch.ones(2, {sizes}), gates=torch.zeros(1, {sizes})",
             "{}",

@@ -1,5 +1,6 @@
 """What two backends must agree on for one case: bit by bit, or as closely as rounding allows."""
 
+import math
 import re
 
 import cases
@@ -10,6 +11,7 @@ from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, 
 
 import fastpool._C as extension
 import fastpool.functional as F
+from fastpool._windows import sliding
 
 DRAWS = {
     "relu": {"distribution": "relu"},
@@ -83,6 +85,44 @@ def rounded(case, x):
     return results
 
 
+# How many filters, shared by all channels or not, with a bias or not.
+FILTERS = ((3, False, True), (1, True, True), (6, True, False))
+
+
+def filters_of(case):
+    """Each of them, in turns the first."""
+    turn = len(str(case)) % 3
+    return FILTERS[turn:] + FILTERS[:turn]
+
+
+def windows_of_filters(case, dtype):
+    """-> batched input, windows as operators take them"""
+    x, defaults = case.values(dtype), {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
+    window = sliding(case.rank, x, **{**defaults, **case.geometry}).window
+    return (x if case.batched else x[None]), window
+
+
+def by_filters(x, window, count, shared, bias):
+    """-> what has the same bits everywhere, the filters' gradient"""
+    rng = torch.Generator().manual_seed(len(window))
+    shape = (count, 1 if shared else x.shape[1], math.prod(window[1::6]) + bias)
+    filters = torch.randint(-8, 9, shape, generator=rng).div(8)
+    filters = filters.to(x.device, torch.promote_types(x.dtype, torch.float32)).requires_grad_()
+    x = x.detach().requires_grad_()
+    y = torch.ops.fastpool.correlate(x, filters, window)
+    of_x, of_filters = torch.autograd.grad([y], (x, filters), incoming([y]))
+    shares = torch.ops.fastpool.logistic(y.detach())
+    return {"products": y.detach(), "shares": shares, "gradient": of_x}, {"filters": of_filters}
+
+
+def check_by_filters(actual, x, window, options, what):
+    """What another backend gave, against the CPU's kernels."""
+    same, of_filters = by_filters(x, window, *options)
+    check_bitwise(actual[0], same, f"{what} {options}")
+    exact = by_filters(x.double(), window, *options)[1]
+    check_close(actual[1], of_filters, exact, f"{what} {options}")
+
+
 PYRAMIDS = {
     "levels": ((2, 8, 13, 11), {"levels": (4, 2, 1)}),
     "large levels": ((2, 3, 37, 40), {"levels": (2, 1)}),
@@ -143,3 +183,4 @@ def dtypes(case):
 CASES = cases.ALL
 # Where the formula gives NaN for infinities, gradients of one backend may be NaN and of another the other windows'.
 FINITE = [case for case in CASES if "inf" not in case.pattern and "nan" not in case.pattern]
+SLIDING = [case for case in FINITE if form_of(case) == "sliding"]

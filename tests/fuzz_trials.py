@@ -293,14 +293,6 @@ def work_of(form, shape, geometry):
     return math.prod(shape[:2]) * math.prod(k * out for k, out in zip(kernel, steps))
 
 
-def padded_size(shape, geometry):
-    """What a convolution sees: dilation may put padding far away."""
-    rank = len(shape) - 2
-    kernel = reference.per_axis(geometry["kernel_size"], rank)
-    dilation = reference.per_axis(geometry.get("dilation", 1), rank)
-    return math.prod(shape[:2]) * math.prod(n + d * (k - 1) for n, k, d in zip(shape[2:], kernel, dilation))
-
-
 # The arguments of each kind.
 
 
@@ -440,9 +432,7 @@ def random_trial(seed, number):
     while True:
         elements = random_elements(choose, size, dtype)
         geometry, shape, sizes = random_geometry(choose, function, form, rank, elements)
-        work = work_of(form, shape, geometry) * max(len(sizes), 1)
-        if kind in FILTERS:
-            work = max(16 * work, padded_size(shape, geometry))
+        work = work_of(form, shape, geometry) * max(len(sizes), 1) * (16 if kind in FILTERS else 1)
         if work <= SIZES[size][2] and windows_of(form, shape[2:], geometry) is not None:
             break
     options = OWN_ARGUMENTS[kind](choose, form)

@@ -994,6 +994,33 @@ EMULATED = [
             f"{CUDA} -k alpha",
         ),
     ),
+    *in_file(
+        "csrc/cuda/correlate.h",
+        (
+            "neighbours of filters in memory",
+            "channels_last ? first : second, inside",
+            "second, inside",
+            f"{CUDA} -k products",
+        ),
+        (
+            "windows behind the last hold an element",
+            "padded > last ?",
+            "false ?",
+            f"{CUDA} -k 'products and clipped or far'",
+        ),
+        ("every output of dilated windows", "o -= output_step", "o -= 1", f"{CUDA} -k far"),
+        (
+            "fewer taps than hold an element",
+            "tap + tap_step < kernel ?",
+            "tap + 1 < kernel ? tap + 1 :",
+            f"{CUDA} -k far",
+        ),
+        ("rows above the plane meet filters", "exists && w.has(column)", "w.has(column)", f"{CUDA} -k products"),
+        ("a bias of no sum", "T value(1);", "T value(0);", f"{CUDA} -k products"),
+        ("parts of sums from the start", "split * part, end", "0 * part, end", f"{CUDA} -k parts"),
+        ("sums beside the columns", "own < channels && first_tap", "first_tap", f"{GUARD} emulation"),
+        ("always in 64 bits", "FastLevel::fits(p.levels->grid) &&", "true ||", f"{CUDA} -k far"),
+    ),
 ]
 
 PYTHON = [

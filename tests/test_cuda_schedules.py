@@ -9,6 +9,7 @@ import signal
 import backends
 import cases
 import pytest
+import test_filters
 import torch
 from comparison import assert_bitwise, assert_close
 
@@ -172,6 +173,58 @@ def test_gradient_of_alpha(name, layout):
             return dict(zip("xa", torch.autograd.grad([y], (x, alpha), backends.incoming([y])), strict=True))
 
         backends.check_bitwise(emulated(schedule, run), run(), f"{name} {layout} {dtype}")
+
+
+@pytest.mark.parametrize("case", backends.SLIDING, ids=str)
+def test_products_of_filters(case):
+    dtypes = (*backends.dtypes(case), torch.float32)
+    for dtype, schedule, options in zip(dtypes, EMULATED, backends.filters_of(case), strict=True):
+        x, window = backends.windows_of_filters(case, dtype)
+        actual = emulated(schedule, backends.by_filters, x, window, *options)
+        backends.check_by_filters(actual, x, window, options, f"{case} {dtype} {schedule}")
+
+
+# Output, kernel, stride, padding before and after, dilation of an axis of 9.
+FAR = {
+    "stride": (1, 2, 2**40, 0, 0, 1),
+    "dilation": (9, 3, 1, 2**38, 2**38, 2**38),
+    "stride and dilation": (4, 3, 2, 2**31, 2**31, 2**31),
+    "stride beside dilation": (3, 5, 4, 6, 6, 3),
+    "padding": (100, 199, 1, 99, 91, 1),
+}
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", FAR)
+def test_filters_that_reach_far(name, layout):
+    """Whole numbers: sums are exact in any order."""
+    x = cases.sliding(name, (2, 9, 9, 2), 1, "integers", layout=layout).values(torch.float32)
+    for options in backends.FILTERS[:2]:
+        window = (*FAR[name], 2, 1, 1, 0, 0, 1)
+        actual = emulated("cuda", backends.by_filters, x, window, *options)
+        expected = backends.by_filters(x, window, *options)
+        for results, wanted in zip(actual, expected, strict=True):
+            backends.check_bitwise(results, wanted, f"{name} {layout} {options}")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_of_filters_are_summed_in_parts(shared, layout):
+    """Whole numbers again."""
+    x = cases.sliding("parts", (3, 10, 40, 41), 1, "integers", layout=layout).values(torch.float32)
+    window = (40, 1, 1, 0, 0, 1, 41, 1, 1, 0, 0, 1)
+
+    def run():
+        filters = torch.zeros(1, 1 if shared else 10, 2)
+        return {"filters": torch.ops.fastpool.correlate_filters(x.roll(1, 0), x, filters, window)}
+
+    backends.check_bitwise(emulated("cuda", run), run(), f"{shared} {layout}")
+
+
+@pytest.mark.parametrize("channels", [False, True], ids=["shared", "per channel"])
+@pytest.mark.parametrize("case", test_filters.CASES[::8], ids=str)
+def test_pooling_by_filters(case, channels):
+    emulated("cuda", test_filters.test_values, case, channels)
 
 
 def test_more_planes_than_a_grid_axis_holds():

@@ -64,6 +64,14 @@ def test_pyramids(name, layout):
         backends.check_close(rest, expected_rest, exact, f"{name} {layout} {dtype}")
 
 
+@pytest.mark.parametrize("case", backends.SLIDING, ids=str)
+def test_products_of_filters(case):
+    for dtype, options in zip((*backends.dtypes(case), torch.float64), backends.filters_of(case), strict=True):
+        x, window = backends.windows_of_filters(case, dtype)
+        actual = backends.by_filters(backends.on_device(x), window, *options)
+        backends.check_by_filters(actual, x, window, options, f"{case} {dtype}")
+
+
 def moved(tree, device="cuda"):
     return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, tree)
 

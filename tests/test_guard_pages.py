@@ -15,6 +15,7 @@ from pathlib import Path
 import backends
 import cases
 import pytest
+import reference
 import torch
 from poolings import POOLINGS
 
@@ -83,6 +84,12 @@ def results_of(case, x):
     shape = x.shape[1:2] if cases.is_channels_last(x) else call("avg")[0].shape
     alpha = FENCE.copy(torch.full(shape, 0.25, dtype=x.dtype)).requires_grad_()
     yield f"alpha of shape {tuple(shape)}", lambda: call("mixed", alpha=alpha)
+    if not form:
+        lead = x.shape[-1 - case.rank :][:1] if cases.is_channels_last(x) else ()
+        kernel = reference.per_axis(case.geometry["kernel_size"], case.rank)
+        weight, leaves = (FENCE.copy(torch.full((*n, *lead, *kernel), 0.25, dtype=x.dtype)) for n in ((), (2,)))
+        yield "gated", lambda: call("gated", weight=weight.requires_grad_())
+        yield "tree", lambda: call("tree", leaves=leaves.requires_grad_(), gates=weight.detach()[None])
 
 
 def pyramids_of(name, x):

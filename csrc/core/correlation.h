@@ -1,6 +1,8 @@
 // Learned filters over windows: what their kernels are told, and the arithmetic of one value or of many lanes alike.
 #pragma once
 
+#include <type_traits>
+
 #include "core/exp.h"
 #include "core/problem.h"
 
@@ -13,7 +15,8 @@ struct Correlation : Problem {
   bool shared = false;            // by all channels
   bool bias = false;              // what a filter has after its taps, for an element that is always 1
   const void* weights = nullptr;  // (filters, 1 or channels, taps + bias)
-  double* partial = nullptr;      // sums of the filters' gradient: (blocks, splits, filters, taps + bias), or a block's channels
+  double* partial = nullptr;      // sums of the filters' gradient: (blocks, splits, filters, taps + bias), or a block's channels;
+                                  // on CUDA (splits, filters, 1 or channels, taps + bias)
 
   // Work is divided by shape alone: blocks of channels, parts of rows, and splits of the samples' parts that one block has.
   static constexpr int64_t kChannels = 16, kWanted = 64;
@@ -21,7 +24,34 @@ struct Correlation : Problem {
   FASTPOOL_HD int64_t blocks() const { return ceil_div(channels, kChannels); }
   FASTPOOL_HD int64_t parts(int64_t rows) const { return smaller(rows, ceil_div(kWanted, larger(samples * blocks(), 1))); }
   FASTPOOL_HD int64_t splits(int64_t rows) const { return smaller(samples * parts(rows), ceil_div(kWanted, blocks())); }
+
+  // On CUDA a block has a few filters, and a few taps of the filters' gradient, of neighbouring channels in channels-last: so
+  // many blocks, if each sums up all its terms.
+  static constexpr int64_t kFew = 4, kColumns = 8;
+  FASTPOOL_HD int64_t sums() const {
+    const int64_t groups = shared ? 1 : lanes_are_channels ? ceil_div(channels, kColumns) : channels;
+    return ceil_div(filters, kFew) * ceil_div(width(), kFew) * groups;
+  }
+  FASTPOOL_HD int64_t terms() const { return samples * bins * (shared ? channels : 1); }
 };
+
+// Calls f(first, count) with constants of up to four, which have a register each.
+template <class F>
+FASTPOOL_HD void each_few(int64_t filters, const F& f) {
+  for (int64_t i = 0; i < filters; i += 4) switch (filters - i) {
+      case 1:
+        f(i, std::integral_constant<int, 1>());
+        break;
+      case 2:
+        f(i, std::integral_constant<int, 2>());
+        break;
+      case 3:
+        f(i, std::integral_constant<int, 3>());
+        break;
+      default:
+        f(i, std::integral_constant<int, 4>());
+    }
+}
 
 // 1/(1 + e^-x), by e^-|x|, which never overflows. What the exponent loses of a long x is taken off again.
 template <class V>
@@ -38,5 +68,18 @@ FASTPOOL_HD V sigmoid(V x) {
   const V e = select(t < lowest, V(T(0)), power_of_fraction(rest) * power_of_two(larger_of(lowest, n)));
   return select(x < V(T(0)), e, V(T(1))) / (V(T(1)) + e);
 }
+
+#define FASTPOOL_ON_STREAM(backend, linkage)                                          \
+  namespace backend {                                                                 \
+  linkage void correlate(const Correlation& p, void* stream);                         \
+  linkage void correlate_input(const Correlation& p, void* stream);                   \
+  linkage void correlate_filters(const Correlation& p, int64_t splits, void* stream); \
+  linkage void logistic(const Problem& p, void* stream);                              \
+  }
+#ifdef USE_CUDA
+FASTPOOL_ON_STREAM(cuda, )
+#endif
+FASTPOOL_ON_STREAM(emulated, __attribute__((weak, visibility("default"))))  // as in core/kernels.h
+#undef FASTPOOL_ON_STREAM
 
 }  // namespace fastpool

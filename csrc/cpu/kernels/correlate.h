@@ -137,24 +137,6 @@ void each_run(int64_t begin, int64_t end, int64_t most, const F& f) {
   for (; begin < end; begin += most) f(begin, smaller(begin + most, end));
 }
 
-// Calls f(first, count) with constants of up to four, which have a register each.
-template <class F>
-FASTPOOL_HD void each_few(int64_t filters, const F& f) {
-  for (int64_t i = 0; i < filters; i += 4) switch (filters - i) {
-      case 1:
-        f(i, std::integral_constant<int, 1>());
-        break;
-      case 2:
-        f(i, std::integral_constant<int, 2>());
-        break;
-      case 3:
-        f(i, std::integral_constant<int, 3>());
-        break;
-      default:
-        f(i, std::integral_constant<int, 4>());
-    }
-}
-
 // What outputs see, as planes of slices of rows of phases.
 template <class S>
 class Seen {
