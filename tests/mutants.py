@@ -1019,7 +1019,7 @@ EMULATED = [
         ("a bias of no sum", "T value(1);", "T value(0);", f"{CUDA} -k products"),
         ("parts of sums from the start", "split * part, end", "0 * part, end", f"{CUDA} -k parts"),
         ("sums beside the columns", "own < channels && first_tap", "first_tap", f"{GUARD} emulation"),
-        ("always in 64 bits", "FastLevel::fits(p.levels->grid) &&", "true ||", f"{CUDA} -k far"),
+        ("32 bits for strides beyond them", "FastLevel::fits(p.levels->grid) &&", "true ||", f"{CUDA} -k far"),
     ),
 ]
 
