@@ -54,6 +54,7 @@ MIXED = "tests/test_mixed.py"
 MEMORY = "tests/test_memory.py"
 BITS = "tests/test_determinism.py"
 SEPARABLE = "tests/test_separable.py"
+INTERLEAVED = "tests/test_interleaved.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
@@ -519,6 +520,29 @@ CHANNELS = [
             "slice == d.first && line == h.first",
             "slice == d.first",
             f"{MEMORY} -k inputs_too_large",
+        ),
+    ),
+    *in_file(
+        "csrc/cpu/kernels/interleaved.h",
+        ("few channels are read behind the input", "first - before + length > size", "false", f"{GUARD} channels_last"),
+        ("few channels are read before the input", "first < before", "false", f"{GUARD} channels_last"),
+        ("few channels are written behind a part", "room - first >= L ? L : count", "L", f"{GUARD} channels_last"),
+        ("last channels of a position", "smaller(first + L, end - L)", "first + L", INTERLEAVED),
+        (
+            "step of outputs of which one is clipped",
+            "step.position + at_once > whole.end",
+            "step.position >= whole.end",
+            INTERLEAVED,
+        ),
+        ("third register of a stride", "L + element % L : i", "i", INTERLEAVED),
+        ("divisors of the first row", "axis[0].divisor(at.o[0], p.include_pad) * axis[1]", "axis[1]", INTERLEAVED),
+        ("gradient of a gap", "select(column < Tap<V>(Tap<T>(0)), zero, term)", "term", INTERLEAVED),
+        ("gradients of few channels behind a part", "room - i >= L ? L : lanes", "L", f"{GUARD} channels_last"),
+        (
+            "slots of another row of outputs",
+            "if (ids[slot] == bin) return to;",
+            "if (ids[slot] >= 0) return to;",
+            INTERLEAVED,
         ),
     ),
     *in_file(
