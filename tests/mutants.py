@@ -596,6 +596,13 @@ ROWS = [
         ("a block of rows ends one too early", "j + 1 == kernel", "j + 1 >= kernel - (kernel > 2)", SEPARABLE),
         ("rows written behind a part", "i + L <= room ? L : count - i", "L", SEPARABLE),
         ("elements read behind the input", "end - at >= L", "true", f"{GUARD} contiguous"),
+        (
+            "maps between others end where dense ones would",
+            "p.input.at(p.samples - 1, p.channels - 1, p.positions() - 1) + 1",
+            "p.samples * p.channels * p.positions()",
+            SPPF,
+        ),
+        ("maps between others are written side by side", "step == level.output.position", "step == p.channels", SPPF),
     ),
     *in_file(
         "csrc/cpu/kernels/tile.h",
@@ -769,6 +776,17 @@ CALLS = [
             "shares * (part + 1) / parts",
             "shares * (part + 1) / parts - (shares > 2 * threads)",
             f"{BITS} {MEMORY} -k 'threads or too_large'",
+        ),
+    ),
+    *in_file(
+        "csrc/ops/sppf.cpp",
+        ("every map from the input", "(map - 1) * step", "(map - map) * step", SPPF),
+        ("maps of short rows from the input", "dense = y;", "", SPPF),
+        (
+            "maxima beside a smaller input",
+            "repeats > 0 && geometry.map == Ints",
+            "repeats > 0 || geometry.map == Ints",
+            OPERATORS,
         ),
     ),
     *in_file(
