@@ -85,8 +85,9 @@ class Interleaved {
         rows(arena.take<const S*>(most_rows())),
         taps(arena.take<int64_t>(most_rows())),
         copies(arena.take<S>(most_rows() * length)),
-        drawn(arena.take<T>(Reducer::uses_uniform ? w.out * p.channels + L : 0)),
-        drawn_row(arena.take<T>(Reducer::uses_uniform ? w.out + 4 * kBlocks : 0)),
+        word_step(round_up(p.channels, kBlocks)),
+        drawn(arena.take<T>(Reducer::uses_uniform ? w.out * p.channels + kLanes<T> : 0)),
+        drawn_some(arena.take<T>(Reducer::uses_uniform ? larger(w.out, 4 * word_step) + 4 * kBlocks : 0)),
         facts_of_row(p, level, Reducer::uses_divisor, Reducer::uses_parameter, arena) {
     Tap<T> place[kMostStride][L], columns[L];
     for (int64_t i = 0; i < L; ++i) {
@@ -127,7 +128,8 @@ class Interleaved {
   const S** rows;
   int64_t *taps, row_count = 0;
   S* copies;
-  T *drawn, *drawn_row;
+  int64_t word_step;
+  T *drawn, *drawn_some;
   FlatFacts<T> facts_of_row;
   Tap<V> column, picks[kMostStride - 1];
 
@@ -153,10 +155,18 @@ class Interleaved {
         ++row_count;
       }
   }
+  // Of each channel a row of uniforms, or where lanes of channels would be half full a few outputs of all of them.
   void draw(const Place& at) {
-    for (int64_t c = 0; c < p.channels; ++c) {
-      draw_row(p, seed, at.n, c, level.first_bin + level.bin(at.o), w.out, drawn_row);
-      for (int64_t o = 0; o < w.out; ++o) drawn[o * p.channels + c] = drawn_row[o];
+    const int64_t first = level.first_bin + level.bin(at.o);
+    int64_t block = -1;
+    for (int64_t o = 0; p.channels >= kBlocks / 2 && o < w.out; ++o) {
+      const int64_t bin = first + o;
+      if (bin / 4 != block) draw_channels(p, seed, at.n, 0, block = bin / 4, p.channels, word_step, drawn_some);
+      store(drawn + o * p.channels, load<T, kLanes<T>>(drawn_some + bin % 4 * word_step));
+    }
+    for (int64_t c = 0; p.channels < kBlocks / 2 && c < p.channels; ++c) {
+      draw_row(p, seed, at.n, c, first, w.out, drawn_some);
+      for (int64_t o = 0; o < w.out; ++o) drawn[o * p.channels + c] = drawn_some[o];
     }
   }
 
