@@ -114,6 +114,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "correlate_input": lambda grad, filters, input, window: _empty(input, input.shape, layout_of(input)),
     "correlate_filters": lambda grad, input, filters, window: _empty(filters, filters.shape, CONTIGUOUS),
     "logistic": lambda input: _empty(input, input.shape, layout_of(input)),
+    "sppf": lambda input, window, repeats: _empty(
+        input, (input.shape[0], (repeats + 1) * input.shape[1], *input.shape[2:]), layout_of(input)
+    ),
     **{name: functools.partial(_pool, results) for name, results in RESULTS.items()},
 }
 

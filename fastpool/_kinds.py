@@ -24,6 +24,7 @@ from ._operators import (
     SAVE_MOMENTS,
     SAVE_SLOPE,
     call,
+    call_below_autograd,
     is_sharded,
     transforming,
 )
@@ -55,6 +56,15 @@ def selected(name: str, input: Any, geometry: Geometry, return_indices: bool = F
     _check_indices(return_indices, geometry)
     output, taps = _pool(name, input, geometry, (), return_indices)
     return _with_indices(output, taps, geometry) if return_indices else _leaving(output, geometry)
+
+
+def beside_maxima(input: Tensor, geometry: Geometry, repeats: int) -> Tensor | None:
+    """The input and its maxima over windows that grow, written side by side; None where each is wanted by itself."""
+    seen = is_compiling() or transforming() or is_sharded(input) or _recorded([input], geometry)
+    if seen or not input.is_cpu or geometry.lead == 1:
+        return None
+    output: Tensor = call_below_autograd("sppf", input, geometry.window, repeats)
+    return output
 
 
 def _pool(name: str, input: Any, geometry: Geometry, own: Sequence[Any], taps: bool = False) -> Any:

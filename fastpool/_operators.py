@@ -31,7 +31,7 @@ OPERATORS: dict[str, Any] = {
 }
 OPERATORS |= {
     name: getattr(torch.ops.fastpool, name).default
-    for name in ("select", "select_backward", "tap_indices", "parameter_backward", *CORRELATIONS, "logistic")
+    for name in ("select", "select_backward", "tap_indices", "parameter_backward", *CORRELATIONS, "logistic", "sppf")
 }
 # What each pooling returns: "output", and of "second", "taps", "moments" and "slope" what it has.
 RESULTS = {name: tuple([result.name for result in OPERATORS[name]._schema.returns]) for name in POOLS}

@@ -195,11 +195,16 @@ def _correlation_rule(name: str) -> Any:
     return rule
 
 
-def _logistic_rule(info: Any, in_dims: Any, x: Tensor) -> tuple[Any, Any]:
-    size, axis = info.batch_size, in_dims[0]
-    if not size:
-        return _loop(OPERATORS["logistic"], size, in_dims, (x,))
-    return _unfold(OPERATORS["logistic"](_fold(x, axis, size, SAMPLES)), size, SAMPLES), 0
+def _by_samples(name: str) -> Any:
+    """The rule of an operator that takes one sample after another."""
+
+    def rule(info: Any, in_dims: Any, x: Tensor, *others: Any) -> tuple[Any, Any]:
+        size, axis = info.batch_size, in_dims[0]
+        if not size:
+            return _loop(OPERATORS[name], size, in_dims, (x, *others))
+        return _unfold(OPERATORS[name](_fold(x, axis, size, SAMPLES), *others), size, SAMPLES), 0
+
+    return rule
 
 
 def _is_batch(x: Any) -> bool:
@@ -234,7 +239,7 @@ def over_batches(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 RULES = {name: _correlation_rule(name) for name in CORRELATIONS}
-RULES |= {"parameter_backward": _parameter_rule, "logistic": _logistic_rule}
+RULES |= {"parameter_backward": _parameter_rule, "logistic": _by_samples("logistic"), "sppf": _by_samples("sppf")}
 for _name in OPERATORS:
     _batching_rule = RULES[_name] if _name in RULES else _rule(_name)
     torch.library.register_vmap(f"fastpool::{_name}", _batching_rule)

@@ -17,6 +17,7 @@ from ._kinds import (
     Mode,
     Pooled,
     avg_kind,
+    beside_maxima,
     gated_kind,
     lp_kind,
     pooled,
@@ -1816,6 +1817,9 @@ def sppf2d(input: Tensor, kernel_size: Size = 5, repeats: int = 3) -> Tensor:
     if has_torch_function_unary(input):
         return overridden(sppf2d, locals())
     kernels, count = _sppf_arguments(kernel_size, repeats)
+    result = beside_maxima(input, sliding(2, input, kernels, 1, "same", 1, False), count)
+    if result is not None:
+        return result
     maps = [input]
     for _ in range(count):
         maps.append(max_pool2d(maps[-1], kernels, 1, "same"))

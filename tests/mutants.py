@@ -54,6 +54,7 @@ MIXED = "tests/test_mixed.py"
 MEMORY = "tests/test_memory.py"
 BITS = "tests/test_determinism.py"
 SEPARABLE = "tests/test_separable.py"
+INTERLEAVED = "tests/test_interleaved.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
@@ -522,6 +523,30 @@ CHANNELS = [
         ),
     ),
     *in_file(
+        "csrc/cpu/kernels/interleaved.h",
+        ("few channels are read behind the input", "first - before + length > size", "false", f"{GUARD} channels_last"),
+        ("few channels are read before the input", "first < before", "false", f"{GUARD} channels_last"),
+        ("few channels are written behind a part", "room - first >= L ? L : count", "L", f"{GUARD} channels_last"),
+        ("last channels of a position", "smaller(first + L, end - L)", "first + L", INTERLEAVED),
+        (
+            "step of outputs of which one is clipped",
+            "step.position + at_once > whole.end",
+            "step.position >= whole.end",
+            INTERLEAVED,
+        ),
+        ("third register of a stride", "L + element % L : i", "i", INTERLEAVED),
+        ("uniforms of a block's first output", "drawn_some + bin % 4 * word_step", "drawn_some", INTERLEAVED),
+        ("divisors of the first row", "axis[0].divisor(at.o[0], p.include_pad) * axis[1]", "axis[1]", INTERLEAVED),
+        ("gradient of a gap", "select(column < Tap<V>(Tap<T>(0)), zero, term)", "term", INTERLEAVED),
+        ("gradients of few channels behind a part", "room - i >= L ? L : lanes", "L", f"{GUARD} channels_last"),
+        (
+            "slots of another row of outputs",
+            "if (ids[slot] == bin) return to;",
+            "if (ids[slot] >= 0) return to;",
+            INTERLEAVED,
+        ),
+    ),
+    *in_file(
         "csrc/cpu/work.h",
         (
             "block of channels leaves out the rest",
@@ -572,6 +597,13 @@ ROWS = [
         ("a block of rows ends one too early", "j + 1 == kernel", "j + 1 >= kernel - (kernel > 2)", SEPARABLE),
         ("rows written behind a part", "i + L <= room ? L : count - i", "L", SEPARABLE),
         ("elements read behind the input", "end - at >= L", "true", f"{GUARD} contiguous"),
+        (
+            "maps between others end where dense ones would",
+            "p.input.at(p.samples - 1, p.channels - 1, p.positions() - 1) + 1",
+            "p.samples * p.channels * p.positions()",
+            SPPF,
+        ),
+        ("maps between others are written side by side", "step == level.output.position", "step == p.channels", SPPF),
     ),
     *in_file(
         "csrc/cpu/kernels/tile.h",
@@ -745,6 +777,17 @@ CALLS = [
             "shares * (part + 1) / parts",
             "shares * (part + 1) / parts - (shares > 2 * threads)",
             f"{BITS} {MEMORY} -k 'threads or too_large'",
+        ),
+    ),
+    *in_file(
+        "csrc/ops/sppf.cpp",
+        ("every map from the input", "(map - 1) * step", "(map - map) * step", SPPF),
+        ("maps of short rows from the input", "dense = y;", "", SPPF),
+        (
+            "maxima beside a smaller input",
+            "repeats > 0 && geometry.map == Ints",
+            "repeats > 0 || geometry.map == Ints",
+            OPERATORS,
         ),
     ),
     *in_file(

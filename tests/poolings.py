@@ -371,6 +371,7 @@ OPERATORS = {
     "correlate_input": "tree",
     "correlate_filters": "tree",
     "logistic": "gated",
+    "sppf": "max",
     "draw_seed": "stochastic",
     **{name: kind for kind in TABLE for name in (f"{kind}_pool", f"{kind}_pool_backward") if name in REGISTERED},
 }

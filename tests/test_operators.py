@@ -190,6 +190,12 @@ def logistic_samples():
         yield (wanting(x),), {}
 
 
+def sppf_samples():
+    same = [6, 5, 1, 2, 2, 1, 8, 3, 1, 1, 1, 1]
+    for x in layouts_of_maps():
+        yield (x, same, 2), {}
+
+
 def numbers_of(name):
     """An operator's own, by default."""
     if name in NUMBERS:
@@ -249,6 +255,7 @@ SAMPLES = {
     "correlate_input": correlate_input_samples,
     "correlate_filters": correlate_filters_samples,
     "logistic": logistic_samples,
+    "sppf": sppf_samples,
     "draw_seed": lambda: iter([((random(2, 3), torch.empty(0)), {})]),
 }
 for pool in POOLS:
@@ -395,6 +402,8 @@ def malformed_calls():
     yield "products of another type", lambda: OPS.correlate_filters(y.double(), x, wide, TWO)
     yield "an input of no plane", lambda: OPS.correlate(x[0, 0], wide, TWO)
     yield "half a share", lambda: OPS.logistic(x.half())
+    yield "maxima of another size", lambda: OPS.sppf(x, TWO, 1)
+    yield "no maxima", lambda: OPS.sppf(x, [4, 3, 1, 1, 1, 1] * 2, 0)
     bins = [1, 0, 1, 0, 0, 1]
     of_list = [1, 1, 4, 1, 64, 4], 1, [0, 0], bins * 2, 0
     yield "sizes of other channels", lambda: OPS.avg_pool_backward(random(2, 1), *average, *of_list)

@@ -41,6 +41,7 @@ ARGUMENTS = {
     "five times": (X, {"kernel_size": 3, "repeats": 5}),
     "kernel 1": (X, {"kernel_size": 1}),
     "wider than the map": (integers(1, 2, 3, 2), {"kernel_size": 13}),
+    "wide maps of many channels": (integers(2, 70, 6, 12), {}),
     "without a batch axis": (X[0], {}),
     "no sample": (X[:0], {}),
     "NaN and infinities": (with_specials(X), {"kernel_size": 3}),

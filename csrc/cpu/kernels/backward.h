@@ -3,6 +3,7 @@
 
 #include "cpu/kernels/again_backward.h"
 #include "cpu/kernels/disjoint_backward.h"
+#include "cpu/kernels/interleaved.h"
 #include "cpu/kernels/lanes_backward.h"
 #include "cpu/kernels/rows_backward.h"
 #include "cpu/kernels/scatter.h"
@@ -28,6 +29,9 @@ struct Backward {
           break;
         case disjoint_rows:
           if constexpr (kSpecialises) return run_units<DisjointRows<Gradient, S>>(begin, end);
+          break;
+        case interleaved:
+          if constexpr (kSpecialises) return run_units<InterleavedBackward<Gradient, S>>(begin, end);
           break;
         case scatter:
           if constexpr (Gradient::selects)

@@ -4,6 +4,7 @@
 
 #include "cpu/kernels/channels.h"
 #include "cpu/kernels/flat.h"
+#include "cpu/kernels/interleaved.h"
 #include "cpu/kernels/planes.h"
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/separable.h"
@@ -66,6 +67,12 @@ struct Forward {
           return channels<typename LargeWindows<Reducer>::type, WindowsOf::large>(level, begin, end);
         else
           return channels<Reducer, WindowsOf::small>(level, begin, end);
+      case ForwardSchedule::interleaved:
+        if constexpr (kSpecialises) {
+          Interleaved<Reducer, S> interleaved(p, level, seed, Arena());
+          return each_unit(level, begin, end, [&](auto&&... part) { interleaved.run(part...); });
+        }
+        break;
       case ForwardSchedule::flat: {
         const Flat<Reducer, S> flat(p, level);
         return each_channel(level, begin, end, p.channels, [&](auto&&... part) { flat.run(part...); });

@@ -114,6 +114,23 @@ struct Lanes<T, L, true> {
   FASTPOOL_HD Lanes rotated() const {
     return rotated_by<by>(std::make_integer_sequence<int, L>());
   }
+  // Lane i gets lane index[i], of two vectors in a row.
+  FASTPOOL_HD Lanes picked(Other index) const {
+#if defined(__clang__)
+    return picked(*this, *this, index);
+#else
+    return of(__builtin_shuffle(v, index.v));
+#endif
+  }
+  static FASTPOOL_HD Lanes picked(Lanes a, Lanes b, Other index) {
+#if defined(__clang__)  // knows shuffles by constants only
+    Lanes result;
+    for (int i = 0; i < L; ++i) result.v[i] = index.v[i] < L ? a.v[index.v[i]] : b.v[index.v[i] - L];
+    return result;
+#else
+    return of(__builtin_shuffle(a.v, b.v, index.v));
+#endif
+  }
   // a0 b0 a1 b1 … and its inverse.
   static FASTPOOL_HD void zip(Lanes a, Lanes b, Lanes& lo, Lanes& hi) { zip_by(a, b, lo, hi, std::make_integer_sequence<int, L>()); }
   static FASTPOOL_HD void unzip(Lanes lo, Lanes hi, Lanes& a, Lanes& b) { unzip_by(lo, hi, a, b, std::make_integer_sequence<int, L>()); }

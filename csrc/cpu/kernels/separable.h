@@ -257,7 +257,7 @@ class Separable {
   }
   void load_row(int64_t row) const {
     const S* from = static_cast<const S*>(p.x) + p.input.at(n, c, row * w.in + w.origin(outputs.begin) + inside.begin);
-    const S* end = static_cast<const S*>(p.x) + p.samples * p.channels * p.positions();
+    const S* end = static_cast<const S*>(p.x) + p.input.at(p.samples - 1, p.channels - 1, p.positions() - 1) + 1;
     // What is written past an end is replaced by what follows.
     fill(x, inside.begin * step);
     for (int64_t piece = 0; piece < pieces; ++piece, from += p.input.channel) {
@@ -315,8 +315,9 @@ class Separable {
   // One row of results, whose windows begin at an element of this code.
   void finish(Range row, int64_t code, int64_t end) const {
     const int64_t bin = (row.begin * h.out + row.end) * w.out + outputs.begin, count = outputs.end - outputs.begin;
-    const int64_t runs = !last || step == p.channels ? 1 : count, size = count * step / runs;
-    const bool alone = (!last || step == p.channels) && count == w.out;
+    const bool together = !last || step == level.output.position;  // outputs lie side by side
+    const int64_t runs = together ? 1 : count, size = count * step / runs;
+    const bool alone = together && count == w.out;
     const int64_t room = alone ? larger(end - row.begin * h.out - row.end, 1) * size : size;
     const int64_t padded = (d.window(row.begin).first * h.kernel + h.window(row.end).first) * w.kernel;
     for (int64_t piece = 0; piece < pieces; ++piece)

@@ -86,6 +86,18 @@ struct SlotArrays {
     return {{V(values[0][at]), V(values[Gradient::slots > 1 ? 1 : 0][at]), V(values[Gradient::slots > 2 ? 2 : 0][at])},
             Tap<V>(marks ? taps[at] : Tap<T>(0))};
   }
+  // The terms of outputs that exist, picked from those of `lanes` from `at` on.
+  template <int lanes>
+  FASTPOOL_HD auto term(const Problem& p, Lanes<T, lanes> x, Tap<Lanes<T, lanes>> here, int64_t at, const auto& pick) const {
+    using V = Lanes<T, lanes>;
+    const V zero(T(0));
+    Slot<V> slot{pick(load<T, lanes>(values[0] + at)), zero, zero};
+    if constexpr (Gradient::slots > 1) slot.b = pick(load<T, lanes>(values[1] + at));
+    if constexpr (Gradient::slots > 2) slot.c = pick(load<T, lanes>(values[2] + at));
+    Tap<V> tap(Tap<T>(0));
+    if constexpr (Gradient::uses_taps) tap = pick(load<Tap<T>, lanes>(taps + at));
+    return Gradient::term(x, here, slot, tap, p);
+  }
   // The term of an element that was selected or shares.
   FASTPOOL_HD T one_term(const Problem& p, Tap<T> here, int64_t at) const {
     return Gradient::term(T(0), here, Slot<T>{values[0][at], values[Gradient::slots > 1 ? 1 : 0][at], T(0)}, taps[at], p);
