@@ -534,7 +534,7 @@ CHANNELS = [
             "step.position >= whole.end",
             INTERLEAVED,
         ),
-        ("third register of a stride", "L + element % L : i", "i", INTERLEAVED),
+        ("third register of a stride", "element / L == r ? L + element % L : i", "i", INTERLEAVED),
         ("uniforms of a block's first output", "drawn_some + bin % 4 * word_step", "drawn_some", INTERLEAVED),
         ("divisors of the first row", "axis[0].divisor(at.o[0], p.include_pad) * axis[1]", "axis[1]", INTERLEAVED),
         ("gradient of a gap", "select(column < Tap<V>(Tap<T>(0)), zero, term)", "term", INTERLEAVED),
