@@ -55,6 +55,7 @@ MEMORY = "tests/test_memory.py"
 BITS = "tests/test_determinism.py"
 SEPARABLE = "tests/test_separable.py"
 INTERLEAVED = "tests/test_interleaved.py"
+SQUARES = "tests/test_squares.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
@@ -244,6 +245,11 @@ EXACT = [
             "false",
             f"{DRAW} -k mixed",
         ),
+        ("planes of odd height are one tall plane", "h.out * h.stride == h.in", "true", SQUARES),
+    ),
+    *in_file(
+        "csrc/cpu/run.h",
+        ("planes of other parameters are one tall plane", "p.parameter_view.channel", "false", SQUARES),
     ),
     *in_file(
         "csrc/ops/plan.cpp",
@@ -568,6 +574,13 @@ ROWS = [
             f"{GUARD} contiguous",
         ),
         ("rows read before the input", "rows[0] >= x", "true", f"{GUARD} contiguous"),
+        ("short rows read behind the input", "while (lower + (count - 1) * step > last) --count;", "", f"{GUARD} more"),
+        (
+            "short rows written behind the last",
+            "(row + lines - 1) * w.out + part > most * w.out",
+            "false",
+            f"{GUARD} more",
+        ),
         (
             "held rows read behind the input",
             "smaller(smaller(most, whole.end - at.o[1]), readable)",
@@ -727,6 +740,18 @@ GRADIENTS = [
     *in_file(
         "csrc/cpu/kernels/disjoint_backward.h",
         ("outputs apart read behind the last", "saved + L <= results ? L : count", "L", f"{GUARD} contiguous"),
+        (
+            "short rows of outputs read behind the last",
+            "(results - saved - reach + w.out) / w.out",
+            "most",
+            f"{GUARD} more",
+        ),
+        (
+            "short rows of gradients behind the last",
+            "(most * width - 2 * reach + width) / width",
+            "most",
+            f"{GUARD} more",
+        ),
         (
             "rows of gradients written behind the last",
             "existing >= L * stride ? L * stride : larger(left, 0)",

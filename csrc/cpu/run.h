@@ -46,14 +46,35 @@ inline void divide(const Problem& p, int64_t units, Chunk chunk) {
   parallel(p, units, larger(kGrainElements / larger(per_unit, 1), 1), chunk);
 }
 
+// Calls run with one tall plane instead of the planes, where they are one and nothing is known of each.
+template <class Run>
+void with_tall(const Problem& p, bool draws, const Run& run) {
+  if (draws || (p.parameter && (p.parameter_view.sample || p.parameter_view.channel || p.parameter_view.position)) || !is_tall(p))
+    return run(p);
+  const int64_t planes = p.samples * p.channels * p.extent[0];
+  Problem tall = p;
+  Level level = p.levels[0];
+  tall.levels = &level;
+  level.grid.axis[0] = Axis{};
+  level.grid.axis[1].in *= planes, level.grid.axis[1].out *= planes;
+  tall.samples = tall.channels = tall.extent[0] = 1;
+  tall.extent[1] *= planes;
+  tall.bins = level.grid.bins(), tall.bin_rows = level.grid.rows();
+  run(tall);
+}
+
 template <class Reducer>
 void forward(const Problem& p) {
-  divide(p, forward_units(p).count(), FASTPOOL_BEST(forward<Reducer>));
+  const auto run = [](const Problem& p) { divide(p, forward_units(p).count(), FASTPOOL_BEST(forward<Reducer>)); };
+  if (p.levels[0].forward == ForwardSchedule::rows) return with_tall(p, Reducer::uses_uniform, run);
+  run(p);
 }
 
 template <class Gradient>
 void backward(const Problem& p) {
-  divide(p, backward_units(p).count(), FASTPOOL_BEST(backward<Gradient>));
+  const auto run = [](const Problem& p) { divide(p, backward_units(p).count(), FASTPOOL_BEST(backward<Gradient>)); };
+  if (p.backward == BackwardSchedule::disjoint_rows) return with_tall(p, Gradient::uses_uniform, run);
+  run(p);
 }
 
 }  // namespace fastpool::cpu

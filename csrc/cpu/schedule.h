@@ -79,6 +79,31 @@ inline bool fills_lanes(const Grid& grid, int parts) {
 constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
 inline bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
 
+// Whether planes follow each other like the rows of one tall plane: windows divide the rows of each among themselves.
+inline bool is_tall(const Problem& p) {
+  const Level& level = p.levels[0];
+  const Axis &d = level.grid.axis[0], &h = level.grid.axis[1];
+  const int64_t bins = level.grid.bins();
+  const bool divides = !h.adaptive() && h.before == 0 && h.extent() <= h.stride && h.out * h.stride == h.in;
+  return p.level_count == 1 && !p.lanes_are_channels && divides && d.kernel == 1 && d.out == d.in && d.stride == 1 && d.before == 0 &&
+         level.output.channel == bins && level.output.sample == p.channels * bins;
+}
+// 2x2 windows side by side, of which none loses an element. Several short rows of them share the lanes: of planes that are one
+// tall plane, or of one plane that has some. Milliseconds for 13 MB of float32 on one thread of AVX-512, transposed and as
+// rows: maxima of 4x4 planes 2.2 and 1.5, 8x8 2.2 and 0.75, 14x14 2.3 and 0.7; 9x9, which are not tall, 2.5 and 2.2, 11x11 2.4
+// and 1.8, 13x13 2.2 and 1.3. Gradients of maxima, scattered and as rows, 2x2 1.4 and 2.0, 4x4 6.0 and 1.0, 8x8 2.3 and 0.7,
+// 14x14 1.5 and 0.65; of averages, transposed and as rows, 8x8 3.4 and 0.8.
+constexpr int64_t kSomeRows = 5;
+inline bool has_squares(const Level& level) {
+  const auto is = [](const Axis& a, int64_t size) { return a.kernel == size && a.stride == size && a.dilation == 1; };
+  const Axis* axis = level.grid.axis;
+  return is(axis[0], 1) && is(axis[1], 2) && is(axis[2], 2) && !level.clipped;
+}
+inline bool has_tall_squares(const Problem& p) {
+  const Axis& w = p.levels[0].grid.axis[2];
+  return is_tall(p) && has_squares(p.levels[0]) && w.in == 2 * w.out && w.out > 1;
+}
+
 // So do wider rows where lanes are gathered one by one, or read again for every pass, as long as a cache keeps what is
 // transposed. Milliseconds for (32, 64, 112, 112) float32 on two threads of AVX-512, as rows and transposed: averages 3x3
 // stride 3 12.6 and 5.2, 5x5 stride 3 32 and 7, 8x8 stride 8 15.8 and 5.0, but 4x4 stride 4 2.4 and 5.8; draws 4x4 stride 4
@@ -159,6 +184,7 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
   const Grid& grid = level.grid;
   const Axis& w = grid.axis[2];
   const bool slides = grid.slides(), few = p.channels < kFewPlanes;
+  const bool squares = specialises() && !traits.draws && has_squares(level) && (is_tall(p) || grid.axis[1].out >= kSomeRows);
   if (!has_lanes(p.dtype)) return exact;
   // A draw sums small windows in order and large ones in classes; a level of both kinds is neither.
   if (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps) return exact;
@@ -168,21 +194,21 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
   if (!few && folds_rows(level, traits.parts, traits.any_order)) return planes;
   if (level.large || (level.free_order && !traits.draws && fills_lanes(grid, traits.parts))) return flat;
   if (slides && (is_sparse(w) || copies_much(grid))) return exact;
-  if (slides && (few || !(is_narrow(w) || walks_badly(grid, traits.several_passes)))) return rows;
+  if (slides && (few || squares || !(is_narrow(w) || walks_badly(grid, traits.several_passes)))) return rows;
   return grid.most_taps() <= kMostSequentialTaps ? planes : exact;
 }
 
 // Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
 // milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
-// channels), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last 56x56 0.5 and 0.65. Channels-last
-// 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
+// channels; not where squares fill a tall plane), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last
+// 56x56 0.5 and 0.65. Channels-last 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
 constexpr int64_t kManyChannels = 32;
 inline bool compares_taps(const Problem& p, const Grid& grid) {
   const Axis& w = grid.axis[2];
   for (const Axis& axis : grid.axis)
     if (axis.adaptive() || axis.stride < axis.extent()) return false;
   if (p.lanes_are_channels) return p.channels >= kernel_lanes(p.dtype) && grid.most_taps() <= (p.channels >= kManyChannels ? 64 : 8);
-  return grid.most_taps() <= 8 && w.out >= 24;
+  return grid.most_taps() <= 8 && (w.out >= 24 || has_tall_squares(p));
 }
 
 // Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75 ns, 28
@@ -209,12 +235,6 @@ inline bool is_disjoint(const Problem& p) {
   const Axis* axis = p.levels[0].grid.axis;
   return p.level_count == 1 && axis[0].most_covers() * axis[1].most_covers() * axis[2].most_covers() == 1 && axis[2].dilation == 1;
 }
-inline bool has_squares(const Problem& p) {
-  const Level& level = p.levels[0];
-  const auto is = [](const Axis& a, int64_t size) { return a.kernel == size && a.stride == size && a.dilation == 1; };
-  const Axis* axis = level.grid.axis;
-  return p.level_count == 1 && is(axis[0], 1) && is(axis[1], 2) && is(axis[2], 2) && !level.clipped;
-}
 // Rows of windows side by side that begin with the input, in vectors of two or four elements.
 inline bool has_phases(const Axis& w) { return w.before == 0 && w.kernel <= w.stride && (w.stride == 2 || w.stride == 4); }
 
@@ -234,11 +254,12 @@ inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& t
   // What lanes of neighbours would read too much for.
   const auto gaps = [&](const Grid& of) { return wide(of) ? of.axis[2].dilation != 1 : reaches_far(of.axis[2]); };
   if (!has_lanes(p.dtype)) return exact;
-  if (traits.again) return specialises() && has_squares(p) ? pooled_again : exact;
+  if (traits.again) return specialises() && alone && has_squares(level) ? pooled_again : exact;
   if (!traits.selects && has_few_channels(p, level) && w.most_covers() * w.in * p.channels <= kMostListedSources) return interleaved;
   if (specialises() && is_disjoint(p) && (!traits.selects || compares_taps(p, grid))) {
     if (last && level.output.channel == 1) return disjoint_lanes;
-    if (!last && has_phases(grid.axis[2]) && (traits.selects || !(narrow(grid) || wide(grid)))) return disjoint_rows;
+    const bool fills_rows = has_tall_squares(p) || !(narrow(grid) || wide(grid));
+    if (!last && has_phases(grid.axis[2]) && (traits.selects || fills_rows)) return disjoint_rows;
   }
   if (traits.selects) return scatter;
   if (last) return lanes;

@@ -103,7 +103,10 @@ class DisjointRows {
         level(p.levels[0]),
         w(level.grid.axis[2]),
         results(p.samples * p.channels * p.bins),
-        divisors(p, level, Gradient::uses_divisor, arena) {}
+        divisors(p, level, Gradient::uses_divisor, arena) {
+    const bool fits = has_squares(level) && 2 * w.out == p.extent[2] && !p.parameter_view.position;
+    held_rows = fits ? rows_at_once<L>(w.out) : 0;
+  }
 
   void run(const Units::Unit& unit) {
     for (int64_t c = unit.c; c < unit.c + unit.channels; ++c)
@@ -119,6 +122,7 @@ class DisjointRows {
   const Axis& w;
   int64_t results;
   Divisors<T> divisors;
+  int held_rows;  // rows of outputs that run_squares takes at once, or 0
 
   template <int stride>
   void run_plane(const Units::Unit& unit, int64_t c) {
@@ -133,12 +137,83 @@ class DisjointRows {
       if (tap_d < 0 || tap_h < 0) {
         memset(static_cast<void*>(gx), 0, size_t(p.extent[2]) * sizeof(S));
       } else {
-        if (height.dilation == 1) count = smaller(smaller(height.kernel - tap_h, p.extent[1] - j), unit.last_row - row);
-        run_rows<stride>({unit.n, c, {d.begin, h.begin, 0}}, tap_d * height.kernel + tap_h, row, count,
-                         (unit.last_row - row) * p.extent[2]);
+        const Place at{unit.n, c, {d.begin, h.begin, 0}};
+        const int64_t left = unit.last_row - row;
+        const int64_t done = held_rows == 0 || tap_h > 0 ? 0
+                             : held_rows == 4            ? run_squares<4>(at, row, left)
+                             : held_rows == 2            ? run_squares<2>(at, row, left)
+                                                         : run_squares<1>(at, row, left);
+        if (done == 0 && height.dilation == 1) count = smaller(smaller(height.kernel - tap_h, p.extent[1] - j), left);
+        if (done == 0) run_rows<stride>(at, tap_d * height.kernel + tap_h, row, count, left * p.extent[2]);
+        if (done > 0) count = done;
       }
       j += count;
       if (j == p.extent[1]) j = 0, ++i;
+    }
+  }
+
+  // Up to `most` rows of the input from `row` on, below rows of 2x2 windows of which the lanes hold `lines`, or a part of one.
+  // Nothing is read beyond the outputs or written beyond those rows. Returns how many there were.
+  template <int lines>
+  int64_t run_squares(const Place& at, int64_t row, int64_t most) {
+    constexpr int part = L / lines;
+    const int64_t width = p.extent[2], bin = level.bin(at.o), reach = larger(w.out, part);
+    int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin), element = p.input.at(at.n, at.c, row * width);
+    const int64_t readable = (results - saved - reach + w.out) / w.out, writable = (most * width - 2 * reach + width) / width;
+    const int64_t count = smaller(smaller(readable, writable / 2), level.grid.axis[1].out - at.o[1]) / lines * lines;
+    if (count <= 0) return 0;
+    Facts<V> facts;
+    if constexpr (Gradient::uses_divisor) divisors.move_to(at.o), divisors.give_halves(facts, 0, 0);
+    if constexpr (Gradient::uses_parameter) facts.parameter = parameter_lanes<T>(p, at.n, at.c, bin, false, L);
+    for (int64_t done = 0; done < count; done += lines, out += lines * w.out, saved += lines * w.out, element += lines * 2 * width) {
+      // The last lanes of a row are computed a second time rather than left empty.
+      for (int64_t lane0 = 0;; lane0 = smaller(lane0 + L, w.out - L)) {
+        run_square_tile<lines>(out + lane0, saved + lane0, element + 2 * lane0, facts);
+        if (lane0 + L >= w.out) break;
+      }
+    }
+    return 2 * count;
+  }
+  // What is behind a row is replaced by the next one: they are stored in the order in which they lie.
+  template <int lines>
+  FASTPOOL_HD void run_square_tile(int64_t out, int64_t saved, int64_t element, const Facts<V>& facts) const {
+    const int64_t width = p.extent[2];
+    const Prepared<V> output = prepared_by<Gradient, S>(p, level, out, saved, facts, [&](auto type, const auto* from, bool) FASTPOOL_STEP {
+      return load_rows<lines, decltype(type), L>(from, w.out);
+    });
+    V upper[2], lower[2];
+    if constexpr (Gradient::uses_input) {
+      const S* x = static_cast<const S*>(p.x) + element;
+      load_rows_of_pairs<lines>(x, 2 * width, upper[0], upper[1]);
+      load_rows_of_pairs<lines>(x + width, 2 * width, lower[0], lower[1]);
+    }
+    unrolled<4>([&](auto k) FASTPOOL_STEP {
+      V& term = k < 2 ? upper[k % 2] : lower[k % 2];
+      term = V(T(0)) + Gradient::term(Gradient::uses_input ? term : V(T(0)), Tap<V>(Tap<T>(k)), output.slot, output.tap, p);
+    });
+    join_phases(upper);
+    join_phases(lower);
+    S* gx = static_cast<S*>(p.gx) + element;
+    const auto store_next = [&](const auto&... of_row) FASTPOOL_STEP {
+      S* to = gx;
+      ((store(to, of_row), to += sizeof(of_row) / sizeof(T)), ...);
+      gx += width;
+    };
+    if constexpr (lines == 1) {
+      store_next(upper[0], upper[1]);
+      store_next(lower[0], lower[1]);
+    } else {
+      unrolled<2>([&](auto half) FASTPOOL_STEP {
+        if constexpr (lines == 2) {
+          store_next(upper[half]);
+          store_next(lower[half]);
+        } else {
+          store_next(upper[half].lo);
+          store_next(lower[half].lo);
+          store_next(upper[half].hi);
+          store_next(lower[half].hi);
+        }
+      });
     }
   }
 

@@ -317,12 +317,13 @@ void transpose(To* to, int64_t to_step, const From* from, int64_t from_step, int
 }
 
 #if FASTPOOL_VECTOR_BYTES == 32
-// AVX2 shuffles within halves of registers: loaded in this order, these need no other.
+// AVX2 shuffles within halves of registers: loaded in this order, these need no other. The second half of what is loaded
+// lies `second` behind the first.
 template <int L>
-FASTPOOL_HD void unzip_from(const float* from, Lanes<float, L>& even, Lanes<float, L>& odd) {
+FASTPOOL_HD void unzip_from(const float* from, int64_t second, Lanes<float, L>& even, Lanes<float, L>& odd) {
   const auto halves = [](const float* low, const float* high)
                           FASTPOOL_STEP { return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1); };
-  const __m256 a = halves(from, from + 8), b = halves(from + 4, from + 12);
+  const __m256 a = halves(from, from + second), b = halves(from + 4, from + second + 4);
   even.v = (decltype(even.v))_mm256_shuffle_ps(a, b, 0x88);
   odd.v = (decltype(odd.v))_mm256_shuffle_ps(a, b, 0xdd);
 }
@@ -334,8 +335,8 @@ template <class T, int L, class S>
 FASTPOOL_HD void load_pairs(const S* from, int64_t second, Lanes<T, L>& even, Lanes<T, L>& odd) {
 #if FASTPOOL_VECTOR_BYTES == 32
   if constexpr (std::is_same_v<S, float>) {
-    unzip_from(from, even.lo, odd.lo);
-    unzip_from(from + second, even.hi, odd.hi);
+    unzip_from(from, L / 2, even.lo, odd.lo);
+    unzip_from(from + second, L / 2, even.hi, odd.hi);
   } else
 #endif
       if constexpr (std::is_same_v<S, BFloat16>) {
@@ -356,6 +357,80 @@ FASTPOOL_HD void store_pairs(S* to, Lanes<T, L> even, Lanes<T, L> odd) {
     Lanes<T, L>::zip(even, odd, low, high);
     store(to, low);
     store(to + L, high);
+  }
+}
+
+// The same where the lanes are one row, or two or four, `step` apart.
+template <int rows, class T, int L, class S>
+FASTPOOL_HD void load_rows_of_pairs(const S* from, int64_t step, Lanes<T, L>& even, Lanes<T, L>& odd) {
+  using Half [[maybe_unused]] = Lanes<T, L / 2>;
+  if constexpr (rows <= 2) {
+    load_pairs(from, rows == 1 ? L : step, even, odd);
+#if FASTPOOL_VECTOR_BYTES == 32
+  } else if constexpr (std::is_same_v<S, float>) {
+    unzip_from(from, step, even.lo, odd.lo);
+    unzip_from(from + 2 * step, step, even.hi, odd.hi);
+#endif
+  } else {
+    static_assert(rows == 4);
+    Half::unzip(load<T, L / 2>(from), load<T, L / 2>(from + step), even.lo, odd.lo);
+    Half::unzip(load<T, L / 2>(from + 2 * step), load<T, L / 2>(from + 3 * step), even.hi, odd.hi);
+  }
+}
+
+// One register of two halves, the second of which lies `step` behind the first.
+template <class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_halves(const S* from, int64_t step) {
+  constexpr int bytes = L / 2 * int(sizeof(S));
+  S both[L];
+#if FASTPOOL_VECTOR_BYTES > 16
+  [[maybe_unused]] const auto* low = reinterpret_cast<const __m128i_u*>(from);
+  [[maybe_unused]] const auto* high = reinterpret_cast<const __m128i_u*>(from + step);
+#endif
+#if FASTPOOL_VECTOR_BYTES == 64
+  if constexpr (bytes == 32) {
+    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(low));
+    const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(high));
+    _mm512_storeu_si512(both, _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1));
+  } else
+#endif
+#if FASTPOOL_VECTOR_BYTES > 16
+      if constexpr (bytes == 16) {
+    const __m256i joined = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(low)), _mm_loadu_si128(high), 1);
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(both), joined);
+  } else if constexpr (bytes == 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i_u*>(both), _mm_unpacklo_epi64(_mm_loadl_epi64(low), _mm_loadl_epi64(high)));
+  } else
+#endif
+  {
+    memcpy(both, from, bytes);
+    memcpy(both + L / 2, from + step, bytes);
+  }
+  return load<T, L>(both);
+}
+
+// Lanes that are one row, or two or four, `step` apart. What is stored behind a row is replaced by the next one.
+template <int rows, class T, int L, class S>
+FASTPOOL_HD Lanes<T, L> load_rows(const S* from, int64_t step) {
+  if constexpr (rows == 1) return load<T, L>(from);
+  if constexpr (rows == 2) return {load<T, L / 2>(from), load<T, L / 2>(from + step)};
+  if constexpr (rows == 4) return {load_halves<T, L / 2>(from, step), load_halves<T, L / 2>(from + 2 * step, step)};
+}
+template <int rows, class S, class T, int L>
+FASTPOOL_HD void store_rows(S* to, int64_t step, Lanes<T, L> lanes) {
+  static_assert(rows == 2 || rows == 4);
+  if constexpr (rows == 2) {
+    store(to, lanes.lo);
+    store(to + step, lanes.hi);
+  } else {
+    const auto store_halves = [&](S* to, Lanes<T, L / 2> half) FASTPOOL_STEP {
+      S narrow[L / 2];
+      store(narrow, half);
+      memcpy(to, narrow, sizeof(narrow) / 2);
+      memcpy(to + step, narrow + L / 4, sizeof(narrow) / 2);
+    };
+    store_halves(to, lanes.lo);
+    store_halves(to + 2 * step, lanes.hi);
   }
 }
 

@@ -1,6 +1,6 @@
-// Forward schedule of contiguous input and small sliding windows: lanes are neighbouring outputs of a row, or the
-// halves of the lanes are two rows that are short. What they read lies a stride apart and is sorted out of plain loads;
-// lanes that would read beside the input are masked.
+// Forward schedule of contiguous input and small sliding windows: lanes are neighbouring outputs of a row, or halves or
+// quarters of the lanes are rows that are short. What they read lies a stride apart and is sorted out of plain loads; lanes
+// that would read beside the input are masked.
 #pragma once
 
 #include "cpu/kernels/tile.h"
@@ -29,7 +29,8 @@ class Rows {
         whole(level.grid.axis[1].whole()),
         pairs(w.out <= L / 2 && w.stride <= 2 && !p.parameter_view.position),
         far_away(is_far_away<S>(p)),
-        held(held_width(level.grid)) {}
+        held(held_width(level.grid)),
+        short_rows(has_squares(level) && !Reducer::uses_uniform && !p.parameter_view.position ? rows_at_once<L>(w.out) : 1) {}
 
   // The rows of bins begin … end - 1 of one plane.
   void run(int64_t n, int64_t c, int64_t, int64_t begin, int64_t end) {
@@ -41,7 +42,10 @@ class Rows {
         // Whole rows may be followed by junk as far as later rows will replace it.
         const int64_t room = outputs == w.out ? (end - row) * w.out : outputs;
         done = 0;
-        if constexpr (kHolds) done = held == 2 ? run_held<2>(at, outputs, end - row) : held == 3 ? run_held<3>(at, outputs, end - row) : 0;
+        if constexpr (kSpecialises)
+          done = short_rows == 4 ? run_short<4>(at, end - row) : short_rows == 2 ? run_short<2>(at, end - row) : 0;
+        if constexpr (kHolds)
+          if (done == 0) done = held == 2 ? run_held<2>(at, outputs, end - row) : held == 3 ? run_held<3>(at, outputs, end - row) : 0;
         if (done == 0) {
           done = row + 1 < end && find_pair(at) ? 2 : 1;
           if (done == 1) find_row(at, outputs);
@@ -68,7 +72,8 @@ class Rows {
   Divisors<T> divisors;
   Range whole;  // lines of outputs that see no line of padding
   bool pairs, far_away;
-  int held;  // the width of windows that run_held takes, or 0
+  int held;        // the width of windows that run_held takes, or 0
+  int short_rows;  // rows that run_short takes at once, or 1
   static constexpr bool kHolds = kSpecialises && sizeof(T) == 4;
   static constexpr int64_t kShortRow = 512;
 
@@ -309,6 +314,52 @@ class Rows {
       if (outputs == w.out) room -= lines * w.out;
     }
     return count;
+  }
+
+  // Up to `most` short rows of 2x2 windows, `lines` at a time in as many parts of the lanes, as far as nothing is read beyond
+  // the tensor. Returns how many there were. Little besides loads and stores happens here.
+  template <int lines>
+  int64_t run_short(const Place& at, int64_t most) {
+    constexpr int part = L / lines;
+    const int64_t step = line_step(), size = p.samples * p.channels * p.positions();
+    int64_t count = smaller(level.grid.axis[1].out - at.o[1], most);
+    if (count < lines || !find_rows(at, 2 * part)) return 0;
+    const S *upper = rows[0], *lower = rows[1], *last = static_cast<const S*>(p.x) + size - 2 * part;
+    while (lower + (count - 1) * step > last) --count;
+    if (count < lines) return 0;
+    if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
+    const int64_t bin = level.bin(at.o), out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, level.first_bin + bin);
+    const Facts<V> facts = facts_at(at, 0, L, true);
+    // The last rows are computed a second time rather than left empty.
+    for (int64_t row = 0;; row = smaller(row + lines, count - lines)) {
+      V x[4];
+      load_rows_of_pairs<lines>(upper + row * step, step, x[0], x[1]);
+      load_rows_of_pairs<lines>(lower + row * step, step, x[2], x[3]);
+      State state;
+      state.start(Tap<V>(Tap<T>(0)), p);
+      for_each_pass<0, Reducer::passes>(Held<V, State, 4>{p, facts, state, x});
+      state.finish(facts);
+      const auto odd = odd_lanes(state, L);
+      const bool ends = (row + lines - 1) * w.out + part > most * w.out;
+      if (ends)
+        store_last<lines>(out + row * w.out, saved + row * w.out, Results<Reducer, V>(p, state));
+      else
+        store_results<Reducer, S>(p, level, out + row * w.out, saved + row * w.out, state,
+                                  [&](auto* to, bool, auto lanes) FASTPOOL_STEP { store_rows<lines>(to, w.out, lanes); });
+      repair(odd, L, [&](int64_t i) {
+        if (i % part < w.out) forward_exact<Reducer>(p, level, {at.n, at.c, {at.o[0], at.o[1] + row + i / part, i % part}});
+      });
+      if (row + lines == count) return count;
+    }
+  }
+  // Rows of which the last may not be followed by junk.
+  template <int lines>
+  __attribute__((noinline)) void store_last(int64_t out, int64_t saved, const Results<Reducer, V>& results) const {
+    store_results<Reducer, S>(p, level, out, saved, results, [&](auto* to, bool, auto all) {
+      std::remove_pointer_t<decltype(to)> narrow[L];
+      store(narrow, all);
+      for (int line = 0; line < lines; ++line) memcpy(to + line * w.out, narrow + line * (L / lines), size_t(w.out) * sizeof(*to));
+    });
   }
 
   FASTPOOL_HD void finish_row(const Place& at, int64_t lane0, int64_t count, int64_t out, int64_t saved, int64_t room,

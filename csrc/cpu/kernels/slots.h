@@ -12,27 +12,33 @@ struct Prepared {
   Tap<V> tap;
 };
 
-// Prepares `count` <= L outputs, neighbours of which lie `step` apart: channels of one bin, or bins of one row.
+// Prepares L outputs, which load(type, from, whether it was saved) finds.
+template <class Gradient, class S>
+FASTPOOL_HD auto prepared_by(const Problem& p, const Level& level, int64_t out, int64_t saved,
+                        const Facts<Lanes<Accumulated<S>, kLanes<Accumulated<S>>>>& facts, const auto& load) {
+  using T = Accumulated<S>;
+  using V = Lanes<T, kLanes<T>>;
+  OutputFacts<V> output;
+  output.g = load(T(), static_cast<const S*>(p.g) + level.output_base + out, false);
+  if (Gradient::uses_second && !p.mixes) output.g_second = load(T(), static_cast<const S*>(p.g_second) + level.second_base + out, false);
+  Tap<V> tap(Tap<T>(0));
+  if constexpr (Gradient::uses_taps)
+    tap = p.tap_bytes == 1 ? load(Tap<T>(), static_cast<const uint8_t*>(p.taps) + saved, true)
+                           : load(Tap<T>(), static_cast<const int32_t*>(p.taps) + saved, true);
+  if constexpr (Gradient::uses_input) {
+    output.y = load(T(), static_cast<const S*>(p.y) + level.output_base + out, false);
+    for (int which = 0; which < 2; ++which)
+      output.moment[which] = load(T(), static_cast<const T*>(p.moments) + which * p.moments_size + saved, true);
+  }
+  return Prepared<V>{Gradient::prepare(output, facts, p), tap};
+}
+// `count` <= L of them, neighbours of which lie `step` apart: channels of one bin, or bins of one row.
 template <class Gradient, class S>
 FASTPOOL_HD auto prepared(const Problem& p, const Level& level, int64_t out, int64_t step, int64_t saved, int64_t saved_step, int64_t count,
                      const Facts<Lanes<Accumulated<S>, kLanes<Accumulated<S>>>>& facts) {
-  using T = Accumulated<S>;
-  constexpr int L = kLanes<T>;
-  using V = Lanes<T, L>;
-  OutputFacts<V> output;
-  output.g = load_apart<T, L>(static_cast<const S*>(p.g) + level.output_base + out, step, count);
-  if (Gradient::uses_second && !p.mixes)
-    output.g_second = load_apart<T, L>(static_cast<const S*>(p.g_second) + level.second_base + out, step, count);
-  Tap<V> tap(Tap<T>(0));
-  if constexpr (Gradient::uses_taps)
-    tap = p.tap_bytes == 1 ? load_apart<Tap<T>, L>(static_cast<const uint8_t*>(p.taps) + saved, saved_step, count)
-                           : load_apart<Tap<T>, L>(static_cast<const int32_t*>(p.taps) + saved, saved_step, count);
-  if constexpr (Gradient::uses_input) {
-    output.y = load_apart<T, L>(static_cast<const S*>(p.y) + level.output_base + out, step, count);
-    for (int which = 0; which < 2; ++which)
-      output.moment[which] = load_apart<T, L>(static_cast<const T*>(p.moments) + which * p.moments_size + saved, saved_step, count);
-  }
-  return Prepared<V>{Gradient::prepare(output, facts, p), tap};
+  return prepared_by<Gradient, S>(p, level, out, saved, facts, [&](auto type, const auto* from, bool is_saved) FASTPOOL_STEP {
+    return load_apart<decltype(type), kLanes<decltype(type)>>(from, is_saved ? saved_step : step, count);
+  });
 }
 
 // Element `at` of the input, where the gradient reads any.

@@ -21,6 +21,12 @@ void forward_exact(const Problem& p, const Level& level, const Place& at) {
 
 FASTPOOL_HD int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+// Rows of so many outputs that the lanes hold, each in a part of them.
+template <int L>
+int rows_at_once(int64_t outputs) {
+  return outputs <= L / 4 ? 4 : outputs <= L / 2 ? 2 : 1;
+}
+
 // Planes of up to so many positions are transposed whole: 128 KB of scratch for 32 of them.
 constexpr int64_t kSmallPlane = 1024;
 
