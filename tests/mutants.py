@@ -741,12 +741,6 @@ GRADIENTS = [
         "csrc/cpu/kernels/disjoint_backward.h",
         ("outputs apart read behind the last", "saved + L <= results ? L : count", "L", f"{GUARD} contiguous"),
         (
-            "short rows of outputs read behind the last",
-            "(results - saved - reach + w.out) / w.out",
-            "most",
-            f"{GUARD} more",
-        ),
-        (
             "short rows of gradients behind the last",
             "(most * width - 2 * reach + width) / width",
             "most",
