@@ -199,9 +199,8 @@ class Scatter {
     const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, first);
     if (source.elements && source.alike) {
       const int64_t origin = level.grid.origin(o) - target.begin, between = axis[1].stride * p.extent[2];
-      return with_taps(saved, [&](const auto* taps) FASTPOOL_STEP {
-        add_alike(target, source, origin, between, lines.end - lines.begin, count, taps, g);
-      });
+      return with_taps(saved, [&](const auto* taps)
+                                  FASTPOOL_STEP { add_alike(target, source, origin, between, lines.end - lines.begin, count, taps, g); });
     }
     for (int64_t line = 0; o[1] < lines.end; ++o[1], line += axis[2].out) {
       if (source.elements) {
