@@ -304,11 +304,12 @@ def cards() -> list[nodes.Node]:
     made = []
     for found in results():
         names = [name for name in OPERATIONS if any(row["operation"] == name for row in found.rows)]
-        layers = dict.fromkeys((row["layer"], row["layout"], row["dtype"]) for row in found.rows)
+        kinds: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
+        for row in found.rows if found.machine["gpu"] else ():
+            percents = kinds.setdefault((row["layer"], row["layout"], row["dtype"]), {})
+            percents[row["operation"], row["pass"]] = f"{report.speed(row)[2]:.0f}"
         rows = []
-        for layer, layout, dtype in layers if found.machine["gpu"] else ():
-            wanted = [row for row in found.rows if (row["layer"], row["layout"], row["dtype"]) == (layer, layout, dtype)]
-            percents = {(row["operation"], row["pass"]): f"{report.speed(row)[2]:.0f}" for row in wanted}
+        for (layer, layout, dtype), percents in kinds.items():
             texts = [" / ".join(percents.get((name, each), "–") for each in PASSES) for name in names]
             rows.append((f"{layer}, {'×'.join(map(str, LAYERS[layer].shape))}", f"{layout}, {dtype}", *texts))
         if rows:
