@@ -143,7 +143,8 @@ struct Correlate : Filtering<S, Index> {
     const int64_t of_filter = this->of_filter, of_map = this->of_map;
     const Index step = Index(p.input.position);
     const Index first_d = at.o[0] * d.stride - d.before, first_h = at.o[1] * h.stride - h.before, first_w = at.o[2] * w.stride - w.before;
-    each_few(p.filters, [&](int64_t f, auto few) {
+    each_few(p.filters, [&](int64_t f, auto many) {
+      constexpr int few = decltype(many)::value;
       const T* weight = weights + f * of_filter;
       T sum[few];
       FASTPOOL_UNROLL
@@ -233,7 +234,8 @@ struct CorrelateFilters : Filtering<S, Index> {
       row_of[m] = (row - slice * h.kernel) * h.dilation - h.before;
       column_of[m] = (tap - row * w.kernel) * w.dilation - w.before;
     }
-    each_few(smaller(p.filters - first_filter, p.kFew), [&](int64_t, auto few) {
+    each_few(smaller(p.filters - first_filter, p.kFew), [&](int64_t, auto many) {
+      constexpr int few = decltype(many)::value;
       double sum[few][few_taps] = {};
       for (int64_t i = first + team.member(); i < end; i += members) {
         const auto at = this->places.find(Index(i));
@@ -255,11 +257,13 @@ struct CorrelateFilters : Filtering<S, Index> {
         }
       }
       FASTPOOL_UNROLL
-      for (int f = 0; f < few; ++f) FASTPOOL_UNROLL
-      for (int m = 0; m < few_taps; ++m) {
-        const double all = team.reduce(sum[f][m], Sum{});
-        if (team.member() == 0 && own < channels && first_tap + m < p.width())
-          write(p.partial + ((split * p.filters + first_filter + f) * channels + own) * p.width() + first_tap + m, all);
+      for (int f = 0; f < few; ++f) {
+        FASTPOOL_UNROLL
+        for (int m = 0; m < few_taps; ++m) {
+          const double all = team.reduce(sum[f][m], Sum{});
+          if (team.member() == 0 && own < channels && first_tap + m < p.width())
+            write(p.partial + ((split * p.filters + first_filter + f) * channels + own) * p.width() + first_tap + m, all);
+        }
       }
     });
   }
