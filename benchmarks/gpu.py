@@ -95,7 +95,7 @@ SEQUENCES = {
         Step("smoke", 165, python("tests/smoke.py")),
         Step("tests", 225, tests()),
         Step("random calls", 262, fuzz()),
-        Step("rows", 290, rows("--rivals", "eager", "--seconds", "0.03")),
+        Step("rows", 288, rows("--rivals", "eager", "--seconds", "0.03")),
     ),
     "more": (
         Step("build", 150, own("build")),

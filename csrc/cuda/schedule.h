@@ -167,8 +167,10 @@ void forward(const Problem& p, const Launcher& launcher) {
       launch(Path::columns, TeamForward<Reducer, S, Columns16, Strides>(p));
     if constexpr (!draws) {
       launch(Path::block, TeamForward<Reducer, S, Block, Packs>(p));
-      launch(Path::stripes, TeamForward<Reducer, S, WarpStripes, Strides, kStripe<Reducer, S>>(p));
-      launch(Path::block_stripes, TeamForward<Reducer, S, BlockStripes, Strides, kStripe<Reducer, S>>(p));
+      constexpr int items = kStripe<Reducer, S>;
+      using Of = StripesOf<larger(4, 32 / int(items * sizeof(S)))>;  // which fill the 32 bytes of a memory access
+      launch(Path::stripes, TeamForward<Reducer, S, Of::template Warp, Strides, items>(p));
+      launch(Path::block_stripes, TeamForward<Reducer, S, Of::template Block, Strides, items>(p));
     }
   });
 }

@@ -127,9 +127,9 @@ struct Columns {
 
 // Channels-last: the threads of some warps share the windows of channels of which each has a few side by side. Threads of a warp
 // need no barrier.
-template <class Thread, int warps>
+template <class Thread, int warps, int neighbours>
 struct Stripes {
-  static constexpr int columns = 4, members = kWarp / columns * warps;
+  static constexpr int columns = neighbours, members = kWarp / columns * warps;
   const Thread& thread;
 
   FASTPOOL_HD int member() const { return thread.index % (kWarp * warps) / columns; }
@@ -159,10 +159,13 @@ struct Stripes {
     return slots[column()];
   }
 };
-template <class Thread>
-using WarpStripes = Stripes<Thread, 1>;
-template <class Thread>
-using BlockStripes = Stripes<Thread, Policy::block_threads / kWarp>;
+template <int neighbours>
+struct StripesOf {
+  template <class Thread>
+  using Warp = Stripes<Thread, 1, neighbours>;
+  template <class Thread>
+  using Block = Stripes<Thread, Policy::block_threads / kWarp, neighbours>;
+};
 
 // Draws of large windows are by 32 classes of taps, a thread each.
 // 16 channels fill the 32 bytes of a memory access even in half types; 8 leave a thread all the registers there are.
