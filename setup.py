@@ -80,9 +80,10 @@ def generated(name: str, text: str) -> str:
     return str(file.relative_to(ROOT))
 
 
-def digest() -> str:
-    """Of every source: a module is up to date when its build_info() has the same."""
-    files = [ROOT / "setup.py", *sorted(file for file in (ROOT / "csrc").rglob("*") if file.is_file())]
+def digest(*folders: str) -> str:
+    """Of every source, or of those in some folders of csrc. A module whose build_info() has the same is up to date."""
+    roots = [ROOT / "csrc" / folder for folder in folders or ("",)]
+    files = [ROOT / "setup.py", *sorted(file for root in roots for file in root.rglob("*") if file.is_file())]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
@@ -113,6 +114,8 @@ def kernels() -> list[str]:
 
 
 def cuda_sources(suffix: str = ".cu", defines: str = "") -> list[str]:
+    # Where torch is one for CPUs its ninja follows no headers of CUDA sources, which so change with them.
+    defines = defines or f"// of headers {digest('core', 'cuda', 'reducers', 'schedules')}\n"
     each = [written(f"{file.stem}{suffix}", "cuda/launch.cuh", defines, [file]) for file in reducers()]
     for name in ("correlate", "lookup"):
         each.append(generated(f"{name}{suffix}", f'{defines}#include "cuda/{name}.cuh"\n'))
