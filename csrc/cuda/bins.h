@@ -12,7 +12,8 @@ namespace fastpool::cuda {
 template <class Gradient, class S, bool last>
 struct BinsBackward : Job {
   static constexpr bool heavy = Gradient::slots > 1 || Gradient::uses_input;
-  static constexpr int threads = 1, items = last ? kItems<S, heavy, true> : sizeof(S) == 8 ? 2 : 4, most_run = heavy ? 4 : 8;
+  static constexpr int threads = 1, items = last ? kItems<S, heavy, true> : sizeof(S) == 8 ? 2 : 4;
+  static constexpr int most_run = heavy || items > 4 ? 4 : 8;  // what 128 registers hold the sums of
   static constexpr int senders = last ? items : 1, blocks = kBlocks<S, true>;
   using T = Accumulated<S>;
 
