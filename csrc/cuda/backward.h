@@ -51,6 +51,15 @@ struct Outputs {
   }
 };
 
+// Outputs of a pyramid lie far apart even where the input's channels are neighbours.
+template <bool side_by_side, class X, int items>
+FASTPOOL_HD void load_if(X (&to)[items], const X* from, int32_t step, int count) {
+  if (side_by_side && step == 1)
+    load<side_by_side>(to, from, step, count);
+  else
+    load<false>(to, from, step, count);
+}
+
 template <class Gradient, class S, bool side_by_side>
 struct TileBackward : Job {
   static constexpr bool heavy = Gradient::slots > 1 || Gradient::uses_input;
@@ -95,8 +104,8 @@ struct TileBackward : Job {
     const int32_t divisor = Gradient::uses_divisor ? fast[l].divisor(o, p.include_pad) : 1;
     Outputs<Gradient, S, items> outputs;
     outputs.read(
-        p, level, out, saved, [&](auto& to, const auto* from) { load_if(to, from, step, tile.count); },
-        [&](auto& to, const auto* from) { load_if(to, from, saved_step, tile.count); });
+        p, level, out, saved, [&](auto& to, const auto* from) { load_if<side_by_side>(to, from, step, tile.count); },
+        [&](auto& to, const auto* from) { load_if<side_by_side>(to, from, saved_step, tile.count); });
     FASTPOOL_UNROLL
     for (int i = 0; i < items; ++i) {
       const int32_t c = tile.c + (i < tile.count ? i : 0);
@@ -104,15 +113,6 @@ struct TileBackward : Job {
       taps[i] = outputs.taps[i];
     }
   }
-  // Outputs of a pyramid lie far apart even where the input's channels are neighbours.
-  template <class X>
-  FASTPOOL_HD void load_if(X (&to)[items], const X* from, int32_t step, int count) const {
-    if (side_by_side && step == 1)
-      load<side_by_side>(to, from, step, count);
-    else
-      load<false>(to, from, step, count);
-  }
-
   FASTPOOL_HD void add_level(Tile& tile, int l) const {
     const FastAxis* axis = fast[l].axis;
     const FastRange d = axis[0].covers(tile.at[0], tile.at[0]), h = axis[1].covers(tile.at[1], tile.at[1] + tile.height - 1);

@@ -79,14 +79,6 @@ struct BinsBackward : Job {
       store<true>(static_cast<S*>(p.gx) + first + times(r, step), gx, 1, items);
     }
   }
-  // Outputs of a pyramid lie far apart even where the input's channels are neighbours.
-  template <class X>
-  FASTPOOL_HD void load_channels(X (&to)[senders], const X* from, int32_t step) const {
-    if (last && step == 1)
-      load<last>(to, from, step, senders);
-    else
-      load<false>(to, from, step, senders);
-  }
   FASTPOOL_HD void add_level(int64_t n, int32_t c, int l, const int32_t (&at)[3], const T (&x)[most_run][items],
                         T (&sum)[most_run][items]) const {
     const Level& level = levels[l];
@@ -99,8 +91,8 @@ struct BinsBackward : Job {
     const int64_t saved = n * p.saved.sample + times(c, p.saved.channel) + times(int32_t(level.first_bin) + bin, p.saved.position);
     Outputs<Gradient, S, senders> outputs;
     outputs.read(
-        p, level, out, saved, [&](auto& to, const auto* from) { load_channels(to, from, int32_t(level.output.channel)); },
-        [&](auto& to, const auto* from) { load_channels(to, from, int32_t(p.saved.channel)); });
+        p, level, out, saved, [&](auto& to, const auto* from) { load_if<last>(to, from, int32_t(level.output.channel), senders); },
+        [&](auto& to, const auto* from) { load_if<last>(to, from, int32_t(p.saved.channel), senders); });
     Slot<T> slots[senders];
     FASTPOOL_UNROLL
     for (int i = 0; i < senders; ++i) {

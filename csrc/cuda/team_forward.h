@@ -184,7 +184,8 @@ struct TeamForward : Job {
   using State = typename SharedWindows<Reducer>::type::template State<T>;
 
   using Job::Job;
-  // The bins of a plane follow each other, so that the levels of a pyramid find the plane in the cache.
+  // The bins of a plane follow each other, so that the levels of a pyramid find the plane in the cache; or those of a sample, of
+  // which teams of several channels share sectors.
   void finish(int64_t) { units = Units(p.samples, ceil_div(p.channels, channels_of_team), bins, items > 1); }
 
   template <int pass, class Visit, class Team>
