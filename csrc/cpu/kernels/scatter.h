@@ -24,20 +24,22 @@ class Scatter {
              : narrows             ? units.most_channels()
                                    : p.input.position),
         sources(arena.take<Source>(p.level_count)) {
-    for (int32_t l = 0; l < p.level_count; ++l) sources[l] = source_of(p.levels[l], arena);
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      sources[l] = source_of(p.levels[l], arena);
+      all_listed &= sources[l].elements != nullptr;
+    }
     if (narrows) sums = arena.take<Sum>(most_rows() * most_columns() * step + 1);
   }
 
   void run(const Units::Unit& unit) const {
     if (p.lanes_are_channels) return run_rows(unit);
-    if (!narrows && p.bins == 1 && sources[0].elements && unit.last_row - unit.first_row == p.extent[0] * p.extent[1])
-      return run_planes(unit);
+    if (!narrows && all_listed && unit.last_row - unit.first_row == p.extent[0] * p.extent[1]) return run_planes(unit);
     for (int64_t c = 0; c < unit.channels; ++c) run_rows({unit.n, unit.c + c, 1, unit.first_row, unit.last_row});
   }
 
  private:
   static constexpr bool narrows = !std::is_same_v<S, Sum>;  // some rows of the input at a time
-  static constexpr int64_t kMostSums = 128 << 10, kMostListed = 4096;
+  static constexpr int64_t kMostSums = 128 << 10, kMostListed = 4096, kFewSums = 2048;
   static constexpr int L = kLanes<T>;
   static constexpr uint32_t kFewTaps = 64;
 
@@ -63,6 +65,7 @@ class Scatter {
   const Problem& p;
   int64_t step;  // between the sums of neighbouring positions
   Source* sources;
+  bool all_listed = true;
   Sum* sums = nullptr;
 
   // Columns and rows whose sums there is room for at once.
@@ -111,17 +114,50 @@ class Scatter {
       body(static_cast<const int32_t*>(p.taps) + at);
   }
 
-  // Planes that are one window each.
+  // Whole planes, a few at a time, so that they are still in the cache.
   void run_planes(const Units::Unit& unit) const {
-    const Level& level = *sources[0].level;
-    const int64_t first[3] = {0, 0, 0};
+    const int64_t step = p.bins == 1 ? unit.channels : larger(kFewSums / p.positions(), 1);
+    for (int64_t c = 0; c < unit.channels; c += step) add_planes({unit.n, unit.c + c, smaller(step, unit.channels - c), 0, 0});
+  }
+  void add_planes(const Units::Unit& unit) const {
     const Target target{reinterpret_cast<Sum*>(static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0)), 0, unit.channels * p.positions()};
     fill_zeros(target.first, target.size);
-    const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, 0);
-    const int64_t origin = sources[0].alike ? level.grid.origin(first) : 0;
-    with_taps(p.saved.at(unit.n, unit.c, 0), [&](const auto* taps) FASTPOOL_STEP {
-      add_outputs(target, origin, p.positions(), sources[0].elements, sources[0].count, taps, g, unit.channels);
-    });
+    for (int32_t l = 0; l < p.level_count; ++l) {
+      const Source& source = sources[l];
+      const Level& level = *source.level;
+      const S* g = static_cast<const S*>(p.g) + level.output_base + level.output.at(unit.n, unit.c, 0);
+      with_taps(p.saved.at(unit.n, unit.c, level.first_bin), [&](const auto* taps) FASTPOOL_STEP {
+        if (p.bins == 1) {
+          const int64_t first[3] = {0, 0, 0}, origin = source.alike ? level.grid.origin(first) : 0;
+          add_outputs(target, origin, p.positions(), source.elements, source.count, taps, g, unit.channels);
+        } else if (source.alike) {
+          add_alike_planes(p, target, source, taps, g, unit.channels);
+        } else {
+          add_bins_of_planes(p, target, source, taps, g, unit.channels);
+        }
+      });
+    }
+  }
+  template <class Code>
+  static __attribute__((noinline)) void add_alike_planes(const Problem& p, const Target& target, const Source& source, const Code* taps,
+                                                         const S* g, int64_t planes) {
+    const Axis* axis = source.level->grid.axis;
+    const int64_t across = axis[2].out, between = axis[1].stride * p.extent[2], step = source.level->output.channel;
+    for (int64_t plane = 0; plane < planes; ++plane, taps += p.saved.channel, g += step) {
+      int64_t done = 0;
+      for (int64_t o[3] = {0, 0, 0}; o[0] < axis[0].out; ++o[0]) {
+        int64_t origin = plane * p.positions() + source.level->grid.origin(o);
+        for (int64_t line = 0; line < axis[1].out; ++line, origin += between, done += across)
+          add_outputs(target, origin, axis[2].stride, source.elements, source.count, taps + done, g + done, across);
+      }
+    }
+  }
+  template <class Code>
+  static __attribute__((noinline)) void add_bins_of_planes(const Problem& p, const Target& target, const Source& source, const Code* taps,
+                                                           const S* g, int64_t planes) {
+    const int64_t bins = source.level->grid.bins(), step = source.level->output.channel;
+    for (int64_t plane = 0; plane < planes; ++plane, taps += p.saved.channel, g += step)
+      add_bins({target.first, -plane * p.positions(), target.size}, source.elements, source.begins, taps, g, bins);
   }
 
   void run_rows(const Units::Unit& unit) const {
@@ -226,8 +262,8 @@ class Scatter {
       add_outputs(target, origin, stride, elements, count, taps, g, outputs);
   }
   template <class Code>
-  static __attribute__((noinline)) void add_bins(const Target& target, const int64_t* elements, const int64_t* begins, const Code* taps,
-                                                 const S* g, int64_t bins) {
+  static FASTPOOL_HD void add_bins(const Target& target, const int64_t* elements, const int64_t* begins, const Code* taps, const S* g,
+                             int64_t bins) {
     for (int64_t i = 0; i < bins; ++i)
       if (uint32_t(taps[i]) < uint32_t(begins[i + 1] - begins[i])) add(target, elements[begins[i] + taps[i]] - target.begin, g[i]);
   }
