@@ -130,6 +130,8 @@ PYRAMIDS = {
     "nested levels": ((3, 50, 16, 32), {"levels": (4, 2, 1)}),
     "nested levels of half packs": ((2, 8, 12, 24), {"levels": (2, 1)}),
     "nested levels of one row": ((2, 70, 24, 16), {"levels": ((2, 4), (1, 2), 1)}),
+    "cells of short rows": ((3, 9, 14, 14), {"levels": (4, 2, 1)}),
+    "cells that leave some out": ((2, 8, 15, 7), {"levels": (2, 1), "bins": "floor"}),
     "channel order": ((2, 3, 9, 8), {"levels": (3, 1), "flatten": "channel"}),
     "no order": ((3, 5, 9, 8), {"levels": ((2, 3), 1), "flatten": None}),
     "floor bins": ((2, 3, 11, 9), {"levels": (4, 3), "bins": "floor"}),

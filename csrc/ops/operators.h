@@ -117,7 +117,7 @@ struct Operator {
     bool again = false;
     if constexpr (kPoolsAgain<G>) again = saved[1].numel() == 0 && grad.is_cpu();
     const BackwardCall call(grad, std::move(sizes), rank, std::move(layouts), std::move(window), order,
-                            {.shares = kShares<G>, .two_results = two_results, .again = again});
+                            {.shares = kShares<G>, .is_alike = kShares<G> && !G::uses_taps, .two_results = two_results, .again = again});
     const Geometry& geometry = call.geometry;
     const Own<P> own(std::move(tensor), std::move(numbers), std::move(integers), call.grad, geometry);
     Tensor second = call.grad, taps = call.grad;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/again_backward.h"
+#include "cpu/kernels/cells_backward.h"
 #include "cpu/kernels/disjoint_backward.h"
 #include "cpu/kernels/interleaved.h"
 #include "cpu/kernels/lanes_backward.h"
@@ -42,6 +43,9 @@ struct Backward {
           break;
         case lanes:
           if constexpr (!Gradient::selects) return run_units<LanesBackward<Gradient, S>>(begin, end);
+          break;
+        case cells:
+          if constexpr (kSpecialises && kShares<Gradient> && !Gradient::uses_taps) return run_units<CellsBackward<Gradient, S>>(begin, end);
           break;
         case sliding:
           if constexpr (!Gradient::selects) return run_units<SlidingBackward<Gradient, S>>(begin, end);

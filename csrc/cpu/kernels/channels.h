@@ -157,6 +157,21 @@ class Channels {
       finish(at, part, Window(none, none, w, out + o * level.output.position, saved + o * p.saved.position), facts, state);
     }
   }
+  // The same of cells (cells.h).
+  void run_cells(Place at, int64_t channels, const auto& cells, const Span& h, Range bins) {
+    const Part part{0, channels};
+    if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
+    const int64_t first_bin = level.bin(at.o), out = level.output.at(at.n, at.c, first_bin);
+    const int64_t saved = p.saved.at(at.n, at.c, level.first_bin + first_bin);
+    for (at.o[2] = bins.begin; at.o[2] < bins.end; ++at.o[2]) {
+      const int64_t o = at.o[2];
+      const Span w = level.grid.axis[2].window(o);
+      const State pooled = cells.pool(level.grid.axis[0].window(at.o[0]), h, w);
+      State state = pooled;  // what is passed on lies in memory all along
+      finish(at, part, Window(h, h, w, out + o * level.output.position, saved + o * p.saved.position),
+             facts_at(at, part, level.first_bin + first_bin + o), state);
+    }
+  }
   FASTPOOL_HD void move_to(const Place& at) {
     if constexpr (Reducer::uses_divisor) divisors.move_to(at.o);
   }

@@ -6,11 +6,9 @@
 
 #include <new>
 
-#include "cpu/kernels/channels.h"
+#include "cpu/kernels/cells.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
-
-inline bool is_small(const Grid& grid) { return grid.axis[0].in * grid.axis[1].in * grid.axis[2].in <= kSmallPlane; }
 
 // One level.
 template <class Reducer, class S>
@@ -20,14 +18,15 @@ class Planes {
   static constexpr int L = kLanes<T>;
 
   static bool folds_rows(const Level& level) { return cpu::folds_rows(level, Reducer::parts, Reducer::any_order); }
-  // `whole` has small planes, transposed.
-  Planes(const Problem& p, const Level& level, uint64_t seed, const S* whole, Arena& arena)
+  // `whole` has small planes, transposed; or `cells` what they see.
+  Planes(const Problem& p, const Level& level, uint64_t seed, const S* whole, const Cells<Reducer, S>* cells, Arena& arena)
       : p(p),
         level(level),
-        folds(folds_rows(level)),
+        folds(!cells && folds_rows(level)),
         whole(whole),
-        tile(tile_of(level)),
-        values(arena.take<S>(folds || whole ? 0 : tile.window_rows * tile.seen * L)),
+        cells(cells),
+        tile(tile_of(level, folds)),
+        values(arena.take<S>(folds || whole || cells ? 0 : tile.window_rows * tile.seen * L)),
         turned(p),
         turned_level(level),
         lanes(turned, turned_level, seed, L, arena) {
@@ -81,7 +80,7 @@ class Planes {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const Place at{n, c, {row / grid.axis[1].out, row % grid.axis[1].out, 0}};
       const Span &d = windows[row - rows.begin].d, &h = windows[row - rows.begin].h;
-      FASTPOOL_ASSERT(row - rows.begin < tile.rows && (whole || d.count * h.count <= tile.window_rows || folds));
+      FASTPOOL_ASSERT(row - rows.begin < tile.rows && (whole || cells || d.count * h.count <= tile.window_rows || folds));
       // The kernel finds channel c of the row's first bin where scratch has room for it.
       const int64_t before = row * grid.axis[2].out + bins.begin - (row - rows.begin) * columns;
       const int64_t out = c + before * L, saved = c + (level.first_bin + before) * L;
@@ -90,6 +89,11 @@ class Planes {
       turned.taps = taps - saved;
       turned.slope = p.slope ? slope - saved : nullptr;
       turned.moments = p.moments ? moments - saved : nullptr;
+      if constexpr (Reducer::parts == 1)
+        if (cells) {
+          lanes.run_cells(at, count, *cells, h, bins);
+          continue;
+        }
       if constexpr (Reducer::parts > 0)
         if (folds) {
           run_folded(at, count, row - rows.begin);
@@ -131,6 +135,7 @@ class Planes {
   Range rows{}, bins{}, seen{};  // rows of bins, the bins of each, and the columns that these see
   Windows* windows;
   const S* whole;
+  const Cells<Reducer, S>* cells;
   Tile tile;
   S* values;
   Problem turned;  // results go to scratch
@@ -145,10 +150,9 @@ class Planes {
 
   // The most columns of the input that `columns` bins side by side see.
   static int64_t most_seen(const Axis& w, int64_t columns) { return smaller(larger(w.most_seen(columns), L), w.in); }
-  static Tile tile_of(const Level& level) {
+  static Tile tile_of(const Level& level, bool folds) {
     constexpr int64_t most = 128 << 10;
     const Grid& grid = level.grid;
-    const bool folds = folds_rows(level);
     Tile tile{1, smaller(grid.axis[2].out, kSmallPlane), 0, grid.axis[0].most_taps() * grid.axis[1].most_taps()};
     const auto bytes = [&] {
       return most_seen(grid.axis[2], tile.columns) * L * int64_t(folds ? sizeof(T) : sizeof(S) * tile.window_rows);
@@ -260,9 +264,12 @@ class PlaneLevels {
   static constexpr int L = kLanes<T>;
 
   PlaneLevels(const Problem& p, uint64_t seed, Arena arena)
-      : p(p), whole(turns_whole(p) ? arena.take<S>(p.positions() * L) : nullptr), levels(arena.take<OneLevel>(p.level_count)) {
+      : p(p),
+        cells(cells_of(p, arena)),
+        whole(!cells && turns_whole(p) ? arena.take<S>(p.positions() * L) : nullptr),
+        levels(arena.take<OneLevel>(p.level_count)) {
     for (int32_t l = 0; l < p.level_count; ++l)
-      if (p.levels[l].forward == ForwardSchedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, arena);
+      if (p.levels[l].forward == ForwardSchedule::planes) new (levels + count++) OneLevel(p, p.levels[l], seed, whole, cells, arena);
   }
 
   void run(const Units::Unit& unit) {
@@ -271,18 +278,25 @@ class PlaneLevels {
 
  private:
   const Problem& p;
+  const Cells<Reducer, S>* cells;
   S* whole;
   OneLevel* levels;
   int32_t count = 0;
 
+  static const Cells<Reducer, S>* cells_of(const Problem& p, Arena& arena) {
+    if (!Cells<Reducer, S>::is_for(p)) return nullptr;
+    return new (arena.take<Cells<Reducer, S>>(1)) Cells<Reducer, S>(p, arena);
+  }
   static bool turns_whole(const Problem& p) {
     bool turns = false;
     for (int32_t l = 0; l < p.level_count; ++l)
       turns |= p.levels[l].forward == ForwardSchedule::planes && !OneLevel::folds_rows(p.levels[l]);
-    return turns && is_small(p.levels[0].grid);
+    return turns && p.positions() <= kSmallPlane;
   }
 
   void run_block(const Units::Unit& unit, int64_t c, int64_t planes) {
+    if constexpr (Reducer::parts == 1)
+      if (cells) cells->find(unit.n, c, planes);
     if (whole) transpose(whole, L, static_cast<const S*>(p.x) + p.input.at(unit.n, c, 0), p.input.channel, planes, p.positions());
     for (int64_t round = 0;; ++round) {
       bool any = false;
