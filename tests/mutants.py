@@ -56,6 +56,7 @@ BITS = "tests/test_determinism.py"
 SEPARABLE = "tests/test_separable.py"
 INTERLEAVED = "tests/test_interleaved.py"
 SQUARES = "tests/test_squares.py"
+CELLS = "tests/test_cells.py"
 GUARD = "tests/test_guard_pages.py -k"
 RANDOM = "tests/test_random_windows.py"
 ERRORS = "tests/test_errors.py"
@@ -649,6 +650,19 @@ ROWS = [
             f"{FORWARD} {BACKWARD} -k folded",
         ),
     ),
+    *in_file(
+        "csrc/cpu/kernels/cells.h",
+        (
+            "cells of bins that end elsewhere",
+            "now.begin != before.begin || now.end != before.end",
+            "now.begin != before.begin",
+            CELLS,
+        ),
+        ("rows of cells that are clipped", "row_of_window(d, h, 0, 0) - h.start", "-h.start", f"{CELLS} -k tall"),
+        ("columns of cells that are clipped", "w.first - w.start", "-w.start", f"{CELLS} -k tall"),
+        ("lanes beside the last row", "plane + planes * positions + behind > end ? behind : 0", "0", f"{GUARD} more"),
+        ("lanes of a plane behind the last", "plane + planes * positions > end ? planes - 1 : 0", "0", f"{GUARD} more"),
+    ),
 ]
 
 MOVES = [
@@ -712,7 +726,14 @@ GRADIENTS = [
         ("dilated depth of listed rows", "tap_d >= 0 && tap_h >= 0", "tap_h >= 0", f"{BACKWARD} -k dilated"),
     ),
     *in_file(
+        "csrc/cpu/kernels/cells_backward.h",
+        ("columns that no bin sees", "exists ? -1 : 0", "-1", CELLS),
+        ("gradients of bins behind the last", "g + bin + L <= g_end", "true", f"{GUARD} more"),
+        ("cells written behind the last row", "c + 1 < unit.channels || p.extent[2] >= L", "true", f"{GUARD} more"),
+    ),
+    *in_file(
         "csrc/cpu/kernels/scatter.h",
+        ("planes behind the last", "smaller(step, unit.channels - c)", "step", f"{GUARD} more"),
         (
             "one row of sums is not cleared",
             "cleared < count",
