@@ -268,10 +268,12 @@ inline bool is_whole_plane(const Problem& p, const Grid& grid) {
   return p.level_count == 1 && grid.bins() == 1 && w.in == p.positions() && w.window(0).count == w.in && w.window(0).step == 1;
 }
 
-// Averages of bins that are at least two columns wide. Milliseconds as above, transposed and in cells: 5.9 and 2.6, 3.4 and 1.7;
-// bins of two columns and rows of (64, 512, 14, 14) that overlap 6.7 and 2.2, of three of (32, 1024, 7, 7) 0.9 both.
+// Averages of bins that are at least two columns wide, where rows fill half of a register. Milliseconds as above, transposed and in
+// cells: 5.9 and 2.6, 3.4 and 1.7; bins of two columns and rows of (64, 512, 14, 14) that overlap 6.7 and 2.2; levels (2, 1) of (32,
+// 1024, 7, 7), whose rows do not, 1.2 and 1.5, and in registers of AVX2 1.3 and 1.1.
 inline bool spreads_cells(const Problem& p) {
   bool has = specialises() && !p.lanes_are_channels && p.extent[0] == 1 && p.positions() <= kSmallPlane;
+  has &= 4 * p.extent[2] > kernel_lanes(p.dtype);
   for (int32_t l = 0; l < p.level_count; ++l) {
     const Level& level = p.levels[l];
     const Axis &h = level.grid.axis[1], &w = level.grid.axis[2];
