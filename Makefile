@@ -11,6 +11,7 @@
 #   make fuzz [MINUTES=60]      try random calls of every function against the reference; SEED=, JOBS=
 #   make lint, make format      check, or set, the form of the code
 #   make bench, bench-quick     time every operation against its rivals and the memory
+#   make bench-schedules        tell where another CPU schedule is faster than the chosen one
 #   make gpu, gpu-more          on a CUDA card, five minutes each, with PYTHON's own torch instead of .venv: tests and the
 #                               rows that matter most; sanitizers, counters, more rows. OUT=FOLDER gets logs and rows,
 #                               DRY=1 prints the steps
@@ -39,7 +40,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 SHORTER = sed -E 's|^(\[[0-9]+/[0-9]+\]) .* -c $(CURDIR)/([^ ]+) -o .*|\1 \2|'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo gallery docs docs-check docs-links test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick gpu gpu-more gpu-module cuda-report build FORCE
+.PHONY: demo gallery docs docs-check docs-links test mutants sanitize sanitize-address sanitize-undefined sanitize-thread fuzz lint format bench bench-quick bench-schedules gpu gpu-more gpu-module cuda-report build FORCE
 
 demo: build
 	@$(RUN) examples/digits.py --seeds 1 --poolings max average mixed stochastic pyramid \
@@ -135,6 +136,9 @@ bench: build $(VENV)/rivals
 
 bench-quick: build $(VENV)/rivals
 	@$(RUN) benchmarks/run.py --quick
+
+bench-schedules: build
+	@$(RUN) benchmarks/schedules.py
 
 # Steps of their own, each with a time limit.
 gpu:

@@ -132,6 +132,7 @@ PYRAMIDS = {
     "nested levels of one row": ((2, 70, 24, 16), {"levels": ((2, 4), (1, 2), 1)}),
     "cells of short rows": ((3, 9, 14, 14), {"levels": (4, 2, 1)}),
     "cells that leave some out": ((2, 8, 15, 7), {"levels": (2, 1), "bins": "floor"}),
+    "short planes of one row": ((2, 21, 1, 10), {"levels": ((1, 2), 1)}),
     "channel order": ((2, 3, 9, 8), {"levels": (3, 1), "flatten": "channel"}),
     "no order": ((3, 5, 9, 8), {"levels": ((2, 3), 1), "flatten": None}),
     "floor bins": ((2, 3, 11, 9), {"levels": (4, 3), "bins": "floor"}),

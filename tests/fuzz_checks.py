@@ -22,6 +22,9 @@ PATHS = {
     "baseline, exact": ("baseline", "exact", False),
     **{name: (name, None, False) for name in HERE},
 }
+# Each of the CPU's schedules, wherever it fits.
+FORCED = [name for name in extension.SCHEDULES if name.startswith(("forward", "backward")) and "exact" not in name]
+PATHS |= {name: (None, name, False) for name in FORCED}
 
 HAS_CARD = torch.cuda.is_available() and bool(extension.build_info()["cuda"])
 
@@ -161,10 +164,11 @@ def check_gradient_form(problem, name, y, options):
 
 
 def paths(trial, choose):
-    card = [CARD] if HAS_CARD else []
+    card, others = [CARD] if HAS_CARD else [], sorted(PATHS.keys() - FORCED)
+    forced = choose.choice(FORCED)
     if trial.size != "small":
-        return [TWO_THREADS, *choose.sample(sorted(PATHS), 2 if trial.size == "large" else 1), *card]
-    return [*choose.sample(sorted(PATHS), choose.choice([1, 2])), *card]
+        return [TWO_THREADS, *choose.sample(others, 2 if trial.size == "large" else 1), forced, *card]
+    return [*choose.sample(others, choose.choice([1, 2])), forced, *card]
 
 
 def check_path(problem, options, g, results, expected, path):

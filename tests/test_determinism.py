@@ -3,9 +3,9 @@
 import cases
 import pytest
 import torch
-from backends import gradient, selections, supported
+from backends import check_bitwise, check_close, gradient, rounded, selections, supported
 from comparison import assert_bitwise, assert_close
-from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX_AVG, MIXED, form_of
+from poolings import AVG, BY_TABLE, EXPECTATION_RELU, EXPECTATION_SOFTMAX, MAX, MAX_AVG, MIXED, form_of
 from reference import per_axis
 from test_operators import numbers_of
 
@@ -114,6 +114,47 @@ def test_schedules_and_capabilities(name, dtype, layout):
             check_same(selections(case, x), expected, f"{case} {dtype} {capability} {schedule} {layout}")
             ran += 1
     assert ran >= 2
+
+
+FORCED = [name for name in extension.SCHEDULES if name.startswith(("forward", "backward")) and "exact" not in name]
+FORCED.remove("backward pooled_again")  # has no choice: test_gradients_that_kept_nothing
+
+
+def is_used(schedule, case, x):
+    """Whether it computes one of these, now that it is forced."""
+    for pooling in (MAX, AVG, EXPECTATION_SOFTMAX):
+        outputs, used = pooling(case, x), extension.chosen_schedules()
+        if schedule.startswith("backward"):
+            gradient(outputs, x)
+            used = extension.chosen_schedules()
+        if schedule in used:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("schedule", FORCED)
+@pytest.mark.usefixtures("restored_hooks")
+def test_every_schedule_wherever_it_fits(schedule):
+    """Chosen or not: what is chosen may change with a threshold."""
+    few = {
+        f"{c} channels": cases.sliding(f"bits {c} channels", (2, c, 13, 38), (3, 2), "random", stride=2)
+        for c in (1, 3, 9)
+    }
+    bins = {f"{n} bins": cases.adaptive(f"bits {n} bins", (2, 19, 14, 36), n) for n in (1, 4)}
+    used = 0
+    for case in [*ALL_SHAPES.values(), *few.values(), *bins.values()]:
+        for layout in ("contiguous", "channels_last") if case.rank > 1 else ("contiguous",):
+            x = prepared(case, torch.float32, layout)
+            extension.set_schedule(schedule)
+            if not is_used(schedule, case, x):
+                continue
+            actual, close = selections(case, x), rounded(case, x)
+            extension.set_schedule("tiled")
+            check_bitwise(actual, selections(case, x), f"{case} {layout} {schedule}")
+            exact = rounded(case, prepared(case, torch.float64, layout))
+            check_close(close, rounded(case, x), exact, f"{case} {layout} {schedule}")
+            used += 1
+    assert used >= 2
 
 
 # Rows of more outputs than lanes, of fewer, and in between; with and without a rest.

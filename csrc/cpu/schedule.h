@@ -1,6 +1,8 @@
-// Which schedules there are and which computes what: the first that fits. They have the names of their classes in
-// csrc/cpu/kernels.
+// Which schedules there are, what each can compute (fits), and which of those that can is the one to choose. They have the
+// names of their classes in csrc/cpu/kernels. `make bench-schedules` measures whether a choice is the best one.
 #pragma once
+
+#include <iterator>
 
 #include "core/problem.h"
 #include "cpu/capability.h"
@@ -35,6 +37,8 @@ enum class ForwardSchedule : int8_t {
   separable,    // selections over windows that overlap much: one axis after another
   interleaved,  // channels-last input of few channels: lanes are channels of neighbouring outputs
 };
+constexpr const char* kForwardSchedules[] = {"exact", "channels", "planes", "flat", "rows", "separable", "interleaved"};
+static_assert(std::size(kForwardSchedules) == size_t(ForwardSchedule::interleaved) + 1);
 
 // Of all levels.
 enum class BackwardSchedule : int8_t {
@@ -50,6 +54,9 @@ enum class BackwardSchedule : int8_t {
   interleaved,     // channels-last input of few channels: lanes are channels of neighbouring elements
   cells,           // averages of bins over small planes: rows of cells, whose elements have the same gradients
 };
+constexpr const char* kBackwardSchedules[] = {"exact", "pooled_again", "disjoint_lanes", "disjoint_rows", "scatter", "whole_planes",
+                                              "lanes", "sliding",      "levels",         "interleaved",   "cells"};
+static_assert(std::size(kBackwardSchedules) == size_t(BackwardSchedule::cells) + 1);
 
 // Whether kernels know common geometries, and half types, in vectors (kSpecialises, kHasLanes).
 inline bool specialises() {
@@ -66,20 +73,27 @@ inline int64_t kernel_lanes(Dtype dtype) {
 }
 inline bool has_lanes(Dtype dtype) { return specialises() || dtype == Dtype::float32 || dtype == Dtype::float64; }
 
-// Lanes over one window pay from about two steps of all lanes on, and rows of half a step: an element of a maximum costs, in
-// ns, transposed and in lanes of its own, 6x6 0.28 and 0.47, 7x7 0.29 and 0.33; bins 10 wide 0.9 and 1.75, 16 wide 0.95 and 0.9.
-constexpr int64_t kFlatTaps = 64, kFlatWidth = 16;
-inline bool fills_lanes(const Grid& grid, int parts) {
+// Lanes over one window pay where the planes fill few lanes, and for runs of one row, which are reduced in parts. Milliseconds
+// for 1.6 MB of float32 on one thread of AVX-512, in lanes of its own, transposed and as rows: soft, bins 32 wide of one
+// channel 0.8, 6.3 and 2.8, 8x8 of 3 channels 2.6, 4.1 and 5.2, of 8 channels 2.6, 1.7 and 5.0; transposed where there are
+// many planes: soft, 16x16 of 32 channels 0.8 and 0.3, averages 24 wide 0.09 and 0.15, of whole 3x3 planes 0.14 and 0.43,
+// maxima 64 wide 0.11 and 0.10, of whole 6x6 planes 0.22 and 0.16.
+constexpr int64_t kFewTaps = 32;
+inline bool fills_lanes(const Problem& p, const Grid& grid, int parts, bool any_order) {
+  const bool one = grid.bins() == 1;
+  if (4 * p.channels < kernel_lanes(p.dtype)) return one || grid.least_taps() >= kFewTaps;
   // Several planes share their last steps.
-  return grid.least_taps() >= (parts > 0 && grid.bins() == 1 ? kFlatWidth : kFlatTaps) && grid.axis[2].least_taps() >= kFlatWidth;
+  const bool sums = parts == 1 && !any_order;
+  return parts > 0 && grid.axis[2].least_taps() >= (sums ? (one ? 8 : 24) : (one ? 48 : 80));
 }
 
 // Transposing planes pays when there are a few, and rows are short. Milliseconds for (8, 512, W, W) float32 on one thread
 // of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
 // 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
 // outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
-constexpr int64_t kFewPlanes = 8, kNarrowBin = 16;
-inline bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 24 : w.stride < w.extent() ? 13 : 11); }
+constexpr int64_t kNarrowBin = 16;
+inline bool are_few(const Problem& p) { return 2 * p.channels < kernel_lanes(p.dtype); }
+inline bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 29 : w.stride < w.extent() ? 13 : 11); }
 
 // Whether planes follow each other like the rows of one tall plane: windows divide the rows of each among themselves.
 inline bool is_tall(const Problem& p) {
@@ -112,10 +126,11 @@ inline bool has_tall_squares(const Problem& p) {
 // 20.6 and 8.6, 5x5 stride 2 29.6 and 20.2, but 3x3 stride 2 9.9 and 13.4; draws by soft-max 4x4 stride 4 40 and 14, but 3x3
 // stride 2 20 and 32. Averages of rows of 8000 and 100000, 3 wide stride 3, 28 and 19, 4.6 and 10.5.
 constexpr int64_t kMostTransposed = 8192;
+inline bool gathers(const Axis& w) { return w.stride == 3 || w.stride > 4; }
 inline bool walks_badly(const Grid& grid, bool several_passes) {
   const Axis& w = grid.axis[2];
-  const bool gathers = w.stride == 3 || w.stride > 4, repeats = several_passes && (w.stride > 2 || w.kernel > 3);
-  return (gathers || repeats) && grid.axis[0].kernel * grid.axis[1].kernel * w.in <= kMostTransposed;
+  return (gathers(w) || (several_passes && (w.stride > 2 || w.kernel > 3))) &&
+         grid.axis[0].kernel * grid.axis[1].kernel * w.in <= kMostTransposed;
 }
 
 // Whether windows hardly overlap and have so many rows that it pays to reduce each column first, to one value or to two: then
@@ -143,7 +158,7 @@ constexpr int64_t kSmallPlane = 1024;
 // and 1.8.
 constexpr int64_t kSeenOften = 5;
 inline bool has_cells(const Problem& p, int parts, bool any_order) {
-  bool has = !p.lanes_are_channels && p.channels >= kFewPlanes && p.extent[0] == 1 && p.positions() <= kSmallPlane && parts == 1;
+  bool has = !p.lanes_are_channels && !are_few(p) && p.extent[0] == 1 && p.positions() <= kSmallPlane && parts == 1;
   int64_t cells = 1;  // of a column, or more than those
   for (int32_t l = 0; l < p.level_count; ++l) {
     const Axis &h = p.levels[l].grid.axis[1], &w = p.levels[l].grid.axis[2];
@@ -168,22 +183,27 @@ inline bool copies_much(const Grid& grid) {
 // stride 1 7.6 and 4.7, channels-last 5.3 and 4.5; 7x7 stride 2 5.2 and 3.1, channels-last 2.5 and 1.6. Contiguous 3x3x3 of (2,
 // 32, 8, 56, 56) 8.0 and 4.4, but channels-last 6.5 and 6.1, of (2, 64, 8, 14, 14) 0.7 and 0.9; and of (64, 64, 7, 7), whose rows
 // are short, 5x5 0.8 and 1.3.
-constexpr int64_t kOverlapping = 10, kOverlappingMuch = 32, kFewColumns = 10;
+constexpr int64_t kOverlapping = 10, kOverlappingMuch = 32, kFewColumns = 10, kManyColumns = 40;
 constexpr int64_t kMostSeparateRows = 256, kMostSeparateColumns = 4096;
 constexpr int64_t kMostSeparate = 1 << 18, kMostSeparateOfChannels = 1 << 14;  // a megabyte or two of scratch
-inline bool separates(const Problem& p, const Grid& grid) {
-  if (p.level_count != 1) return false;
-  int64_t windows = 1, codes = 0;
+inline bool can_separate(const Problem& p, const Grid& grid) {
+  int64_t codes = 0;
   for (const Axis& axis : grid.axis) {
     const int64_t padded = (axis.out - 1) * axis.stride + axis.kernel;
     if (axis.adaptive() || axis.dilation != 1 || padded > 4 * axis.in || axis.kernel > kMostSeparateColumns) return false;
-    windows *= axis.most_covers();
     codes = codes * axis.kernel + padded;
     if (codes > INT32_MAX) return false;
   }
-  const bool dear = p.lanes_are_channels ? grid.axis[0].kernel > 1 : grid.axis[2].out < kFewColumns;
-  if (grid.most_taps() > (p.lanes_are_channels ? kMostSeparateOfChannels : kMostSeparate)) return false;
-  return windows >= (dear ? kOverlappingMuch : kOverlapping) && grid.axis[0].kernel * grid.axis[1].kernel <= kMostSeparateRows;
+  return p.level_count == 1 && grid.axis[0].kernel * grid.axis[1].kernel <= kMostSeparateRows &&
+         grid.most_taps() <= (p.lanes_are_channels ? kMostSeparateOfChannels : kMostSeparate);
+}
+inline bool overlaps_much(const Problem& p, const Grid& grid) {
+  int64_t windows = 1;
+  for (const Axis& axis : grid.axis) windows *= axis.most_covers();
+  const int64_t columns = grid.axis[2].out;
+  const bool dear = p.lanes_are_channels ? grid.axis[0].kernel > 1 : columns < kFewColumns;
+  const bool cheap = !p.lanes_are_channels && columns >= kManyColumns;
+  return windows >= (dear ? kOverlappingMuch : cheap ? kOverlapping - 1 : kOverlapping);
 }
 
 // Where all channels are fewer than lanes, most of these would be empty, and every window costs the same. Milliseconds on one
@@ -196,43 +216,67 @@ inline bool has_few_channels(const Problem& p, const Level& level) {
   return specialises() && neighbours && p.level_count == 1 && p.channels < kernel_lanes(p.dtype) && level.grid.slides() &&
          level.grid.axis[2].out > 1;
 }
-inline bool interleaves(const Problem& p, const Level& level) {
+inline bool can_interleave(const Problem& p, const Level& level) {
   const Axis* axis = level.grid.axis;
   const int64_t padded = (axis[2].out - 1) * axis[2].stride + axis[2].extent();
   return has_few_channels(p, level) && level.grid.most_taps() <= kMostSequentialTaps && axis[2].stride <= kMostInterleavedStride &&
          axis[0].kernel * axis[1].kernel * padded * p.channels <= kMostCopied;
 }
 
-inline ForwardSchedule choose_forward(const Problem& p, const Level& level, const ReducerTraits& traits) {
+inline bool fits(ForwardSchedule schedule, const Problem& p, const Level& level, const ReducerTraits& traits) {
   using enum ForwardSchedule;
   const Grid& grid = level.grid;
-  const Axis& w = grid.axis[2];
-  const bool slides = grid.slides(), few = p.channels < kFewPlanes;
-  const bool squares = specialises() && !traits.draws && has_squares(level) && (is_tall(p) || grid.axis[1].out >= kSomeRows);
-  if (!has_lanes(p.dtype)) return exact;
+  if (schedule == exact) return true;
   // A draw sums small windows in order and large ones in classes; a level of both kinds is neither.
-  if (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps) return exact;
-  if (traits.separable && separates(p, grid)) return separable;
-  if (interleaves(p, level)) return interleaved;
-  if (p.lanes_are_channels) return channels;
-  if (has_cells(p, traits.parts, traits.any_order)) return planes;
-  if (!few && folds_rows(level, traits.parts, traits.any_order)) return planes;
-  if (level.large || (level.free_order && !traits.draws && fills_lanes(grid, traits.parts))) return flat;
-  if (slides && (is_sparse(w) || copies_much(grid))) return exact;
-  if (slides && (few || squares || !(is_narrow(w) || walks_badly(grid, traits.several_passes)))) return rows;
-  return grid.most_taps() <= kMostSequentialTaps ? planes : exact;
+  if (!has_lanes(p.dtype) || (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps)) return false;
+  if (schedule == separable) return traits.separable && can_separate(p, grid);
+  if (schedule == interleaved) return can_interleave(p, level);
+  if (p.lanes_are_channels || schedule == channels) return p.lanes_are_channels && schedule == channels;
+  if (schedule == flat) return level.large || (level.free_order && !traits.draws);
+  const bool in_parts = folds_rows(level, traits.parts, traits.any_order) || has_cells(p, traits.parts, traits.any_order);
+  if (schedule == planes && in_parts) return true;
+  if (grid.slides() && (is_sparse(grid.axis[2]) || copies_much(grid))) return false;
+  return schedule == rows ? grid.slides() && !level.large : grid.most_taps() <= kMostSequentialTaps;
+}
+
+// Rows of few planes are gathered, too, unless they have few outputs; selections do it once for each axis, sums of wide bins
+// fold their rows first. Milliseconds for (8, 3, 160, 160) and for 3 MB of bins of as many channels, as rows, transposed and
+// separable: maxima 5x5 stride 3 0.29, 0.54 and 0.12, 8x8 stride 8 0.20, 0.10 and 0.10; averages of 8x8 bins 2.1 and 0.22.
+constexpr int64_t kWideBin = 6, kColumnsToFold = 24;
+inline ForwardSchedule choose_forward(const Problem& p, const Level& level, const ReducerTraits& traits) {
+  using enum ForwardSchedule;
+  const auto can = [&](ForwardSchedule schedule) { return fits(schedule, p, level, traits); };
+  const Grid& grid = level.grid;
+  const Axis& w = grid.axis[2];
+  const int64_t width = w.least_taps();
+  const bool few = are_few(p);
+  const bool fills_folds = !few || (width >= kWideBin && (!traits.any_order || width * p.channels >= kColumnsToFold));
+  const bool folds = folds_rows(level, traits.parts, traits.any_order) && fills_folds;
+  const bool squares = specialises() && !traits.draws && has_squares(level) && (is_tall(p) || grid.axis[1].out >= kSomeRows);
+  if (can(separable) && (overlaps_much(p, grid) || (few && !p.lanes_are_channels && gathers(w) && w.out > 1 && !folds))) return separable;
+  if (can(interleaved)) return interleaved;
+  if (can(channels)) return channels;
+  if (can(planes) && (folds || has_cells(p, traits.parts, traits.any_order))) return planes;
+  if (can(flat) && (level.large || fills_lanes(p, grid, traits.parts, traits.any_order) || !can(planes))) return flat;
+  const bool badly = walks_badly(grid, traits.several_passes);
+  const bool fills_rows = few ? w.out >= (badly ? 4 * p.channels : 2) : !(badly || is_narrow(w));
+  if (can(rows) && (squares || fills_rows)) return rows;
+  return can(planes) ? planes : exact;
 }
 
 // Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
 // milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
 // channels; not where squares fill a tall plane), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last
 // 56x56 0.5 and 0.65. Channels-last 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
-constexpr int64_t kManyChannels = 32;
+constexpr int64_t kManyChannels = 64, kVeryManyChannels = 256;
 inline bool compares_taps(const Problem& p, const Grid& grid) {
   const Axis& w = grid.axis[2];
   for (const Axis& axis : grid.axis)
     if (axis.adaptive() || axis.stride < axis.extent()) return false;
-  if (p.lanes_are_channels) return p.channels >= kernel_lanes(p.dtype) && grid.most_taps() <= (p.channels >= kManyChannels ? 64 : 8);
+  if (p.lanes_are_channels)
+    return p.channels >= kernel_lanes(p.dtype) && grid.most_taps() <= (p.channels >= kVeryManyChannels ? 256
+                                                                       : p.channels >= kManyChannels   ? 64
+                                                                                                       : 8);
   return grid.most_taps() <= 8 && (w.out >= 24 || has_tall_squares(p));
 }
 
@@ -245,14 +289,15 @@ inline bool has_narrow_gradient(const Grid& grid, bool alone, bool shares) {
   const Axis& w = grid.axis[2];
   if (!grid.slides() && w.least_taps() < kNarrowBin) return true;
   if (grid.bins() == 1 && (alone || !shares)) return w.in <= kNarrowPlane;
-  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent()))) return w.in < (shares ? 32 : 64);
-  return w.out < (w.stride >= w.extent() ? 8 : 24);
+  if (w.adaptive() || (w.stride != 1 && w.stride != 2 && (w.stride != 4 || w.stride < w.extent())))
+    return w.in < (shares ? 32 : w.stride < 8 ? 64 : 256);
+  return w.out < (w.stride >= w.extent() ? 8 : w.stride == 1 ? 29 : 24);
 }
 
 // Whether an output gives to many neighbours at once.
 inline bool has_wide_gradient(const Grid& grid, bool shares) {
   const Axis& w = grid.axis[2];
-  const bool repeats = shares && w.stride > 4 && w.stride >= w.kernel;
+  const bool repeats = w.stride >= w.kernel && w.stride > (shares ? 4 : 7);
   return !grid.slides() || (w.dilation == 1 && (repeats || w.kernel > 2 * w.out));
 }
 
@@ -283,34 +328,51 @@ inline bool spreads_cells(const Problem& p) {
   return has;
 }
 
-inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& traits) {
+inline bool fits(BackwardSchedule schedule, const Problem& p, const ReducerTraits& traits) {
   using enum BackwardSchedule;
   const Level& level = p.levels[0];
-  const Grid& grid = level.grid;
-  const Axis& w = grid.axis[2];
-  const bool last = p.lanes_are_channels, alone = p.level_count == 1, few = p.channels < kFewPlanes;
+  const Axis& w = level.grid.axis[2];
+  const bool last = p.lanes_are_channels, alone = p.level_count == 1;
+  if (schedule == exact) return true;
+  if (!has_lanes(p.dtype)) return false;
+  if (traits.again || schedule == pooled_again)
+    return traits.again && schedule == pooled_again && specialises() && alone && has_squares(level);
+  if (schedule == disjoint_lanes) return specialises() && is_disjoint(p) && last && level.output.channel == 1;
+  if (schedule == disjoint_rows) return specialises() && is_disjoint(p) && !last && has_phases(w);
+  if (traits.selects || schedule == scatter) return traits.selects && schedule == scatter;
+  if (schedule == interleaved) return has_few_channels(p, level) && w.most_covers() * w.in * p.channels <= kMostListedSources;
+  if (last || schedule == lanes) return schedule == lanes;
+  if (schedule == whole_planes) return is_whole_plane(p, level.grid);
+  if (schedule == cells) return traits.is_alike && spreads_cells(p);
+  if (schedule == sliding) return alone && level.grid.slides() && !reaches_far(w);
+  bool plain = true;
+  for (int32_t l = 0; l < p.level_count; ++l) plain &= p.levels[l].grid.axis[2].dilation == 1;
+  return plain;
+}
+
+inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& traits) {
+  using enum BackwardSchedule;
+  const auto can = [&](BackwardSchedule schedule) { return fits(schedule, p, traits); };
+  const Grid& grid = p.levels[0].grid;
+  const bool alone = p.level_count == 1, few = are_few(p);
   const auto narrow = [&](const Grid& of) { return !few && has_narrow_gradient(of, alone, traits.shares); };
   const auto wide = [&](const Grid& of) { return !alone || has_wide_gradient(of, traits.shares); };
-  // What lanes of neighbours would read too much for.
-  const auto gaps = [&](const Grid& of) { return wide(of) ? of.axis[2].dilation != 1 : reaches_far(of.axis[2]); };
-  if (!has_lanes(p.dtype)) return exact;
-  if (traits.again) return specialises() && alone && has_squares(level) ? pooled_again : exact;
-  if (!traits.selects && has_few_channels(p, level) && w.most_covers() * w.in * p.channels <= kMostListedSources) return interleaved;
-  if (specialises() && is_disjoint(p) && (!traits.selects || compares_taps(p, grid))) {
-    if (last && level.output.channel == 1) return disjoint_lanes;
-    const bool fills_rows = has_tall_squares(p) || !(narrow(grid) || wide(grid));
-    if (!last && has_phases(grid.axis[2]) && (traits.selects || fills_rows)) return disjoint_rows;
-  }
-  if (traits.selects) return scatter;
-  if (last) return lanes;
-  if (is_whole_plane(p, grid)) return whole_planes;
-  if (traits.is_alike && spreads_cells(p)) return cells;
+  if (can(pooled_again)) return pooled_again;
+  if (can(interleaved)) return interleaved;
+  const bool compares = !traits.selects || compares_taps(p, grid);
+  if (can(disjoint_lanes) && compares) return disjoint_lanes;
+  const bool fills_rows = traits.selects || has_tall_squares(p) || !(narrow(grid) || wide(grid));
+  if (can(disjoint_rows) && compares && fills_rows) return disjoint_rows;
+  if (can(scatter)) return scatter;
+  if (can(whole_planes)) return whole_planes;
+  if (can(cells)) return cells;
+  if (!can(lanes) || p.lanes_are_channels) return can(lanes) ? lanes : exact;
   bool any_narrow = false;
   for (int32_t l = 0; l < p.level_count; ++l) {
     const Grid& of = p.levels[l].grid;
     if (narrow(of))
       any_narrow = true;
-    else if (gaps(of))
+    else if (wide(of) ? of.axis[2].dilation != 1 : reaches_far(of.axis[2]))
       return exact;
   }
   if (any_narrow) return lanes;

@@ -22,6 +22,13 @@ extern const char* const kSources;
 
 static const char* const kCapabilities[] = {"baseline", "avx2", "avx512"};
 static const char* const kChoices[] = {"tiled", "exact", "cuda", "cuda small grid", "cuda wide indices", "cuda large"};
+// The CPU's schedules stand behind them.
+static std::vector<std::string> choices() {
+  std::vector<std::string> names(std::begin(kChoices), std::end(kChoices));
+  for (const char* name : cpu::kForwardSchedules) names.push_back(std::string("forward ") + name);
+  for (const char* name : cpu::kBackwardSchedules) names.push_back(std::string("backward ") + name);
+  return names;
+}
 
 static py::dict build_info() {
   py::dict info;
@@ -46,12 +53,13 @@ static py::dict build_info() {
   return info;
 }
 
-template <size_t count>
-static int index_of(const std::string& name, const char* const (&names)[count], const char* argument) {
+template <class Names>
+static int index_of(const std::string& name, const Names& names, const char* argument) {
   std::string allowed;
-  for (size_t i = 0; i < count; ++i) {
-    if (name == names[i]) return int(i);
-    allowed += (i ? ", " : "") + std::string(names[i]);
+  int i = 0;
+  for (const std::string one : names) {
+    if (name == one) return i;
+    allowed += (i++ ? ", " : "") + one;
   }
   throw py::value_error(std::string(argument) + " is '" + name + "'; allowed: " + allowed);
 }
@@ -71,10 +79,21 @@ static std::optional<int64_t> limit_scratch(std::optional<int64_t> bytes) {
 }
 
 static std::string set_schedule(const std::optional<std::string>& name) {
-  const auto choice = ScheduleChoice(name ? index_of(*name, kChoices, "name") : 0);
-  if (choice >= ScheduleChoice::cuda && !can_emulate_cuda())
+  const std::vector<std::string> names = choices();
+  const auto choice = ScheduleChoice(name ? index_of(*name, names, "name") : 0);
+  if (choice >= ScheduleChoice::cuda && choice < ScheduleChoice::forward && !can_emulate_cuda())
     throw py::value_error("name is '" + *name + "', which needs a build with FASTPOOL_EMULATION=1");
-  return kChoices[int(set_schedule_choice(choice))];
+  return names[size_t(set_schedule_choice(choice))];
+}
+
+static std::vector<std::string> chosen_schedules() {
+  const std::vector<std::string> names = choices();
+  const Chosen last = last_chosen();
+  std::vector<std::string> found;
+  for (size_t i = 0; i < std::size(cpu::kForwardSchedules); ++i)
+    if (last.forward >> i & 1) found.push_back(names[size_t(ScheduleChoice::forward) + i]);
+  found.push_back(names[size_t(ScheduleChoice::backward) + size_t(last.backward)]);
+  return found;
 }
 
 static void set_order(unsigned order) {
@@ -119,7 +138,12 @@ PYBIND11_MODULE(_C, m) {
         "Let no thread have more scratch memory (None: no limit); returns the previous limit. For tests.");
   m.def("scratch_size", &fastpool::cpu::scratch_size, "Bytes of scratch memory that the calling thread keeps. For tests.");
   m.def("set_schedule", &fastpool::set_schedule, py::arg("name") = py::none(),
-        "Force the exact schedule, or emulate the CUDA schedules (None: by shape); returns the previous choice. For tests.");
+        "Force the exact schedule, emulate the CUDA schedules, or take one of the CPU's wherever it fits (None: by shape); returns "
+        "the previous choice. For tests and benchmarks.");
+  m.attr("SCHEDULES") = fastpool::choices();
+  m.def("chosen_schedules", &fastpool::chosen_schedules,
+        "The CPU schedules of the last operator called: a forward's levels have one each, a backward all levels one, the last "
+        "name; of the other pass they tell nothing. For tests and benchmarks.");
   m.def("set_order", &fastpool::set_order, py::arg("order"), "Start the random order that emulated threads run in. For tests.");
   m.def("run_faulty", &fastpool::run_faulty, py::arg("fault"), "Emulate a kernel with a fault that ends the process. For tests.");
   m.def("record", &fastpool::record, py::arg("on"),

@@ -15,13 +15,17 @@ using torch::headeronly::ScalarType;
 
 static std::atomic<ScheduleChoice> schedule_choice{ScheduleChoice::tiled};
 
+static std::atomic<Chosen> chosen{};
+
 ScheduleChoice set_schedule_choice(ScheduleChoice choice) {
-  if (choice >= ScheduleChoice::cuda) emulated::set_limits(emulated::Emulated(int(choice) - int(ScheduleChoice::cuda)));
-  return schedule_choice.exchange(choice);
+  const ScheduleChoice previous = schedule_choice.exchange(choice);
+  if (emulates_cuda()) emulated::set_limits(emulated::Emulated(int(choice) - int(ScheduleChoice::cuda)));
+  return previous;
 }
+Chosen last_chosen() { return chosen; }
 
 bool can_emulate_cuda() { return emulated::set_limits != nullptr; }
-bool emulates_cuda() { return schedule_choice >= ScheduleChoice::cuda; }
+bool emulates_cuda() { return schedule_choice >= ScheduleChoice::cuda && schedule_choice < ScheduleChoice::forward; }
 
 Windows::Windows(std::vector<int64_t> all, int64_t inputs, int64_t rank, int64_t order)
     : numbers(std::move(all)), inputs(inputs), rank(rank), levels(0), order(Order(order)) {
@@ -152,9 +156,25 @@ Plan::Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtyp
   p.saved = saved_last ? View{p.bins * p.channels, 1, p.channels} : View{p.bins * p.channels, p.bins, 1};
   p.levels = levels.data();
   p.level_count = int32_t(levels.size());
-  if (schedule_choice == ScheduleChoice::exact) return;
+  if (schedule_choice != ScheduleChoice::exact) choose(traits);
+  Chosen all{0, p.backward};
+  for (const Level& level : levels) all.forward |= 1u << int(level.forward);
+  chosen.store(all, std::memory_order_relaxed);
+}
+
+void Plan::choose(const ReducerTraits& traits) {
   for (Level& level : levels) level.forward = cpu::choose_forward(p, level, traits);
   p.backward = cpu::choose_backward(p, traits);
+  const ScheduleChoice choice = schedule_choice;
+  if (choice >= ScheduleChoice::backward) {
+    const auto wanted = cpu::BackwardSchedule(int(choice) - int(ScheduleChoice::backward));
+    if (cpu::fits(wanted, p, traits)) p.backward = wanted;
+  } else if (choice >= ScheduleChoice::forward) {
+    const auto wanted = cpu::ForwardSchedule(int(choice) - int(ScheduleChoice::forward));
+    bool fits = true;
+    for (const Level& level : levels) fits &= cpu::fits(wanted, p, level, traits);
+    for (Level& level : levels) level.forward = fits ? wanted : level.forward;
+  }
 }
 
 Dtype dtype_of(const Tensor& tensor) {

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -17,10 +18,25 @@ using torch::stable::Tensor;
 // Where a pyramid's bins lie in its result; `map` is the ordinary result of one level, laid out like the input.
 enum class Order : int64_t { map = -1, level = 0, channel = 1 };
 
-// From `cuda` on the CUDA schedules are emulated.
-enum class ScheduleChoice : int32_t { tiled, exact, cuda, cuda_small_grid, cuda_wide_indices, cuda_large };
-ScheduleChoice set_schedule_choice(ScheduleChoice choice);  // a test hook; returns the previous one
-bool can_emulate_cuda();                                    // a build for tests
+// From `cuda` on the CUDA schedules are emulated; from `forward` on one of the CPU's is taken wherever it fits.
+enum class ScheduleChoice : int32_t {
+  tiled,
+  exact,
+  cuda,
+  cuda_small_grid,
+  cuda_wide_indices,
+  cuda_large,
+  forward,
+  backward = forward + int32_t(std::size(cpu::kForwardSchedules)),
+};
+// Hooks of tests and benchmarks. The first returns the previous choice.
+ScheduleChoice set_schedule_choice(ScheduleChoice choice);
+struct Chosen {
+  uint32_t forward;  // of all levels, a bit for each schedule
+  cpu::BackwardSchedule backward;
+};
+Chosen last_chosen();     // for the last call of any thread
+bool can_emulate_cuda();  // a build for tests
 bool emulates_cuda();
 
 // The product of counts, none of which is negative: of elements that `what` has, and whose bytes a number can tell.
@@ -49,6 +65,9 @@ struct Plan {
   std::vector<Level> levels;
   Plan(const Windows& windows, int64_t input, const Shape& shape, Dtype dtype, bool channels_last, ReducerTraits traits);
   Plan(Plan&&) = default;
+
+ private:
+  void choose(const ReducerTraits& traits);
 };
 
 Dtype dtype_of(const Tensor& tensor);

@@ -52,7 +52,7 @@ class CellsBackward {
     S* gx = static_cast<S*>(p.gx) + p.input.at(unit.n, unit.c, 0);
     for (int64_t c = 0; c < unit.channels; ++c, gx += p.positions()) {
       for (int32_t l = 0; l < p.level_count; ++l) spread_rows(p.levels[l], slots + c * (p.bins + L), picks + l * tiles * kMostSeen);
-      const bool all = c + 1 < unit.channels || p.extent[2] >= L;
+      const bool all = (c + 1 < unit.channels ? p.positions() : 0) + p.extent[2] >= L;
       for (int64_t tile = 0; tile < tiles; ++tile) all ? store_columns<true>(gx, tile) : store_columns<false>(gx, tile);
     }
   }
