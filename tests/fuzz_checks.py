@@ -9,18 +9,20 @@ from fuzz_expected import MET, Problem, kind_of
 
 import fastpool._C as extension
 import fastpool.functional as F
+from fastpool import _kinds
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
 BEST = extension.build_info()["cpu_capability"]
 HERE = CAPABILITIES[: CAPABILITIES.index(BEST) + 1]
 # Other ways to compute the same: capability, schedule, whether all bits are promised.
-AGAIN, TWO_THREADS, NO_GRADIENT, CARD = "again", "2 threads", "no gradient", "CUDA"
+AGAIN, TWO_THREADS, NO_GRADIENT, CARD, EMULATED = "again", "2 threads", "no gradient", "CUDA", "emulated CUDA"
 PATHS = {
     AGAIN: (None, None, True),
     NO_GRADIENT: (None, None, False),
     "exact": (None, "exact", False),
     "baseline, exact": ("baseline", "exact", False),
     **{name: (name, None, False) for name in HERE},
+    **({EMULATED: (None, "cuda", False)} if extension.build_info()["emulation"] else {}),
 }
 
 HAS_CARD = torch.cuda.is_available() and bool(extension.build_info()["cuda"])
@@ -163,7 +165,8 @@ def check_gradient_form(problem, name, y, options):
 def paths(trial, choose):
     card = [CARD] if HAS_CARD else []
     if trial.size != "small":
-        return [TWO_THREADS, *choose.sample(sorted(PATHS), 2 if trial.size == "large" else 1), *card]
+        among = PATHS.keys() - {EMULATED}
+        return [TWO_THREADS, *choose.sample(sorted(among), 2 if trial.size == "large" else 1), *card]
     return [*choose.sample(sorted(PATHS), choose.choice([1, 2])), *card]
 
 
@@ -175,6 +178,9 @@ def check_path(problem, options, g, results, expected, path):
     extension.set_schedule(schedule)
     threads = torch.get_num_threads()
     torch.set_num_threads(2 if path == TWO_THREADS else threads)
+    pool_again = _kinds.POOL_AGAIN
+    if path == EMULATED:
+        _kinds.POOL_AGAIN = set()  # as on a card, where gradients find no moments again
     try:
         with torch.set_grad_enabled(path != NO_GRADIENT):
             others = run(problem, options, None if path == NO_GRADIENT else g, move)
@@ -182,6 +188,7 @@ def check_path(problem, options, g, results, expected, path):
         extension.set_cpu_capability(None)
         extension.set_schedule(None)
         torch.set_num_threads(threads)
+        _kinds.POOL_AGAIN = pool_again
     for name, y in others.items():
         check_gradient_form(problem, name, y, options)
         if name in ("output", "indices"):
