@@ -16,7 +16,7 @@ from ._arguments import INT64_END
 from ._autograd import run, traced
 from ._checks import check_flag, check_input, check_parameter, choice, number
 from ._draw import check_seed, offset_argument, seed_argument
-from ._layouts import layout_of, memory_format
+from ._layouts import laid_out, layout_of, memory_format
 from ._operators import (
     POOL_AGAIN,
     POOLINGS,
@@ -151,7 +151,10 @@ def avg_integers(count_include_pad: bool, divisor_override: int | None) -> tuple
 def lp_kind(input: Any, geometry: Geometry, norm_type: float = 2.0) -> Tensor:
     p = lp_power(norm_type)
     if abs(p) == math.inf:
-        return pooled("max" if p > 0 else "min", input.abs(), geometry)
+        size = input.abs()
+        if geometry.lead > 1:
+            size = laid_out(size, layout_of(input))  # torch may return another layout, as of elements that overlap
+        return pooled("max" if p > 0 else "min", size, geometry)
     inputs = _entering(input, geometry)
     recorded = _recorded(inputs, geometry)
     numbers = (p, float(math.prod(geometry.window[1::6])))

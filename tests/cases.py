@@ -131,8 +131,8 @@ NEEDS_4D = {"channels_last", "offset channels_last", "channel slice of channels_
 
 
 def is_channels_last(x):
-    """Whether the output of x must be channels-last: as torch's, where that is not contiguous as well."""
-    if x.ndim not in (4, 5) or x.is_contiguous():
+    """Whether the output of x must be channels-last: as torch's, where a dense x is not contiguous as well."""
+    if x.ndim not in (4, 5) or x.is_contiguous() or all(n == 1 for n in x.shape[2:]):
         return False
     return is_dense_channels_last(x) or torch._prims_common.suggest_memory_format(x) == channels_last_format(x)
 

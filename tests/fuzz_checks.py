@@ -9,18 +9,20 @@ from fuzz_expected import MET, Problem, kind_of
 
 import fastpool._C as extension
 import fastpool.functional as F
+from fastpool import _kinds
 
 CAPABILITIES = ("baseline", "avx2", "avx512")
 BEST = extension.build_info()["cpu_capability"]
 HERE = CAPABILITIES[: CAPABILITIES.index(BEST) + 1]
 # Other ways to compute the same: capability, schedule, whether all bits are promised.
-AGAIN, TWO_THREADS, NO_GRADIENT, CARD = "again", "2 threads", "no gradient", "CUDA"
+AGAIN, TWO_THREADS, NO_GRADIENT, CARD, EMULATED = "again", "2 threads", "no gradient", "CUDA", "emulated CUDA"
 PATHS = {
     AGAIN: (None, None, True),
     NO_GRADIENT: (None, None, False),
     "exact": (None, "exact", False),
     "baseline, exact": ("baseline", "exact", False),
     **{name: (name, None, False) for name in HERE},
+    **({EMULATED: (None, "cuda", False)} if extension.build_info()["emulation"] else {}),
 }
 # Each of the CPU's schedules, wherever it fits.
 FORCED = [name for name in extension.SCHEDULES if name.startswith(("forward", "backward")) and "exact" not in name]
@@ -164,11 +166,12 @@ def check_gradient_form(problem, name, y, options):
 
 
 def paths(trial, choose):
-    card, others = [CARD] if HAS_CARD else [], sorted(PATHS.keys() - FORCED)
-    forced = choose.choice(FORCED)
+    forced, card = choose.choice(FORCED), [CARD] if HAS_CARD else []
+    others = PATHS.keys() - FORCED
     if trial.size != "small":
-        return [TWO_THREADS, *choose.sample(others, 2 if trial.size == "large" else 1), forced, *card]
-    return [*choose.sample(others, choose.choice([1, 2])), forced, *card]
+        some = choose.sample(sorted(others - {EMULATED}), 2 if trial.size == "large" else 1)
+        return [TWO_THREADS, *some, forced, *card]
+    return [*choose.sample(sorted(others), choose.choice([1, 2])), forced, *card]
 
 
 def check_path(problem, options, g, results, expected, path):
@@ -179,6 +182,9 @@ def check_path(problem, options, g, results, expected, path):
     extension.set_schedule(schedule)
     threads = torch.get_num_threads()
     torch.set_num_threads(2 if path == TWO_THREADS else threads)
+    pool_again = _kinds.POOL_AGAIN
+    if path == EMULATED:
+        _kinds.POOL_AGAIN = set()  # as on a card, where gradients find no moments again
     try:
         with torch.set_grad_enabled(path != NO_GRADIENT):
             others = run(problem, options, None if path == NO_GRADIENT else g, move)
@@ -186,6 +192,7 @@ def check_path(problem, options, g, results, expected, path):
         extension.set_cpu_capability(None)
         extension.set_schedule(None)
         torch.set_num_threads(threads)
+        _kinds.POOL_AGAIN = pool_again
     for name, y in others.items():
         check_gradient_form(problem, name, y, options)
         if name in ("output", "indices"):

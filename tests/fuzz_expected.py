@@ -359,7 +359,10 @@ class ByTable(Kind):
     def results(self, actual):
         p = self.problem
         values = p.each(lambda x, windows, _: self.pool(x, windows))
-        self.unknown = ~np.isfinite(values).all(0)
+        # Results that even the accumulation type cannot hold, of which no gradient is known.
+        with np.errstate(over="ignore"):
+            self.lost = [np.isfinite(y) & np.isinf(y.astype(p.accumulation)) for y in values]
+        self.unknown = ~np.isfinite(values).all(0) | np.any(self.lost, axis=0)
         if self.name == "lp":
             without_sign = np.isinf(self.errors()[0])
             values[0] = np.where(without_sign, p.in_planes([actual["output"]], 1)[0], values[0])
@@ -369,15 +372,17 @@ class ByTable(Kind):
 
     def gradient(self, item, g):
         p, (x, windows) = self.problem, self.problem.items[item]
-        shape, unknown, covering = p.inputs[item].shape, self.unknown[p.samples_of(item)], p.covering(item)
+        samples, covering = p.samples_of(item), p.covering(item)
+        shape, unknown = p.inputs[item].shape, self.unknown[samples]
+        g = [part if part is None else np.where(lost[samples], 0, part) for part, lost in zip(g, self.lost)]
 
         def error(grid):
             taps = np.where(grid.exist, reference.planes(x).take(grid.elements, axis=2), 0)
             with np.errstate(all="ignore"):
                 slopes = self.rounded(taps, grid)[1]
                 each = [
-                    np.abs(part[:, :, grid.numbers, None]) * slope.worse(covering + 4).error
-                    for part, slope in zip(g, slopes)
+                    np.where(part == 0, 0, np.abs(part) * slope.worse(covering + 4).error)
+                    for part, slope in zip((y if y is None else y[:, :, grid.numbers, None] for y in g), slopes)
                     if part is not None
                 ]
                 return np.where(unknown[:, :, grid.numbers, None], 0, sum(each)).astype(np.float64)

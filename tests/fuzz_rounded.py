@@ -145,7 +145,7 @@ def gem(taps, exist, weighs, p, eps):
     count, is_above = exist.sum(-1, keepdims=True), taps.value >= eps
     taps = taps.exact(np.maximum(taps.value, eps))
     extreme = factor_out(taps, weighs, p)[0]
-    exponent = (taps / extreme).split_log() * p
+    exponent = (taps.split_log() - taps.exact(extreme).split_log()) * p
     w = exponent.exp().only(weighs)
     total = w.sum(count)
     log = (total / count).log_of(np.zeros_like(total.value))
@@ -158,25 +158,28 @@ def lp(taps, exist, weighs, _, p, size):
     """Where it is not known on which side of 0 the sum is, nothing bounds the root: an infinite error."""
     count, sizes = exist.sum(-1, keepdims=True), np.abs(taps.value)
     extreme = factor_out(taps.exact(np.where(weighs, sizes, 0)), weighs, taps.exact(p))[0]
-    extreme = np.where(extreme > 0, extreme, 1)
-    ratio = taps.exact(sizes) / extreme
+    is_zero, extreme = extreme == 0, np.where(extreme > 0, extreme, 1)
     if p in (1, 2):
+        ratio = taps.exact(sizes) / extreme
         w = ratio if p == 1 else ratio * ratio
     else:
-        w = (ratio.split_log() * p).exp()
+        w = ((taps.exact(sizes).split_log() - taps.exact(extreme).split_log()) * p).exp()
     sign = np.sign(np.power(np.sign(taps.value), WIDE(p)))
     total = (w * sign).only(weighs & (sizes > 0)).sum(count) * size / count
-    unknown = np.abs(total.value) <= 2 * total.error
+    unknown = ~is_zero & (np.abs(total.value) <= 2 * total.error)
     y = total * extreme
     if p != 1:
         root = Rounded(np.abs(total.value), total.kind, total.error).split_log() / p
         y = root.exp() * extreme * np.power(np.sign(total.value), 1 / WIDE(p))
-        y = y.of(y.value, np.where(unknown & (extreme > 0), np.inf, y.error))
+        y = Rounded(y.value, y.kind, np.where(unknown, np.inf, y.error))
     slope = taps.exact(np.ones(sizes.shape, WIDE))
     if p != 1:
         ratio = taps.exact(sizes) / Rounded(np.abs(y.value), y.kind, y.error)
         slope = (ratio.split_log() * (p - 1)).exp() * np.sign(np.power(np.sign(taps.value), WIDE(p - 1)))
-    return [y], [slope * (size / count)], None
+        slope = slope.only((sizes > 0) & ~is_zero)
+    else:
+        slope.error = np.where(unknown, 1, 0)  # of a sum that is 0 the slope is 0
+    return [y.only(~is_zero)], [slope * (size / count)], None
 
 
 def mean_std(taps, exist, weighs, _, correction):

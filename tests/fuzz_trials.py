@@ -277,6 +277,7 @@ def windows_of(form, spatial, geometry):
 
 def work_of(form, shape, geometry):
     """About how many elements all windows hold together, before any table of them is made."""
+    shape = (max(shape[0], 1), *shape[1:])  # tables are of the windows of an empty batch, too
     spatial = shape[2:]
     if form == "global":
         return math.prod(shape)

@@ -317,11 +317,13 @@ def lp_pool(x, windows, norm_type):
     def formula(values, grid):
         count = grid.exist.sum(-1)
         values = np.where(grid.exist, values, 1.0)
-        size = np.where(grid.exist, np.abs(values), -np.inf if p > 0 else np.inf)
+        ordinary = grid.exist & ((np.isfinite(values) & (values != 0)) | np.isinf(p))
+        size = np.where(ordinary, np.abs(values), -np.inf if p > 0 else np.inf)
         extreme = (size.max if p > 0 else size.min)(-1, keepdims=True)
         if np.isinf(p):
             return (np.where(np.isnan(values).any(-1), np.nan, extreme[..., 0]),)
-        scale = np.where((extreme > 0) & np.isfinite(extreme), extreme, 1.0)  # powers of what is below do not overflow
+        # Powers of what is beside a power of two do not overflow, and of p = 1 they are exact.
+        scale = np.where(np.isfinite(extreme), 2.0 ** np.floor(np.log2(extreme)), 1.0)
         powers = np.where(grid.exist, np.power(values / scale, np.full(values.shape, p)), 0.0)  # 0.5 alone is a root
         return (scale[..., 0] * np.power(powers.sum(-1) / count * grid.sizes, 1 / p),)
 
@@ -501,9 +503,10 @@ def backward_by(slopes, g, y, x, windows):
 
     def given(grid):
         values = np.where(grid.exist, planes(x).take(grid.elements, axis=2), 0.0)
-        at = y[:, :, grid.numbers, None]
+        at, g_at = y[:, :, grid.numbers, None], g[:, :, grid.numbers, None]
         with np.errstate(all="ignore"):
-            return np.where(np.isfinite(at), g[:, :, grid.numbers, None] * slopes(values, at, grid), 0.0)
+            counts = np.isfinite(at) & (g_at != 0)  # of an infinite slope, as of roots at 0, no gradient makes 0
+            return np.where(counts, g_at * slopes(values, at, grid), 0.0)
 
     def outside(grid):
         return ~np.isfinite(y[:, :, grid.numbers, None])
@@ -513,10 +516,12 @@ def backward_by(slopes, g, y, x, windows):
 
 def soft_pool_backward(g, x, windows, beta=1.0):
     def slopes(values, y, grid):
-        weights, _ = softmax_of(values, grid.exist, own(beta, grid))
-        lever = 2 * own(beta, grid) * (values / 2 - y / 2)  # the difference could overflow
-        slope = weights / weights.sum(-1, keepdims=True) * (1 + lever)
-        return np.where(weights > 0, slope, 0.0)
+        weights, extreme = softmax_of(values, grid.exist, own(beta, grid))
+        share = weights / weights.sum(-1, keepdims=True)
+        # Half the distance to the extreme, which could overflow; that to y would take the rounding of huge elements.
+        beside = np.where(weights > 0, values / 2 - extreme[..., None] / 2, 0.0)
+        lever = 2 * own(beta, grid) * (beside - (share * beside).sum(-1, keepdims=True))
+        return np.where(weights > 0, share * (1 + lever), 0.0)
 
     return backward_by(slopes, g, soft_pool(x, windows, beta), x, windows)
 

@@ -11,6 +11,7 @@ from comparison import assert_bitwise, assert_close
 from poolings import MAX, MIN, POOLINGS, accumulation
 
 import fastpool._C as extension
+import fastpool.functional as F
 
 SMALL = [case for case in cases.SLIDING + cases.ADAPTIVE if not case.name.startswith("width")]
 BY_NAME = {pooling.name: pooling for pooling in POOLINGS}
@@ -149,6 +150,67 @@ def test_a_gradient_of_minus_zero_arrives_as_zero(kernel_size, stride, layout, s
         (output,) = MAX(case, x)
         (gradient,) = torch.autograd.grad(output, x, torch.full_like(output, -0.0))
         assert_bitwise(gradient, torch.zeros(x.shape), f"{case} {dtype} {schedule}")
+
+
+# Function, options, and the infinities that have no weight.
+WITHOUT_WEIGHT = {
+    "lp of a negative power": ("lp", {"norm_type": -2.5}, (np.inf, -np.inf)),
+    "lp of a negative root": ("lp", {"norm_type": -0.5}, (-np.inf,)),
+    "lse": ("lse", {"r": 1.0}, (-np.inf,)),
+    "lse beyond float16": ("lse", {"r": 1e-8}, (-np.inf,)),
+    "lse beyond float16 below": ("lse", {"r": -1e-8}, (np.inf,)),
+}
+
+
+@pytest.mark.parametrize("schedule", ["tiled", "exact", "cuda"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", WITHOUT_WEIGHT)
+@pytest.mark.usefixtures("restored_hooks")
+def test_infinities_without_weight_have_gradient_0(name, layout, schedule):
+    if schedule == "cuda" and not extension.build_info()["emulation"]:
+        pytest.skip("this build has no emulation; FASTPOOL_EMULATION=1 gives it one")
+    function, options, infinities = WITHOUT_WEIGHT[name]
+    for kernel_size, stride in ((2, 2), (3, 2)):
+        case = cases.sliding(name, (2, 9, 9, 43), kernel_size, "positive", stride=stride, layout=layout)
+        for dtype in (torch.float16, torch.float32):
+            x = case.values(dtype)
+            for i, infinity in enumerate(infinities):
+                x[:, i :: len(infinities), 1::2, ::2] = infinity
+            extension.set_schedule(schedule)
+            leaf = x.requires_grad_()
+            y = getattr(F, f"{function}_pool2d")(leaf, **case.geometry, **options)
+            g = incoming(case, [y], whole=False)[0]
+            (actual,) = torch.autograd.grad(y, leaf, g)
+            backward = getattr(reference, f"{function}_pool_backward")
+            expected = backward(to_reference(case, g), case.array(x), case.windows()[1], **options)[0]
+            what = f"{name} {dtype} {schedule} {case.geometry}"
+            assert (actual[x.isinf()] == 0).all(), what
+            assert_close(actual, expected, torch.from_numpy(expected * (1 + 2**-22)), what)
+
+
+@pytest.mark.parametrize("schedule", ["tiled", "exact"])
+@pytest.mark.usefixtures("restored_hooks")
+def test_lse_of_infinities_alone_has_no_gradient(schedule):
+    """Where r is 0 as well, which weighs infinities as all else."""
+    extension.set_schedule(schedule)
+    x = torch.tensor([-torch.inf, -torch.inf, 1.0, torch.inf, -torch.inf, 2.0]).view(1, 1, 6)
+    for dtype in cases.DTYPES:
+        leaf = x.to(dtype).requires_grad_()
+        for r in (1.0, torch.zeros((), dtype=dtype)):
+            (gradient,) = torch.autograd.grad(F.lse_pool1d(leaf, 2, r=r).sum(), leaf)
+            left_out = 4 if isinstance(r, float) else 6
+            assert gradient[..., :left_out].isnan().all(), f"{dtype} r={r}: {gradient}"
+
+
+@pytest.mark.parametrize("schedule", ["tiled", "exact"])
+@pytest.mark.usefixtures("restored_hooks")
+def test_gradient_of_r_where_infinities_weigh(schedule):
+    extension.set_schedule(schedule)
+    for dtype in cases.DTYPES:
+        r = torch.zeros((), dtype=dtype, requires_grad=True)
+        y = F.lse_pool1d(torch.tensor([[[-0.2, -torch.inf, -1.0, 0.5]]], dtype=dtype), 4, r=r)
+        (gradient,) = torch.autograd.grad(y.sum(), r)
+        assert gradient.isnan(), f"{dtype}: {gradient}"
 
 
 def odd_gradients(g):

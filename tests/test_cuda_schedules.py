@@ -114,6 +114,7 @@ BODIES = {
     stripes("behind the last channels", (2, 20, 23, 17), 2): {"TeamForward"},
     stripes("that divide the plane", (1, 8, 32, 64), 2): {"TeamForward", "BinsBackward"},
     cases.adaptive("bins side by side", (2, 3, 14, 24), (7, 3)): {"BinsBackward"},
+    cases.adaptive("bins of one and a half packs", (2, 3, 14, 24), (7, 4)): {"TileBackward"},
 }
 
 
@@ -129,6 +130,15 @@ def test_bodies(case):
         exact = backends.rounded(case, x.detach().double().requires_grad_())
         backends.check_bitwise(actual[0], backends.selections(case, x), f"{case} {dtype}")
         backends.check_close(actual[1], backends.rounded(case, x), exact, f"{case} {dtype}")
+
+
+def test_first_of_clipped_pixels():
+    case = pixels("of -inf", (2, 8, 9, 13), 3, "only -inf", stride=2, padding=1)
+    for dtype in (torch.float32, torch.bfloat16):
+        x = backends.prepared(case, dtype)
+        backends.check_bitwise(
+            emulated("cuda", backends.selections, case, x), backends.selections(case, x), f"{case} {dtype}"
+        )
 
 
 WIDE = (

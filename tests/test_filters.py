@@ -1,13 +1,15 @@
 """Gated and tree pooling: filters decide how windows are pooled."""
 
+import backends
 import cases
 import numpy as np
 import pytest
 import reference
 import torch
-from comparison import assert_close
+from comparison import assert_bitwise, assert_close
 from torch.autograd import gradcheck, gradgradcheck
 
+import fastpool._C as extension
 import fastpool.functional as F
 from fastpool import nn
 
@@ -64,6 +66,35 @@ def test_gradients(lead):
     ):
         assert gradcheck(pool, inputs)
         assert gradgradcheck(pool, inputs)
+
+
+FAR = cases.sliding("far apart", (2, 3, 9, 40), 3, "integers", stride=1, padding=(1, 2**20), dilation=(1, 2**20))
+
+
+@pytest.mark.parametrize("schedule", ["tiled", "cuda"])
+@pytest.mark.parametrize("channels", [False, True], ids=["shared", "per channel"])
+@pytest.mark.parametrize("case", [*CASES[::3], FAR], ids=str)
+@pytest.mark.usefixtures("restored_hooks")
+def test_weights_that_are_no_numbers_meet_no_padding(case, channels, schedule):
+    """Whole numbers: the input's gradient is exact."""
+    if schedule == "cuda" and not extension.build_info()["emulation"]:
+        pytest.skip("this build has no emulation; FASTPOOL_EMULATION=1 gives it one")
+    x, window = backends.windows_of_filters(case, torch.float32)
+    _, windows = case.windows()
+    weight, _ = filters(case, channels=channels)
+    weight = np.round(weight * 8)
+    weight[..., 0], weight[..., -1] = np.inf, np.nan
+    taps = torch.from_numpy(weight).float().view(1, -1, weight.shape[-1])
+    x = x.detach().requires_grad_()
+    extension.set_schedule(schedule)
+    y = torch.ops.fastpool.correlate(x, taps, window)
+    (g,) = backends.incoming([y])
+    (actual,) = torch.autograd.grad(y, x, g)
+    planes = reference.planes(g.double().numpy().reshape(*x.shape[:2], *y.shape[-case.rank :]))
+    weight = weight if weight.ndim == 1 else weight[:, None, :]
+    with np.errstate(invalid="ignore"):
+        expected = reference.spread(lambda grid: planes[:, :, grid.numbers, None] * weight, windows, x.shape)
+    assert_bitwise(actual + 0.0, expected, f"{case}")
 
 
 def test_two_leaves_and_equal_gates_are_the_mean_of_both():

@@ -1,5 +1,7 @@
 """Values, indices, shapes, dtypes and layouts of every pooling against the reference."""
 
+import math
+
 import cases
 import numpy as np
 import pytest
@@ -385,3 +387,11 @@ def test_a_dilation_beyond_the_input_takes_no_memory(pooling, channels):
         assert_bitwise(y, expected, f"{pooling}")
         gradients = [torch.autograd.grad(result.square().sum(), x, retain_graph=True)[0] for result in (y, expected)]
         assert_bitwise(*gradients, f"gradient of {pooling}")
+
+
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("norm_type", [math.inf, -math.inf])
+def test_lp_of_infinity_has_the_layout_of_its_input(norm_type, layout):
+    """Not that of |x|, which torch may lay out otherwise."""
+    x = cases.sliding(layout, (1, 17, 35, 23), 2, layout=layout).values(torch.float32)
+    check_layout(F.lp_pool2d(x, norm_type, 2), x, layout)

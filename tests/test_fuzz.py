@@ -20,24 +20,8 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-# Trials that fail, and what is known of them.
-KNOWN = {
-    577: "the gradient of lp_pool by norm_type=1 is 0 where the sum is 0, which the expectation does not say",
-    1183: "likewise",
-    1225: "lp_pool whose result is no float32 number: its gradient is NaN",
-}
-
-
 def failures_of(numbers, seed=SEED):
-    return [failure for number in numbers if number not in KNOWN and (failure := fuzz.attempt(seed, number))]
-
-
-@pytest.mark.parametrize("number", KNOWN)
-def test_known(number):
-    """Fails where what is known was mended, and is no longer to be left out."""
-    if fuzz.attempt(SEED, number):
-        pytest.xfail(KNOWN[number])
-    raise AssertionError(f"trial {number} no longer fails: take it out of KNOWN")
+    return [failure for number in numbers if (failure := fuzz.attempt(seed, number))]
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -294,10 +294,12 @@ struct LpGradient : Gradient {
     using T = Scalar<V>;
     if constexpr (known == 1) return slot.a;
     if constexpr (known == 2) return slot.a * (x / slot.b);
-    const V zero(T(0)), ratio = smaller_of(V(Limits<T>::largest()), size_of(x) / slot.b);
+    const V zero(T(0)), size = size_of(x), ratio = smaller_of(V(Limits<T>::largest()), size / slot.b);
     const V power = times_power_of_two(slot.a, log2_of(ratio).all() * V(T(p.numbers[0] - 1)));
     const V of_zero = p.numbers[0] > 1 ? zero : slot.a * infinity<V>();
-    const V all = select(x == zero, of_zero, select(x < zero, power * V(-sign_of_power<T>(p.numbers[0])), power));
+    const V of_sign = select(x < zero, power * V(-sign_of_power<T>(p.numbers[0])), power);
+    // Where y is finite beside an infinite x, p is negative.
+    const V all = select(x == zero, of_zero, select(size < infinity<V>(), of_sign, slot.a * zero));
     return select(slot.a == zero, zero, all);
   }
 };

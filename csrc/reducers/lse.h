@@ -1,7 +1,8 @@
 // Log-sum-exp pooling (Pinheiro and Collobert 2015): y = log(mean of exp(r x))/r over the n elements. The largest w = exp(r x) is
 // factored out: that of the largest element, or where r < 0 of the smallest. Where all w are near 1, as with small r, their
 // distances to 1 are summed: the mean of w would lose what is divided by r.
-// Saved for backward: the element that is factored out, and sum w.
+// Saved for backward: the element that is factored out, and sum w, or NaN where y is infinite. (A y that only the storage type
+// cannot hold has a gradient.)
 #pragma once
 
 #include "reducers/weights.h"
@@ -147,10 +148,12 @@ struct Lse : Reducer {
     }
     FASTPOOL_HD void finish(const Facts<T>& facts) {
       Base::finish(facts);
-      if (largest != largest || facts.parameter != facts.parameter)
+      if (largest != largest || facts.parameter != facts.parameter) {
         this->less = largest + facts.parameter;
-      else if (!(extreme - extreme == T(0)))
+      } else if (!(extreme - extreme == T(0))) {
         this->less = extreme;
+        this->sum = this->curve = nan<T>();
+      }
     }
   };
 };
@@ -169,8 +172,7 @@ struct LseGradient : Gradient {
   static constexpr bool uses_input = true, uses_parameter = true;
   template <class V>
   static FASTPOOL_HD Slot<V> prepare(const OutputFacts<V>& out, const Facts<V>& facts, const Problem&) {
-    const V infinite = out.y - out.y;  // NaN, or 0
-    return {out.g / out.moment[1] + infinite, V(Scalar<V>(0.5)) * out.moment[0], Lse::doubled(sharpness_of(facts.parameter))};
+    return {out.g / out.moment[1], V(Scalar<V>(0.5)) * out.moment[0], Lse::doubled(sharpness_of(facts.parameter))};
   }
   template <class V>
   static FASTPOOL_HD V term(V x, Tap<V>, const Slot<V>& slot, Tap<V>, const Problem&) {

@@ -21,6 +21,11 @@ T* take(int64_t count) {
   return static_cast<T*>(take_scratch(count * int64_t(sizeof(T))));
 }
 
+template <class V>
+FASTPOOL_HD auto first_lanes(int64_t count) {
+  return Tap<V>::iota() < Tap<V>(typename V::Signed(smaller(larger(count, 0), kRowLanes<Scalar<V>>)));
+}
+
 // One row of `planes`: elements that lie `step` positions apart, from position `first` on, to neighbours, and back.
 template <class S>
 class PlaneRows {
@@ -271,7 +276,8 @@ void correlate_of(const Correlation& p, int64_t unit_begin, int64_t unit_end) {
   }
 }
 
-// The rows of g whose windows hold the elements of a row, with zeros beside them; per plane, filter, slice and row.
+// The rows of g whose windows hold the elements of a row, with zeros beside them, which weights that are infinite or NaN must not
+// meet; per plane, filter, slice and row.
 template <class S>
 void correlate_input_of(const Correlation& p, int64_t unit_begin, int64_t unit_end) {
   using T = Accumulated<S>;
@@ -295,12 +301,19 @@ void correlate_input_of(const Correlation& p, int64_t unit_begin, int64_t unit_e
   T *result = take<T>(2 * phase_pitch), *joined = take<T>(2 * row_pitch);
   const bool joins = stride == 2 && !p.lanes_are_channels;
   S* turned = take<S>(most_planes * most_strides);
-  int64_t *from = take<int64_t>(p.filters * p.taps), *weight = take<int64_t>(p.filters * p.taps), *slices = take<int64_t>(d_axis.kernel);
+  // Of each term: where its g lie, its weight, and the lane that output 0 has.
+  const int64_t terms = p.filters * p.taps;
+  int64_t *from = take<int64_t>(terms), *weight = take<int64_t>(terms), *origin = take<int64_t>(terms);
+  int64_t* slices = take<int64_t>(d_axis.kernel);
   S* gx = static_cast<S*>(p.gx);
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
     const Part part(p, unit, d_axis.in * h_axis.in);
     const PlaneRows<S> planes(p.input, p.lanes_are_channels, part.n, part.c, part.planes, turned);
     const T* weights = static_cast<const T*>(p.weights) + (p.shared ? 0 : part.c * width);
+    bool finite = true;
+    for (int64_t f = 0; f < p.filters; ++f)
+      for (int64_t i = 0; i < (p.shared ? 1 : part.planes) * width; ++i)
+        finite &= std::abs(weights[f * of_filter + i]) <= Limits<T>::largest();
     each_piece(part.begin, part.end, h_axis.in, most_rows, [&](int64_t d, int64_t h_begin, int64_t h_end) {
       each_run(first_stride, last_stride, most_strides, [&](int64_t begin, int64_t end) {
         const Range seen = h_axis.covers(Range{h_begin, h_end});
@@ -343,6 +356,7 @@ void correlate_input_of(const Correlation& p, int64_t unit_begin, int64_t unit_e
                   for (int64_t f = 0; f < p.filters; ++f, ++count) {
                     from[count] = f * of_g + outputs + (columns.apart ? k * pitch : columns.reach - columns.stride[k]);
                     weight[count] = f * of_filter + (slices[i] * h_axis.kernel + kh) * w_axis.kernel + k;
+                    origin[count] = columns.stride[k] - begin;
                   }
                 }
               }
@@ -351,7 +365,15 @@ void correlate_input_of(const Correlation& p, int64_t unit_begin, int64_t unit_e
               T* to = result + (joins ? phase : 0) * phase_pitch + b * row_pitch;
               for (int64_t v = 0; v < end - begin; v += L) {
                 V sum(T(0));
-                for (int64_t i = 0; i < count; ++i) sum = sum + V(w[weight[i]]) * load<T, L>(values + from[i] + v);
+                if (finite) {
+                  for (int64_t i = 0; i < count; ++i) sum = sum + V(w[weight[i]]) * load<T, L>(values + from[i] + v);
+                } else {
+                  for (int64_t i = 0; i < count; ++i) {
+                    const auto before = first_lanes<V>(origin[i] - v), within = first_lanes<V>(origin[i] + w_axis.out - v);
+                    const V zero(T(0)), term = V(w[weight[i]]) * load<T, L>(values + from[i] + v);
+                    sum = sum + select(before, zero, select(within, term, zero));
+                  }
+                }
                 store(to + v, sum);
               }
             }
@@ -408,7 +430,7 @@ void correlate_filters_of(const Correlation& p, int64_t unit_begin, int64_t unit
           seen.read(planes, part.planes, d, h_begin, h_end, w_begin, w_end);
           const int64_t count = w_end - w_begin, whole = count / L * L;
           // What a row's last lanes see may lie outside their windows, and be no number.
-          const auto exists = Tap<V>::iota() < Tap<V>(typename V::Signed(count - whole));
+          const auto exists = first_lanes<V>(count - whole);
           each_few(p.filters, [&](int64_t f, auto few) FASTPOOL_STEP {
             for (int j = 0; j < few; ++j) {
               const PlaneRows<T> of_g(p.saved, p.lanes_are_channels, (f + j) * p.samples + part.n, part.c, part.planes, nullptr);
