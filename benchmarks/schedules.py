@@ -4,8 +4,8 @@
     python benchmarks/schedules.py --layer 'vgg16-*' --operation max --dtype float16 --threads 2
     python benchmarks/schedules.py --capability avx2
 
-A cell is a layer, an operation, a layout and a pass; a backward is timed alone. The exact schedule, which is what is left
-where nothing else fits, is left out. Differences that a second look does not confirm are noise.
+A cell is a layer, an operation, a layout and a pass; a backward is timed alone. The exact schedule, for what the others
+leave out, is not among them. Differences that a second look does not confirm are noise.
 """
 
 from __future__ import annotations
@@ -85,11 +85,12 @@ def calls_of(layer, operation, layout, dtype):
 
 
 def measured(direction, call, options):
-    """-> the chosen schedules, the times of all that fit"""
+    """-> the chosen schedules, the seconds of all that fit"""
     torch.manual_seed(SEED)
     expected = tensors(call())
     own = chosen(direction)
-    calls = {" + ".join(sorted(own)): None}
+    label = " + ".join(sorted(name.split()[1] for name in own))
+    forced = {label: None}
     for name in _C.SCHEDULES:
         if not name.startswith(direction) or name.endswith(" exact") or own == {name}:
             continue
@@ -101,7 +102,7 @@ def measured(direction, call, options):
         for result, wanted in zip(actual, expected, strict=True):
             if result.is_floating_point():
                 assert_near(result, wanted)
-        calls[name] = name
+        forced[name.split()[1]] = name
 
     def sampler(name):
         timed = on_cpu(call, [()], options.threads)
@@ -112,10 +113,14 @@ def measured(direction, call, options):
 
         return sample
 
-    if len(calls) == 1:
-        return next(iter(calls)), {}
-    times = measure_in_turn({label: sampler(name) for label, name in calls.items()}, options.seconds)
-    return next(iter(calls)), {label: found.lower_quartile for label, found in times.items()}
+    if len(forced) == 1:
+        return label, {}
+    times = measure_in_turn({one: sampler(name) for one, name in forced.items()}, options.seconds)
+    return label, {one: found.lower_quartile for one, found in times.items()}
+
+
+def is_slower(own, times) -> bool:
+    return times[own] > TOLERANCE * min(times.values())
 
 
 def main() -> int:
@@ -130,28 +135,16 @@ def main() -> int:
             own, times = measured(direction, call, options)
             if not times:
                 continue
-            count += 1
-            best = min(times.values())
-            is_slower = times[own] > TOLERANCE * best
-            if is_slower:  # a second look
+            if is_slower(own, times):  # a second look
                 times = measured(direction, call, options)[1]
-                is_slower = times[own] > TOLERANCE * min(times.values())
-            slower += is_slower
-            if is_slower or options.all:
-                others = sorted((seconds, label.split()[1]) for label, seconds in times.items() if label != own)
-                print(
-                    COLUMNS.format(
-                        layer_name,
-                        name,
-                        layout,
-                        direction,
-                        own.replace(direction + " ", ""),
-                        f"{times[own] * 1e3:.3f}",
-                        ", ".join(f"{label} {seconds * 1e3:.3f}" for seconds, label in others),
-                    ),
-                    flush=True,
-                )
-    print(f"{slower} of {count} cells with several schedules: another is more than 10 % faster; {time.time() - started:.0f} s")
+            count += 1
+            slower += is_slower(own, times)
+            if is_slower(own, times) or options.all:
+                milliseconds = {one: f"{seconds * 1e3:.3f}" for one, seconds in times.items()}
+                others = [f"{one} {milliseconds[one]}" for one in sorted(times, key=times.get) if one != own]
+                row = (layer_name, name, layout, direction, own, milliseconds[own], ", ".join(others))
+                print(COLUMNS.format(*row), flush=True)
+    print(f"{slower} of {count} cells: another schedule is more than 10 % faster; {time.time() - started:.0f} s")
     return 0
 
 

@@ -734,7 +734,12 @@ GRADIENTS = [
         "csrc/cpu/kernels/cells_backward.h",
         ("columns that no bin sees", "exists ? -1 : 0", "-1", CELLS),
         ("gradients of bins behind the last", "g + bin + L <= g_end", "true", f"{GUARD} more"),
-        ("cells written behind the last row", "c + 1 < unit.channels || p.extent[2] >= L", "true", f"{GUARD} more"),
+        (
+            "cells written behind the last row",
+            "(c + 1 < unit.channels ? p.positions() : 0) + p.extent[2] >= L",
+            "c + 1 < unit.channels || p.extent[2] >= L",
+            f"{GUARD} more",
+        ),
     ),
     *in_file(
         "csrc/cpu/kernels/scatter.h",
@@ -768,7 +773,13 @@ GRADIENTS = [
         ("outputs apart read behind the last", "saved + L <= results ? L : count", "L", f"{GUARD} contiguous"),
         (
             "short rows of gradients behind the last",
-            "(most * width - 2 * reach + width) / width",
+            "(seen * width - 2 * reach + width) / width / 2",
+            "seen / 2",
+            f"{GUARD} more",
+        ),
+        (
+            "rows of outputs above an odd row",
+            "smaller(most, 2 * (level.grid.axis[1].out - at.o[1]))",
             "most",
             f"{GUARD} more",
         ),

@@ -167,6 +167,7 @@ MORE = [
     cases.sliding("odd squares", (1, 5, 7, 13), 2, "positive"),
     cases.sliding("short squares", (1, 3, 6, 14), 2, "positive"),
     cases.sliding("shorter squares", (2, 3, 8, 6), 2, "positive"),
+    cases.sliding("short rows above an odd one", (1, 3, 13, 8), 2, "positive"),
     cases.sliding("short rows of odd planes", (1, 3, 13, 29), 2, "positive"),
     cases.sliding("large, few channels", (1, 3, 21, 23), 20, stride=1),
     cases.sliding("overlapping much", (2, 3, 9, 23), 5, stride=1, padding=2),

@@ -160,8 +160,8 @@ class DisjointRows {
     const int64_t width = p.extent[2], bin = level.bin(at.o), reach = larger(w.out, part);
     int64_t out = level.output.at(at.n, at.c, bin), saved = p.saved.at(at.n, at.c, bin), element = p.input.at(at.n, at.c, row * width);
     // Outputs reach as far among theirs as elements do, two rows of which belong to each of theirs.
-    const int64_t writable = (most * width - 2 * reach + width) / width;
-    const int64_t count = smaller(writable / 2, level.grid.axis[1].out - at.o[1]) / lines * lines;
+    const int64_t seen = smaller(most, 2 * (level.grid.axis[1].out - at.o[1]));
+    const int64_t count = (seen * width - 2 * reach + width) / width / 2 / lines * lines;
     if (count <= 0) return 0;
     Facts<V> facts;
     if constexpr (Gradient::uses_divisor) divisors.move_to(at.o), divisors.give_halves(facts, 0, 0);
