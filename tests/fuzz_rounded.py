@@ -201,6 +201,8 @@ def mean_std(taps, exist, weighs, _, correction):
     slope = ((taps - mean) / std / divisor).only((std.value > 0) & (free > 0))
     # One over a deviation that is not a normal number is taken as the largest number, so that the product falls short.
     slope.error += np.where(std.value < 16 * taps.kind[1], np.abs(slope.value), 0)
+    # Beside a huge one even small gradients over it are no normal numbers.
+    slope.error += 1024 * unit * taps.kind[1] * np.abs((taps - mean).value) / divisor
     return [mean, std], [taps.exact(np.where(exist, WIDE(1) / count, 0)).worse(2), slope], None
 
 

@@ -16,6 +16,7 @@ import fastpool.functional as F
 NAME = re.compile(r"(?:(adaptive|global)_)?(\w+?)_pool([123]d)?")
 LENGTHS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 130, 200, 301, 513)  # around widths of vectors
 CHANNELS = (1, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 130, 200)
+MOST_EXTENT = 2**40  # of a window
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def random_sliding(choose, spatial, within, kernel=None):
     dilation = [1] * rank
     if choose.random() < 0.4:
         dilation = [choose.choice([1, 2, 3, 5, choose.randint(1, n), choose.choice([n, 2**30])]) for n in spatial]
+        dilation = [min(d, MOST_EXTENT // k) for d, k in zip(dilation, kernel)]
     ceil_mode = choose.random() < 0.35
     extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
     stride, padding = random_stride(choose, kernel, spatial), random_padding(choose, extents, ceil_mode)

@@ -87,10 +87,11 @@ inline bool fills_lanes(const Problem& p, const Grid& grid, int parts, bool any_
   return parts > 0 && grid.axis[2].least_taps() >= (sums ? (one ? 8 : 24) : (one ? 48 : 80));
 }
 
-// Transposing planes pays when there are a few, and rows are short. Milliseconds for (8, 512, W, W) float32 on one thread
-// of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
+// Transposing planes pays when they fill half of the lanes, and rows are short. Milliseconds for (8, 512, W, W) float32 on one
+// thread of AVX-512, as rows and transposed: 2x2 stride 2, 8 outputs a row 0.44 and 0.27, 10 outputs 0.53 and 0.46, 12 outputs
 // 0.56 and 1.0; 3x3 stride 2, 12 outputs 1.35 and 1.2, 14 outputs 1.55 and 1.65; 3x3 stride 1, 20 outputs 2.7 and 1.9, 24
-// outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0.
+// outputs 3.2 and 3.0, 28 outputs 3.95 both, 32 outputs 4.3 and 5.0; of less than 2 MB, 28 outputs 0.53 and 0.40. Registers of
+// AVX2 draw the same lines.
 constexpr int64_t kNarrowBin = 16;
 inline bool are_few(const Problem& p) { return 2 * p.channels < kernel_lanes(p.dtype); }
 inline bool is_narrow(const Axis& w) { return w.out < (w.stride == 1 ? 29 : w.stride < w.extent() ? 13 : 11); }
@@ -182,7 +183,8 @@ inline bool copies_much(const Grid& grid) {
 // rows as a window has. Milliseconds for float32 on one thread of AVX-512 with taps, without and with it: (8, 128, 40, 40) 4x4
 // stride 1 7.6 and 4.7, channels-last 5.3 and 4.5; 7x7 stride 2 5.2 and 3.1, channels-last 2.5 and 1.6. Contiguous 3x3x3 of (2,
 // 32, 8, 56, 56) 8.0 and 4.4, but channels-last 6.5 and 6.1, of (2, 64, 8, 14, 14) 0.7 and 0.9; and of (64, 64, 7, 7), whose rows
-// are short, 5x5 0.8 and 1.3.
+// are short, 5x5 0.8 and 1.3. 3x3 stride 1 of (8, 64, 112, 112) 12.4 and 7.7, without taps 7.4 and 4.9, but of (32, 192, 28, 28)
+// 6.0 and 8.7.
 constexpr int64_t kOverlapping = 10, kOverlappingMuch = 32, kFewColumns = 10, kManyColumns = 40;
 constexpr int64_t kMostSeparateRows = 256, kMostSeparateColumns = 4096;
 constexpr int64_t kMostSeparate = 1 << 18, kMostSeparateOfChannels = 1 << 14;  // a megabyte or two of scratch
@@ -267,7 +269,8 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
 // Gradients of selections. Comparing taps is sooner than scattering for windows of a few elements that do not overlap:
 // milliseconds for (8, 64, W, W) float32 of 2x2 windows, compared and scattered: contiguous 28x28 1.9 and 1.05 (512
 // channels; not where squares fill a tall plane), 56x56 0.57 and 0.62 (draws 0.56 and 0.9), 112x112 1.7 and 2.4; channels-last
-// 56x56 0.5 and 0.65. Channels-last 7x7 of one window 0.09 and 0.19 (2048 channels), but windows of 24 channels 0.18 and 0.12.
+// 56x56 0.5 and 0.65. Channels-last 7x7 of one window 0.09 and 0.19 (2048 channels), 10x10 of (2, 2048, 60, 60) 2.1 and 6.5, but
+// windows of 24 channels 0.18 and 0.12, 3x3 of 32 channels 0.13 and 0.10, 12x12 of 64 channels 0.27 and 0.23.
 constexpr int64_t kManyChannels = 64, kVeryManyChannels = 256;
 inline bool compares_taps(const Problem& p, const Grid& grid) {
   const Axis& w = grid.axis[2];
@@ -282,7 +285,8 @@ inline bool compares_taps(const Problem& p, const Grid& grid) {
 
 // Per element of 12.8 MB of float32 on one thread, as rows and transposed: 2x2 stride 2, 56 columns 0.33 and 0.75 ns, 28
 // columns 0.6 and 1.0, 20 columns 0.9 and 1.35, 14 columns 1.35 and 1.25; 3x3 stride 2, 56 columns 1.0 and 1.45, 28 columns
-// 2.0 and 1.4; 3x3 stride 1, 28 columns 3.1 and 3.7, 20 columns 4.5 and 4.0.
+// 2.0 and 1.4; 3x3 stride 1, 28 columns of less than 2 MB 1.4 and 1.0 ms, 20 columns 4.5 and 4.0 ns. Where elements do not
+// share, 8x8 stride 8 of 64 channels, 112 columns, 11.6 and 5.1 ms, and 8.8 as levels, but of 8 channels 14.5, 29 and 10.7.
 // Averages of bins repeat rows, whose copies need not be transposed.
 constexpr int64_t kNarrowPlane = 1024;
 inline bool has_narrow_gradient(const Grid& grid, bool alone, bool shares) {
