@@ -231,7 +231,7 @@ inline bool fits(ForwardSchedule schedule, const Problem& p, const Level& level,
   if (schedule == exact) return true;
   // A draw sums small windows in order and large ones in classes; a level of both kinds is neither.
   if (!has_lanes(p.dtype) || (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps)) return false;
-  if (schedule == separable) return traits.separable && can_separate(p, grid);
+  if (schedule == separable) return traits.separable && can_separate(p, grid) && (!p.lanes_are_channels || level.output.channel == 1);
   if (schedule == interleaved) return can_interleave(p, level);
   if (p.lanes_are_channels || schedule == channels) return p.lanes_are_channels && schedule == channels;
   if (schedule == flat) return level.large || (level.free_order && !traits.draws);
