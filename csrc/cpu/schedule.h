@@ -252,7 +252,8 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
   const Axis& w = grid.axis[2];
   const int64_t width = w.least_taps();
   const bool few = are_few(p);
-  const bool fills_folds = !few || (width >= kWideBin && (!traits.any_order || width * p.channels >= kColumnsToFold));
+  const bool fills_folds =
+      !few || (width >= kWideBin && width <= kMostTransposed && (!traits.any_order || width * p.channels >= kColumnsToFold));
   const bool folds = folds_rows(level, traits.parts, traits.any_order) && fills_folds;
   const bool squares = specialises() && !traits.draws && has_squares(level) && (is_tall(p) || grid.axis[1].out >= kSomeRows);
   if (can(separable) && (overlaps_much(p, grid) || (few && !p.lanes_are_channels && gathers(w) && w.out > 1 && !folds))) return separable;

@@ -144,11 +144,12 @@ class Scatter {
     const Axis* axis = source.level->grid.axis;
     const int64_t across = axis[2].out, between = axis[1].stride * p.extent[2], step = source.level->output.channel;
     for (int64_t plane = 0; plane < planes; ++plane, taps += p.saved.channel, g += step) {
+      const Target own{target.first + plane * p.positions(), 0, p.positions()};
       int64_t done = 0;
       for (int64_t o[3] = {0, 0, 0}; o[0] < axis[0].out; ++o[0]) {
-        int64_t origin = plane * p.positions() + source.level->grid.origin(o);
+        int64_t origin = source.level->grid.origin(o);
         for (int64_t line = 0; line < axis[1].out; ++line, origin += between, done += across)
-          add_outputs(target, origin, axis[2].stride, source.elements, source.count, taps + done, g + done, across);
+          add_outputs(own, origin, axis[2].stride, source.elements, source.count, taps + done, g + done, across);
       }
     }
   }
@@ -157,7 +158,7 @@ class Scatter {
                                                            const S* g, int64_t planes) {
     const int64_t bins = source.level->grid.bins(), step = source.level->output.channel;
     for (int64_t plane = 0; plane < planes; ++plane, taps += p.saved.channel, g += step)
-      add_bins({target.first, -plane * p.positions(), target.size}, source.elements, source.begins, taps, g, bins);
+      add_bins({target.first + plane * p.positions(), 0, p.positions()}, source.elements, source.begins, taps, g, bins);
   }
 
   void run_rows(const Units::Unit& unit) const {
