@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from benchmarks import layers, operations
 from benchmarks.checks import assert_near, differentiable, tensors
 from benchmarks.measure import measure_in_turn, on_cpu
-from benchmarks.run import DTYPES, LAYOUTS, random_input, selected
+from benchmarks.run import DTYPES, LAYOUTS, cells, random_input
 from fastpool import _C
 
 # One of each kind of reduction: the others have the same traits.
@@ -37,12 +37,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layer", nargs="+", metavar="NAME", help="names or patterns")
     parser.add_argument("--operation", nargs="+", default=KINDS, choices=operations.OPERATIONS)
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=LAYOUTS)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", nargs=1, type=int, default=[1])
     parser.add_argument("--capability", help="baseline, avx2 or avx512 (default: the processor's best)")
     parser.add_argument("--seconds", type=float, default=0.05, help="time spent on each median")
     parser.add_argument("--all", action="store_true", help="print every cell with a choice")
+    # What `cells` asks of a run, whose passes are timed apart here.
+    parser.set_defaults(quick=False, device="cpu", passes=["forward"])
     return parser.parse_args()
 
 
@@ -58,18 +60,6 @@ def schedule(name: str | None):
 def chosen(direction: str) -> set[str]:
     """The last call's schedules of a pass."""
     return {name for name in _C.chosen_schedules() if name.startswith(direction)}
-
-
-def cells(options):
-    for layer_name, layer in layers.LAYERS.items():
-        if not selected(layer_name, options.layer):
-            continue
-        for layout in options.layout:
-            if layer.rank == 1 and layout != "contiguous":
-                continue
-            for name in options.operation:
-                if layer.windowing in operations.OPERATIONS[name].windowings:
-                    yield layer_name, layer, name, layout
 
 
 def calls_of(layer, operation, layout, dtype):
@@ -105,7 +95,7 @@ def measured(direction, call, options):
         forced[name.split()[1]] = name
 
     def sampler(name):
-        timed = on_cpu(call, [()], options.threads)
+        timed = on_cpu(call, [()], *options.threads)
 
         def sample(seconds):
             with schedule(name):
@@ -127,11 +117,12 @@ def main() -> int:
     options = parse()
     if options.capability:
         _C.set_cpu_capability(options.capability)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(*options.threads)
     print(COLUMNS.format("layer", "operation", "layout", "pass", "chosen", "ms", "others: ms"))
     started, count, slower = time.time(), 0, 0
-    for layer_name, layer, name, layout in cells(options):
-        for direction, call in calls_of(layer, operations.OPERATIONS[name], layout, options.dtype):
+    for cell in cells(options):
+        layer, operation = layers.LAYERS[cell["layer"]], operations.OPERATIONS[cell["operation"]]
+        for direction, call in calls_of(layer, operation, cell["layout"], cell["dtype"]):
             own, times = measured(direction, call, options)
             if not times:
                 continue
@@ -142,7 +133,8 @@ def main() -> int:
             if is_slower(own, times) or options.all:
                 milliseconds = {one: f"{seconds * 1e3:.3f}" for one, seconds in times.items()}
                 others = [f"{one} {milliseconds[one]}" for one in sorted(times, key=times.get) if one != own]
-                row = (layer_name, name, layout, direction, own, milliseconds[own], ", ".join(others))
+                names = (cell["layer"], cell["operation"], cell["layout"])
+                row = (*names, direction, own, milliseconds[own], ", ".join(others))
                 print(COLUMNS.format(*row), flush=True)
     print(f"{slower} of {count} cells: another schedule is more than 10 % faster; {time.time() - started:.0f} s")
     return 0

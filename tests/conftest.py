@@ -1,5 +1,6 @@
 import pytest
 import torch
+from backends import supported
 from comparison import COUNTS
 
 import fastpool._C as extension
@@ -28,6 +29,14 @@ def restored_hooks():
     yield
     extension.set_cpu_capability(None)
     extension.set_schedule(None)
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def capability(request, restored_hooks):
+    """Each of the CPU's, in use."""
+    if not supported(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    return request.param
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import random
 import cases
 import pytest
 import torch
-from backends import check_bitwise, check_close, gradient, supported
+from backends import check_bitwise, check_close, gradient
 from poolings import MAX, MIN
 
 import fastpool._C as extension
@@ -51,12 +51,8 @@ def pooled(x, modes, options):
     return results
 
 
-@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.usefixtures("restored_hooks")
 def test_cells(width, capability):
-    if not supported(capability):
-        pytest.skip(f"this processor has no {capability}")
     choose = random.Random(width)
     for dtype in cases.DTYPES:
         torch.set_num_threads(choose.choice((1, 2)))
@@ -75,11 +71,7 @@ def test_cells(width, capability):
                 check_close(tiled_rounded, rounded, exact, what)
 
 
-@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
-@pytest.mark.usefixtures("restored_hooks")
 def test_selections_of_tall_windows(capability):
-    if not supported(capability):
-        pytest.skip(f"this processor has no {capability}")
     choose = random.Random(1)
     for turn in range(24):
         case = random_windows(choose, SPECIAL if turn % 4 == 0 else PATTERNS)
