@@ -31,9 +31,9 @@ def average(layer):
     return torch_pool("avg", layer)
 
 
-def along_axes(rank: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool = False):
-    """Maxima along the last axis, then those of these along the one before it, and so on."""
-    pool = getattr(F, f"max_pool{rank}d")
+def along_axes(kind: str, rank: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool = False):
+    """Maxima or averages along the last axis, then those of these along the one before it, and so on."""
+    pool = getattr(F, f"{kind}_pool{rank}d")
 
     def steps(x):
         for axis in reversed(range(rank)):
@@ -51,11 +51,19 @@ def along_axes(rank: int, kernel_size: int, stride: int, padding: int, ceil_mode
     return steps
 
 
-def maximum_along_axes(layer):
+def pool_along_axes(kind: str, layer):
     """Sooner where windows overlap."""
     if layer.windowing != "sliding" or layer.rank == 1 or layer.arguments["kernel_size"] <= layer.arguments["stride"]:
         return None
-    return along_axes(layer.rank, **layer.arguments)
+    return along_axes(kind, layer.rank, **layer.arguments)
+
+
+def maximum_along_axes(layer):
+    return pool_along_axes("max", layer)
+
+
+def average_along_axes(layer):
+    return pool_along_axes("avg", layer)
 
 
 def sppf(layer):
@@ -65,7 +73,7 @@ def sppf(layer):
 
 def sppf_along_axes(layer):
     kernel_size = layer.arguments["kernel_size"]
-    return repeated(layer, along_axes(2, kernel_size, 1, kernel_size // 2))
+    return repeated(layer, along_axes("max", 2, kernel_size, 1, kernel_size // 2))
 
 
 def repeated(layer, pool):

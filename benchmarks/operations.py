@@ -124,7 +124,11 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "avg": Operation(
         fastpool("avg"),
-        {"torch": torch_ops.average, "mean": torch_ops.reduction("mean")},
+        {
+            "torch": torch_ops.average,
+            "mean": torch_ops.reduction("mean"),
+            "axes": torch_ops.average_along_axes,
+        },
         ("avg_pool", "avg_pool_backward"),
         exported="Average",
     ),

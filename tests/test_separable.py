@@ -1,35 +1,38 @@
-"""Maxima and minima over windows that overlap much, one axis after another, against one output at a time."""
+"""Windows that overlap much, against one output at a time: maxima, minima and large averages, one axis after another;
+averages of few taps, neighbours at a time."""
 
+import math
 import random
 
 import cases
 import pytest
+import reference
 import torch
 from backends import gradient, supported
-from comparison import assert_bitwise
+from comparison import assert_bitwise, assert_close
 
 import fastpool._C as extension
 import fastpool.functional as F
 
 SIZES = {1: (12, 20, 70, 700, 3000), 2: (4, 5, 9, 20, 33, 40, 70, 150), 3: (3, 5, 8, 11)}
-KERNELS = {1: (10, 13, 25, 60, 200, 300), 2: (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 21), 3: (1, 2, 3, 4, 5)}
+KERNELS = {1: (10, 13, 25, 60, 200, 300), 2: (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 21), 3: (1, 2, 3, 4, 5, 7)}
 PATTERNS = ("integers", "random", "signed zeros", "nans", "-inf", "only -inf", "nan and inf", "mixture")
 PATHS = ("baseline", "avx2", "avx512")
 
 
-def random_case(choose, name):
-    """-> a case of windows that hold at least ten elements and overlap"""
+def random_case(choose, name, serves=lambda *sizes: True):
+    """-> a case of windows that hold at least ten elements and overlap; serves: of shape, kernel and outputs"""
     rank = choose.choice((1, 2, 2, 3))
     while True:
         shape = [choose.choice(SIZES[rank]) for _ in range(rank)]
         kernel = [choose.choice(KERNELS[rank]) for _ in range(rank)]
-        stride = [choose.choice((1, 1, 1, 2, 3)) for _ in range(rank)]
+        stride = choose.choice(([1] * rank, [choose.choice((1, 1, 2, 3)) for _ in range(rank)]))
         padding = tuple((choose.randint(0, k // 2), choose.randint(0, k // 2)) for k in kernel)
         outputs = [(n + sum(p) - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding)]
         windows = 1
         for k, s, n in zip(kernel, stride, outputs):
             windows *= min(n, -(-k // s))
-        if windows >= 10 and min(outputs) > 0:
+        if windows >= 10 and min(outputs) > 0 and serves(shape, kernel, outputs):
             break
     shape = (choose.choice((1, 2)), choose.choice((1, 2, 3, 17, 33, 70, 130)), *shape)
     layout = choose.choice(
@@ -78,6 +81,68 @@ def test_random_windows(block):
     choose = random.Random(block)
     for i in range(8):
         check_paths(random_case(choose, f"separable {block} {i}"), choose.choice(cases.DTYPES))
+
+
+def averages(case, x, options):
+    """-> results, the schedules that were chosen for each"""
+    y = getattr(F, f"avg_pool{case.rank}d")(x, **case.geometry, **options)
+    chosen = {name for name in extension.chosen_schedules() if name.startswith("forward")}
+    results = {"average": y.detach(), "gradient": gradient([y], x)}
+    return results, chosen | {name for name in extension.chosen_schedules() if name.startswith("backward")}
+
+
+def check_averages(case, dtype, **options):
+    x = case.values(dtype).requires_grad_()
+    extension.set_schedule("exact")
+    exact, _ = averages(case, x.detach().double().requires_grad_(), options)
+    expected, _ = averages(case, x, options)
+    extension.set_schedule("tiled")
+    chosen = set()
+    for threads, capability in enumerate(filter(supported, PATHS)):
+        torch.set_num_threads(1 + threads % 2)
+        actual, schedules = averages(case, x, options)
+        chosen |= schedules
+        what = f"{case.geometry} {options} over {case.shape}, {case.pattern}, {case.layout}, {dtype}, {capability}"
+        if math.prod(case.geometry["kernel_size"]) <= reference.MANY_TAPS:
+            assert_bitwise(actual["average"], expected["average"], what)
+        for name, result in actual.items():
+            # What outputs give has both signs: sums that nearly cancel.
+            factor = 16 if name == "gradient" else 1
+            assert_close(result, exact[name].numpy(), expected[name], f"{name} of {what}", factor=factor)
+    return chosen
+
+
+def serves_averages(shape, kernel, outputs):
+    """avg_pool3d refuses kernels larger than the input. Not too much for a schedule without lanes."""
+    return math.prod(kernel + outputs) < 200_000 and (len(shape) < 3 or all(k <= n for k, n in zip(kernel, shape)))
+
+
+def has_free_order(shape, kernel, outputs):
+    return math.prod(kernel) > reference.MANY_TAPS and serves_averages(shape, kernel, outputs)
+
+
+def has_row_major_order(shape, kernel, outputs):
+    return math.prod(kernel) <= reference.MANY_TAPS and serves_averages(shape, kernel, outputs)
+
+
+@pytest.mark.parametrize("block", range(8))
+@pytest.mark.usefixtures("restored_hooks")
+def test_random_averages(block):
+    choose, chosen = random.Random(1000 + block), set()
+    for i in range(20):
+        options = choose.choice(({}, {"count_include_pad": True}, {"divisor_override": choose.choice((-7, 3, 256))}))
+        case = random_case(choose, f"average {block} {i}", has_free_order)
+        chosen |= check_averages(case, choose.choice(cases.DTYPES), **options)
+    assert {"forward separable", "backward separable"} <= chosen
+
+
+@pytest.mark.parametrize("block", range(8))
+@pytest.mark.usefixtures("restored_hooks")
+def test_random_averages_of_few_taps(block):
+    choose = random.Random(2000 + block)
+    for i in range(20):
+        case = random_case(choose, f"few taps {block} {i}", has_row_major_order)
+        check_averages(case, choose.choice(cases.DTYPES), count_include_pad=choose.random() < 0.5)
 
 
 # Rows that are cut into blocks of columns, planes side by side, bands of rows that slices keep, more rows than a part.

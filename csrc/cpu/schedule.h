@@ -20,7 +20,7 @@ struct ReducerTraits {
   bool is_alike = false;        // a gradient that is the same for all elements of a window
   bool two_results = false;     // a second value per bin; in a pyramid it fills a second set of channels
   bool again = false;           // a gradient whose results were not kept
-  bool separable = false;       // the best of a window is that of its rows' bests
+  bool separable = false;       // the best of a window is that of its rows' bests, or so is a sum
 };
 
 }  // namespace fastpool
@@ -34,7 +34,7 @@ enum class ForwardSchedule : int8_t {
   planes,       // lanes are planes, which are transposed
   flat,         // lanes share one window
   rows,         // lanes are neighbouring outputs of a row
-  separable,    // selections over windows that overlap much: one axis after another
+  separable,    // selections, and averages, over windows that overlap much: one axis after another
   interleaved,  // channels-last input of few channels: lanes are channels of neighbouring outputs
 };
 constexpr const char* kForwardSchedules[] = {"exact", "channels", "planes", "flat", "rows", "separable", "interleaved"};
@@ -53,10 +53,11 @@ enum class BackwardSchedule : int8_t {
   levels,          // bins and wide windows: lanes are the elements of a row that an output sees
   interleaved,     // channels-last input of few channels: lanes are channels of neighbouring elements
   cells,           // averages of bins over small planes: rows of cells, whose elements have the same gradients
+  separable,       // averages over large windows a step apart: one axis after another
 };
 constexpr const char* kBackwardSchedules[] = {"exact", "pooled_again", "disjoint_lanes", "disjoint_rows", "scatter", "whole_planes",
-                                              "lanes", "sliding",      "levels",         "interleaved",   "cells"};
-static_assert(std::size(kBackwardSchedules) == size_t(BackwardSchedule::cells) + 1);
+                                              "lanes", "sliding",      "levels",         "interleaved",   "cells",   "separable"};
+static_assert(std::size(kBackwardSchedules) == size_t(BackwardSchedule::separable) + 1);
 
 // Whether kernels know common geometries, and half types, in vectors (kSpecialises, kHasLanes).
 inline bool specialises() {
@@ -184,8 +185,11 @@ inline bool copies_much(const Grid& grid) {
 // stride 1 7.6 and 4.7, channels-last 5.3 and 4.5; 7x7 stride 2 5.2 and 3.1, channels-last 2.5 and 1.6. Contiguous 3x3x3 of (2,
 // 32, 8, 56, 56) 8.0 and 4.4, but channels-last 6.5 and 6.1, of (2, 64, 8, 14, 14) 0.7 and 0.9; and of (64, 64, 7, 7), whose rows
 // are short, 5x5 0.8 and 1.3. 3x3 stride 1 of (8, 64, 112, 112) 12.4 and 7.7, without taps 7.4 and 4.9, but of (32, 192, 28, 28)
-// 6.0 and 8.7.
-constexpr int64_t kOverlapping = 10, kOverlappingMuch = 32, kFewColumns = 10, kManyColumns = 40;
+// 6.0 and 8.7. Channels-last of few channels, interleaved and separable: 3x3 stride 1 of (8, 3, 112, 112) 0.37 and 0.15, 7x7
+// stride 3 0.34 and 0.2, but 5x5 stride 2 of (1, 3, 1024, 1024) 2.1 and 3.2. Averages of 17x17 of (2, 64, 112, 112), as lanes
+// of one window and separable: stride 6 2.8 and 1.2, stride 12 0.7 and 1.0; channels-last stride 2 4.4 and 1.4, stride 6 0.5
+// and 0.9, of 3 channels stride 6 2.5 and 0.6, stride 12 0.65 and 0.4.
+constexpr int64_t kOverlappingFew = 4, kOverlapping = 9, kOverlappingMuch = 32, kFewColumns = 10, kManyColumns = 40;
 constexpr int64_t kMostSeparateRows = 256, kMostSeparateColumns = 4096;
 constexpr int64_t kMostSeparate = 1 << 18, kMostSeparateOfChannels = 1 << 14;  // a megabyte or two of scratch
 inline bool can_separate(const Problem& p, const Grid& grid) {
@@ -199,13 +203,24 @@ inline bool can_separate(const Problem& p, const Grid& grid) {
   return p.level_count == 1 && grid.axis[0].kernel * grid.axis[1].kernel <= kMostSeparateRows &&
          grid.most_taps() <= (p.lanes_are_channels ? kMostSeparateOfChannels : kMostSeparate);
 }
-inline bool overlaps_much(const Problem& p, const Grid& grid) {
+// Of windows a step apart, the windows of outputs that see an element each.
+inline Grid seen_from_input(const Grid& grid) {
+  Grid seen;
+  for (int a = 0; a < 3; ++a) {
+    const Axis& axis = grid.axis[a];
+    seen.axis[a] = {.in = axis.out, .out = axis.in, .kernel = axis.kernel, .before = axis.kernel - 1 - axis.before};
+  }
+  return seen;
+}
+inline bool overlaps_much(const Problem& p, const Grid& grid, bool any_order) {
   int64_t windows = 1;
   for (const Axis& axis : grid.axis) windows *= axis.most_covers();
-  const int64_t columns = grid.axis[2].out;
-  const bool dear = p.lanes_are_channels ? grid.axis[0].kernel > 1 : columns < kFewColumns;
-  const bool cheap = !p.lanes_are_channels && columns >= kManyColumns;
-  return windows >= (dear ? kOverlappingMuch : cheap ? kOverlapping - 1 : kOverlapping);
+  const bool last = p.lanes_are_channels, few = p.channels < kernel_lanes(p.dtype);
+  if (!any_order) return windows >= (last ? (few ? kOverlappingFew : kOverlappingMuch) : kOverlapping);
+  const Axis& w = grid.axis[2];
+  if (last ? grid.axis[0].kernel > 1 && !few : w.out < kFewColumns) return windows >= kOverlappingMuch;
+  const bool gathers_anyway = last ? few && w.stride != 2 : w.out >= kManyColumns;
+  return windows >= (gathers_anyway ? kOverlapping : kOverlapping + 1);
 }
 
 // Where all channels are fewer than lanes, most of these would be empty, and every window costs the same. Milliseconds on one
@@ -231,7 +246,9 @@ inline bool fits(ForwardSchedule schedule, const Problem& p, const Level& level,
   if (schedule == exact) return true;
   // A draw sums small windows in order and large ones in classes; a level of both kinds is neither.
   if (!has_lanes(p.dtype) || (traits.draws && !level.large && grid.most_taps() > kMostSequentialTaps)) return false;
-  if (schedule == separable) return traits.separable && can_separate(p, grid) && (!p.lanes_are_channels || level.output.channel == 1);
+  if (schedule == separable)
+    return traits.separable && (traits.any_order || level.large) && can_separate(p, grid) &&
+           (!p.lanes_are_channels || level.output.channel == 1);
   if (schedule == interleaved) return can_interleave(p, level);
   if (p.lanes_are_channels || schedule == channels) return p.lanes_are_channels && schedule == channels;
   if (schedule == flat) return level.large || (level.free_order && !traits.draws);
@@ -256,7 +273,8 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
       !few || (width >= kWideBin && width <= kMostTransposed && (!traits.any_order || width * p.channels >= kColumnsToFold));
   const bool folds = folds_rows(level, traits.parts, traits.any_order) && fills_folds;
   const bool squares = specialises() && !traits.draws && has_squares(level) && (is_tall(p) || grid.axis[1].out >= kSomeRows);
-  if (can(separable) && (overlaps_much(p, grid) || (few && !p.lanes_are_channels && gathers(w) && w.out > 1 && !folds))) return separable;
+  if (can(separable) && (overlaps_much(p, grid, traits.any_order) || (few && !p.lanes_are_channels && gathers(w) && w.out > 1 && !folds)))
+    return separable;
   if (can(interleaved)) return interleaved;
   if (can(channels)) return channels;
   if (can(planes) && (folds || has_cells(p, traits.parts, traits.any_order))) return planes;
@@ -345,6 +363,11 @@ inline bool fits(BackwardSchedule schedule, const Problem& p, const ReducerTrait
   if (schedule == disjoint_lanes) return specialises() && is_disjoint(p) && last && level.output.channel == 1;
   if (schedule == disjoint_rows) return specialises() && is_disjoint(p) && !last && has_phases(w);
   if (traits.selects || schedule == scatter) return traits.selects && schedule == scatter;
+  if (schedule == separable) {
+    bool steps = traits.is_alike && level.large && (!last || level.output.channel == 1);
+    for (const Axis& axis : level.grid.axis) steps &= axis.stride == 1 && axis.extent() == axis.kernel;
+    return steps && can_separate(p, seen_from_input(level.grid));
+  }
   if (schedule == interleaved) return has_few_channels(p, level) && w.most_covers() * w.in * p.channels <= kMostListedSources;
   if (last || schedule == lanes) return schedule == lanes;
   if (schedule == whole_planes) return is_whole_plane(p, level.grid);
@@ -363,6 +386,7 @@ inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& t
   const auto narrow = [&](const Grid& of) { return !few && has_narrow_gradient(of, alone, traits.shares); };
   const auto wide = [&](const Grid& of) { return !alone || has_wide_gradient(of, traits.shares); };
   if (can(pooled_again)) return pooled_again;
+  if (can(separable)) return separable;
   if (can(interleaved)) return interleaved;
   const bool compares = !traits.selects || compares_taps(p, grid);
   if (can(disjoint_lanes) && compares) return disjoint_lanes;
@@ -371,7 +395,8 @@ inline BackwardSchedule choose_backward(const Problem& p, const ReducerTraits& t
   if (can(scatter)) return scatter;
   if (can(whole_planes)) return whole_planes;
   if (can(cells)) return cells;
-  if (!can(lanes) || p.lanes_are_channels) return can(lanes) ? lanes : exact;
+  if (!can(lanes)) return exact;
+  if (p.lanes_are_channels) return lanes;
   bool any_narrow = false;
   for (int32_t l = 0; l < p.level_count; ++l) {
     const Grid& of = p.levels[l].grid;

@@ -54,6 +54,18 @@ struct Units {
 // The most lanes of one tile. Work is divided alike on every processor.
 inline int64_t lanes_of(Dtype dtype) { return dtype == Dtype::float64 ? 16 : 32; }
 
+// Scratch holds as many rows of all columns as a window has, and a part begins with those, or slices, that its first window
+// shares with others before it.
+inline void share_scratch(Units& units, const Problem& p, const Grid& grid) {
+  if (p.lanes_are_channels) {
+    units.block = units.channels / larger(units.channels / (2 * lanes_of(p.dtype)), 1);
+    units.blocks = units.channels / units.block;
+  }
+  const Axis &d = grid.axis[0], &h = grid.axis[1];
+  const int64_t worth = 4 * (d.kernel > 1 ? d.kernel * h.out : h.kernel), few = d.kernel > 1 ? Units::kFew / 2 : Units::kFew;
+  units.parts = smaller(units.parts, larger(units.rows / worth, ceil_div(few, units.samples * units.blocks)));
+}
+
 inline Units forward_units(const Problem& p) {
   bool planes = false;
   for (int32_t l = 0; l < p.level_count; ++l) planes |= p.levels[l].forward == ForwardSchedule::planes;
@@ -65,17 +77,7 @@ inline Units forward_units(const Problem& p) {
     units.block = larger(units.block, smaller(lanes_of(p.dtype), p.samples * p.channels / (Units::kWanted / 4)));
     units.blocks = ceil_div(p.channels, units.block);
   }
-  if (p.level_count == 1 && p.levels[0].forward == ForwardSchedule::separable) {
-    const Axis* axis = p.levels[0].grid.axis;
-    if (p.lanes_are_channels) {  // scratch holds as many rows of all columns as a window has
-      units.block = units.channels / larger(units.channels / (2 * lanes_of(p.dtype)), 1);
-      units.blocks = units.channels / units.block;
-    }
-    // A part begins with the rows, or slices, that its first window shares with those before it.
-    const bool deep = axis[0].kernel > 1;
-    const int64_t worth = 4 * (deep ? axis[0].kernel * axis[1].out : axis[1].kernel), few = deep ? Units::kFew / 2 : Units::kFew;
-    units.parts = smaller(units.parts, larger(units.rows / worth, ceil_div(few, units.samples * units.blocks)));
-  }
+  if (p.level_count == 1 && p.levels[0].forward == ForwardSchedule::separable) share_scratch(units, p, p.levels[0].grid);
   return units;
 }
 inline Units backward_units(const Problem& p) {
@@ -91,7 +93,9 @@ inline Units backward_units(const Problem& p) {
     return few;
   }
   const bool small = p.backward == BackwardSchedule::whole_planes && p.positions() <= kNarrowPlane;
-  return Units(p, rows, lanes, small || p.backward == BackwardSchedule::lanes);
+  Units units(p, rows, lanes, small || p.backward == BackwardSchedule::lanes);
+  if (p.backward == BackwardSchedule::separable) share_scratch(units, p, seen_from_input(p.levels[0].grid));
+  return units;
 }
 
 }  // namespace fastpool::cpu

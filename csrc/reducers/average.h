@@ -6,11 +6,15 @@
 namespace fastpool {
 
 struct Average : Reducer {
-  static constexpr bool uses_divisor = true, is_sum = true;
+  static constexpr bool uses_divisor = true, is_sum = true, separable = true;
   static constexpr int parts = 1, long_sums = 1;
   template <class T>
   static FASTPOOL_HD T padding() {
     return T(0);
+  }
+  template <class T>
+  static FASTPOOL_HD T ascending(T x) {
+    return x;
   }
 
   template <class V>

@@ -37,7 +37,8 @@ struct Reducer {
   static constexpr bool is_sum = false;     // the sum of the window over its divisor, and nothing else
   static constexpr int parts = 0;           // values besides the tap that a part of the window comes to; 0: it cannot be reduced first
   static constexpr bool any_order = false;  // with the same bits, whatever the order
-  static constexpr bool separable = false;  // selects the largest `ascending(x)`: the first of ties; the last NaN, if there is one
+  // Along one axis after another: selects the largest `ascending(x)`, the first of ties or the last NaN; or it is a sum of them.
+  static constexpr bool separable = false;
 };
 
 // The reducer that windows of more than 256 taps take: itself, unless it says otherwise.

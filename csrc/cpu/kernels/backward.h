@@ -8,6 +8,7 @@
 #include "cpu/kernels/lanes_backward.h"
 #include "cpu/kernels/rows_backward.h"
 #include "cpu/kernels/scatter.h"
+#include "cpu/kernels/separable.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
 
@@ -52,6 +53,9 @@ struct Backward {
           break;
         case levels:
           if constexpr (!Gradient::selects) return run_units<LevelsBackward<Gradient, S>>(begin, end);
+          break;
+        case separable:
+          if constexpr (kShares<Gradient> && !Gradient::uses_taps) return run_units<SeparableBackward<S>>(begin, end);
           break;
         case exact:
           break;

@@ -34,6 +34,7 @@ class Channels {
         word_step(words_of(channels)),
         drawn(arena.take<T>(4 * word_step + L)),
         divisors(p, level, Reducer::uses_divisor, arena),
+        together(Neighbours<T>::share(level.grid.axis[2]) && level.grid.most_taps() <= kMostSequentialTaps),
         whole_end(level.grid.axis[2].adaptive() ? 0 : level.grid.axis[2].whole().end),
         far_away(p.lanes_are_channels && is_far_away<S>(p)),
         streams(p.lanes_are_channels && exceeds_caches<S>(p)) {
@@ -54,6 +55,14 @@ class Channels {
     const Axis& columns = level.grid.axis[2];
     const bool side_by_side = level.output.channel == 1 && p.saved.channel == 1;  // results of neighbouring channels
     for (int64_t o = bins.begin, windows = 1; o < bins.end; o += windows) {
+      if constexpr (Reducer::is_sum)
+        if (together && channels >= L && bins.end - bins.begin >= Neighbours<T>::count) {
+          // The last of a row are computed a second time rather than one by one.
+          at.o[2] = o = smaller(o, bins.end - Neighbours<T>::count);
+          windows = Neighbours<T>::count;
+          pool_together(at, channels, lines, d, h);
+          continue;
+        }
       at.o[2] = o;
       windows = 1;
       const Span w = columns.window(o);
@@ -249,6 +258,7 @@ class Channels {
   int64_t word_step;
   T* drawn;
   Divisors<T> divisors;
+  bool together;      // whether neighbours' windows share columns, and sums are not long
   int64_t whole_end;  // of a row's windows that slide, the last that lose nothing to the padding end here
   // Fewer channels than lanes are followed by those of the next position. Beyond `last` that would leave the tensor: what
   // lies there is also in `tail`, and zeros behind it.
@@ -384,6 +394,31 @@ class Channels {
   }
   FASTPOOL_HD void repair_tile(const Place& at, Part part, const auto& odd) const {
     repair(odd, part.count, [&](int64_t i) { forward_exact<Reducer>(p, level, {at.n, at.c + part.c + i, {at.o[0], at.o[1], at.o[2]}}); });
+  }
+
+  // Sums of neighbours.
+  void pool_together(Place at, int64_t channels, const Lines<S>& lines, const Span& d, const Span& h) const {
+    const Neighbours<T> windows(level.grid.axis[2], at.o[2]);
+    for (int64_t tile = 0; tile < channels; tile += L) {
+      const Part part = part_at(tile, channels);
+      V sums[Neighbours<T>::count];
+      unrolled<Neighbours<T>::count>([&](auto i) FASTPOOL_STEP { sums[i] = V(T(0)); });
+      for (int64_t i = 0; i < d.count; ++i)
+        for (int64_t j = 0; j < h.count; ++j)
+          windows.add(sums, lines.x + row_of_input(d, h, i, j, lines.height) * lines.width * lines.step + part.c, lines.step);
+      V pooled[Neighbours<T>::count];  // what outlives a call lies in memory all along
+      unrolled<Neighbours<T>::count>([&](auto i) FASTPOOL_STEP { pooled[i] = sums[i]; });
+      Place place = at;
+      for (const V& sum : pooled) {
+        const int64_t bin = level.bin(place.o);
+        const Window window(d, h, h, level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, level.first_bin + bin));
+        State state;
+        state.start(Tap<V>(Tap<T>(0)), p);
+        state.template add<0>(sum, Tap<V>(Tap<T>(0)));
+        finish(place, part, window, facts_at(place, part, level.first_bin + bin), state);
+        ++place.o[2];
+      }
+    }
   }
 
   template <bool are_long>

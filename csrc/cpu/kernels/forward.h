@@ -83,7 +83,7 @@ struct Forward {
       }
       case ForwardSchedule::separable:
         if constexpr (Reducer::separable) {
-          Separable<Reducer, S> separable(p, level, units.most_channels(), Arena());
+          Separable<Reducer, S> separable(p, level, level.grid, units.most_channels(), Arena());
           return each_unit(level, begin, end, [&](auto&&... part) { separable.run(part...); });
         }
         [[fallthrough]];

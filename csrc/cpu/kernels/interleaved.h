@@ -82,6 +82,7 @@ class Interleaved {
         at_once(p.channels < L ? L / p.channels : 1),
         whole(w.whole()),
         plain(w.stride == 1 || at_once == 1),
+        stacks(Reducer::is_sum && Stack::pays(level.grid)),
         rows(arena.take<const S*>(most_rows())),
         taps(arena.take<int64_t>(most_rows())),
         copies(arena.take<S>(most_rows() * length)),
@@ -107,7 +108,16 @@ class Interleaved {
     const int64_t height = level.grid.axis[1].out;
     for (int64_t row = begin; row < end; ++row) {
       const Place at{unit.n, 0, {row / height, row % height, 0}};
-      find_row(at);
+      if constexpr (Reducer::is_sum)
+        if (stacks && row + Stack::count <= end && at.o[1] + Stack::count <= height) {
+          const Stack stack(level.grid.axis[1], at.o[1]);
+          find_rows(at.n, level.grid.axis[0].window(at.o[0]), stack.rows);
+          const int64_t room = (end - row) * w.out * p.channels;
+          plain ? run_stack<1>(at, room, stack) : w.stride == 2 ? run_stack<2>(at, room, stack) : run_stack<0>(at, room, stack);
+          row += Stack::count - 1;
+          continue;
+        }
+      find_rows(at.n, level.grid.axis[0].window(at.o[0]), level.grid.axis[1].window(at.o[1]));
       facts_of_row.move_to(at);
       if constexpr (Reducer::uses_uniform) draw(at);
       run_row(at, (end - row) * w.out * p.channels);
@@ -124,6 +134,7 @@ class Interleaved {
   int64_t at_once;  // positions of one step
   Range whole;      // outputs whose windows lose nothing to the padding
   bool plain;       // what neighbours read lies side by side
+  bool stacks;      // rows of outputs are computed several at a time
   // For each row of a window: what the first lane reads first, be it padding, and that element's tap.
   const S** rows;
   int64_t *taps, row_count = 0;
@@ -133,13 +144,15 @@ class Interleaved {
   FlatFacts<T> facts_of_row;
   Tap<V> column, picks[kMostStride - 1];
 
-  int64_t most_rows() const { return level.grid.axis[0].kernel * level.grid.axis[1].kernel; }
+  int64_t most_rows() const {
+    const Axis& h = level.grid.axis[1];
+    return level.grid.axis[0].kernel * (stacks ? Stack::most_rows(h) : h.kernel);
+  }
 
   // Rows at either end of the tensor, beyond which lanes would read, are copied.
-  void find_row(const Place& at) {
-    const Span d = level.grid.axis[0].window(at.o[0]), h = level.grid.axis[1].window(at.o[1]);
+  void find_rows(int64_t n, const Span& d, const Span& h) {
     const S* x = static_cast<const S*>(p.x);
-    const int64_t plane = p.input.at(at.n, 0, 0), size = p.samples * p.channels * p.positions(), line = p.extent[2] * p.channels;
+    const int64_t plane = p.input.at(n, 0, 0), size = p.samples * p.channels * p.positions(), line = p.extent[2] * p.channels;
     const int64_t before = w.before * p.channels, count = smaller(length - before, line);
     row_count = 0;
     for (int64_t i = 0; i < d.count; ++i)
@@ -189,6 +202,17 @@ class Interleaved {
       const auto edge = [&](int64_t at) FASTPOOL_STEP { return Tap<V>(Tap<T>(smaller(larger(at - first, 0), L * kMostStride))); };
       return (self.column >= edge(0)) & (self.column < edge(self.w.in));
     }
+    // Adds a row to sums that see it.
+    template <int begin, int end>
+    FASTPOOL_HD void add(const S* row, V (&sums)[Stack::count]) const {
+      const int64_t step = self.w.dilation * self.p.channels;
+      const S* from = row + offset;
+      for (int64_t k = 0; k < self.w.kernel; ++k, from += step) {
+        V x = load_lanes(from);
+        if (clipped) x = select(inside(origin + k * self.w.dilation), x, V(T(0)));
+        unrolled<end - begin>([&](auto line) FASTPOOL_STEP { sums[begin + line] = sums[begin + line] + x; });
+      }
+    }
     template <int pass>
     FASTPOOL_HD void run() const {
       if constexpr (pass > 0) state.template begin<pass>(facts, self.p);
@@ -202,6 +226,38 @@ class Interleaved {
     }
   };
 
+  FASTPOOL_HD bool is_clipped(int64_t position) const { return position < whole.begin || position + at_once > whole.end; }
+
+  // Sums of the rows of a stack, which have been found.
+  template <int stride>
+  __attribute__((noinline)) void run_stack(const Place& at, int64_t room, const Stack& stack) {
+    const int64_t size = w.out * p.channels;
+    Facts<V> facts;
+    State state;
+    for (Steps<L> step(p.channels, w.out); step.any(); step.next()) {
+      const int64_t offset = step.first + step.position * (w.stride - 1) * p.channels;
+      const Step<stride> one{*this, offset, w.origin(step.position), is_clipped(step.position), facts, state};
+      V sums[Stack::count];
+      unrolled<Stack::count>([&](auto line) FASTPOOL_STEP { sums[line] = V(T(0)); });
+      for (int64_t r = 0; r < row_count; ++r)
+        stack.seeing(r % stack.rows.count, [&](auto begin, auto end) FASTPOOL_STEP { one.template add<begin, end>(rows[r], sums); });
+      V pooled[Stack::count];  // what outlives a call lies in memory all along
+      unrolled<Stack::count>([&](auto line) FASTPOOL_STEP { pooled[line] = sums[line]; });
+      Place place = at;
+      for (int line = 0; line < Stack::count; ++line, ++place.o[1]) {
+        facts_of_row.move_to(place);
+        facts_of_row.give(facts, step.first);
+        state.start(Tap<V>(Tap<T>(0)), p);
+        state.template add<0>(pooled[line], Tap<V>(Tap<T>(0)));
+        state.finish(facts);
+        // The next row has begun already.
+        const int64_t left = (line + 1 < Stack::count ? size : room - line * size) - step.first;
+        store_lanes<Reducer, S>(p, level, level.output.at(at.n, 0, level.bin(place.o)) + step.first, 1, 0, 1, left >= L ? L : step.count(),
+                                state);
+      }
+    }
+  }
+
   // Steps may be followed by junk as far as later ones will replace it, for which there is `room`.
   void run_row(const Place& at, int64_t room) {
     if (plain) return run_steps<1>(at, room);
@@ -213,7 +269,7 @@ class Interleaved {
     const int64_t bin = level.bin(at.o), out = level.output.at(at.n, 0, bin), saved = p.saved.at(at.n, 0, level.first_bin + bin);
     for (Steps<L> step(p.channels, w.out); step.any(); step.next()) {
       const int64_t first = step.first, count = step.count(), origin = w.origin(step.position);
-      const bool clipped = step.position < whole.begin || step.position + at_once > whole.end;
+      const bool clipped = is_clipped(step.position);
       Facts<V> facts;
       if constexpr (Reducer::uses_divisor || Reducer::uses_parameter) facts_of_row.give(facts, first);
       if constexpr (Reducer::uses_uniform) facts.uniform = load<T, L>(drawn + first);

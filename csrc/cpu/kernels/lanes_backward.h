@@ -35,6 +35,13 @@ class LaneTerms {
       }
     return to;
   }
+  // Windows of outputs that see column i and those behind it, where neighbours share most and get the same from each.
+  static constexpr bool kAlike = kShares<Gradient> && !Gradient::uses_taps;
+  bool has_neighbours() const { return kAlike && level.grid.axis[2].stride == 1 && Neighbours<T>::share(level.grid.axis[2]); }
+  Neighbours<T> neighbours(int64_t i) const { return Neighbours<T>(seen_from_input(level.grid).axis[2], i); }
+  FASTPOOL_HD void add(V (&sums)[Neighbours<T>::count], const Neighbours<T>& windows, int64_t c) const {
+    for (int64_t r = 0; r < count; ++r) windows.add(sums, slots.values[0] + over[r].at - seen.begin * stride + c, stride);
+  }
 
  protected:
   OutputRow* over;
@@ -121,13 +128,36 @@ class PreparedLanes : public LaneTerms<Gradient, Accumulated<S>> {
   }
 };
 
-// Some columns of one row of input gradients, which lie `step` apart.
+// Columns of one row of input gradients, which lie `step` apart: neighbours at a time.
+template <class Gradient, class T, class S>
+void sum_neighbours(const LaneTerms<Gradient, T>& level, Columns columns, S* gx, int64_t step, int64_t channels, bool streams) {
+  constexpr int L = kLanes<T>, together = Neighbours<T>::count;
+  for (int64_t i = columns.begin; i < columns.end; i += together) {
+    i = smaller(i, columns.end - together);  // the last are computed a second time rather than one by one
+    const Neighbours<T> windows = level.neighbours(i);
+    for (int64_t tile = 0; tile < channels; tile += L) {
+      const int64_t c = smaller(tile, larger(channels - L, 0)), count = smaller(L, channels - c);
+      Lanes<T, L> sums[together];
+      unrolled<together>([&](auto k) FASTPOOL_STEP { sums[k] = Lanes<T, L>(T(0)); });
+      level.add(sums, windows, c);
+      Lanes<T, L> results[together];  // what outlives a call lies in memory all along
+      unrolled<together>([&](auto k) FASTPOOL_STEP { results[k] = sums[k]; });
+      S* const to = gx + (i - columns.begin) * step + c;
+      for (int k = 0; k < together; ++k) store_neighbours(to + k * step, results[k], count, streams);
+    }
+  }
+}
+
+// Some columns of one row.
 template <class Gradient, class T, class S>
 void sum_row(const Problem& p, const LaneTerms<Gradient, T>* const* levels, Source<Gradient, T>* sources, Columns columns, const S* x,
              S* gx, int64_t step, int64_t channels, bool streams) {
   constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
   FASTPOOL_ASSERT(channels <= step);
+  if constexpr (LaneTerms<Gradient, T>::kAlike)
+    if (p.level_count == 1 && levels[0]->has_neighbours() && columns.end - columns.begin >= Neighbours<T>::count)
+      return sum_neighbours(*levels[0], columns, gx, step, channels, streams);
   for (int64_t k = 0; k < columns.end - columns.begin; ++k) {
     const Source<Gradient, T>* end = sources;
     for (int32_t l = 0; l < p.level_count; ++l) end = levels[l]->list(columns.begin + k, sources + (end - sources));

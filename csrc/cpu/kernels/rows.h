@@ -30,6 +30,7 @@ class Rows {
         pairs(w.out <= L / 2 && w.stride <= 2 && !p.parameter_view.position),
         far_away(is_far_away<S>(p)),
         held(held_width(level.grid)),
+        stacks(Reducer::is_sum && Stack::pays(level.grid)),
         short_rows(has_squares(level) && !Reducer::uses_uniform && !p.parameter_view.position ? rows_at_once<L>(w.out) : 1) {}
 
   // The rows of bins begin … end - 1 of one plane.
@@ -44,6 +45,8 @@ class Rows {
         done = 0;
         if constexpr (kSpecialises)
           done = short_rows == 4 ? run_short<4>(at, end - row) : short_rows == 2 ? run_short<2>(at, end - row) : 0;
+        if constexpr (Reducer::is_sum)
+          if (stacks && done == 0) done = run_stack(at, outputs, end - row);
         if constexpr (kHolds)
           if (done == 0) done = held == 2 ? run_held<2>(at, outputs, end - row) : held == 3 ? run_held<3>(at, outputs, end - row) : 0;
         if (done == 0) {
@@ -73,6 +76,7 @@ class Rows {
   Range whole;  // lines of outputs that see no line of padding
   bool pairs, far_away;
   int held;        // the width of windows that run_held takes, or 0
+  bool stacks;     // rows of outputs are computed several at a time
   int short_rows;  // rows that run_short takes at once, or 1
   static constexpr bool kHolds = kSpecialises && sizeof(T) == 4;
   static constexpr int64_t kShortRow = 512;
@@ -221,6 +225,23 @@ class Rows {
       }
     }
 
+    // Adds a row to sums that see it.
+    template <int stride, int first, int last>
+    FASTPOOL_HD void add_row(const S* row, V (&sums)[Stack::count]) const {
+      constexpr int phases = stride ? stride : 1;
+      const int64_t kernel = self.w.kernel;
+      for (int64_t k = 0; k < kernel; k += phases) {
+        V x[phases];
+        load_phases<stride>(row + k, x);
+        unrolled<phases>([&](auto f) FASTPOOL_STEP {
+          if (k + f >= kernel) return;
+          V one = x[f];
+          if (clipped && (k + f < begin || k + f + span >= end)) one = select(inside(k + f), one, V(T(0)));
+          unrolled<last - first>([&](auto line) FASTPOOL_STEP { sums[first + line] = sums[first + line] + one; });
+        });
+      }
+    }
+
     template <int pass, int stride>
     FASTPOOL_HD void walk() const {
       const int64_t kernel = self.w.kernel, dilation = self.w.dilation;
@@ -314,6 +335,46 @@ class Rows {
       if (outputs == w.out) room -= lines * w.out;
     }
     return count;
+  }
+
+  // Sums of the rows of a stack; returns how many they are, or 0 where lanes would read beyond the tensor or there are fewer.
+  int64_t run_stack(const Place& at, int64_t outputs, int64_t most) {
+    if (smaller(most, level.grid.axis[1].out - at.o[1]) < Stack::count) return 0;
+    const Stack stack(level.grid.axis[1], at.o[1]);
+    const Span d = level.grid.axis[0].window(at.o[0]), &h = stack.rows;
+    const S *x = static_cast<const S*>(p.x), *plane = x + p.input.at(at.n, at.c, 0) + w.origin(at.o[2]);
+    const auto row = [&](int64_t i, int64_t j) { return plane + row_of_input(d, h, i, j, p.extent[1]) * p.extent[2]; };
+    if (row(0, 0) < x || row(d.count - 1, h.count - 1) + reach(level.grid, outputs) > x + p.samples * p.channels * p.positions()) return 0;
+    for (int64_t lane0 = 0;; lane0 += L) {
+      lane0 = smaller(lane0, larger(outputs - L, 0));
+      const int64_t count = smaller(L, outputs - lane0), column = w.origin(at.o[2] + lane0);
+      const bool clipped = w.clips({at.o[2] + lane0, at.o[2] + lane0 + count});
+      Facts<V> facts;
+      State state;
+      const Tile tile{*this, lane0, L / 2 * w.stride, false, clipped, -column, w.in - column, (count - 1) * w.stride, facts, state};
+      V sums[Stack::count];
+      unrolled<Stack::count>([&](auto line) FASTPOOL_STEP { sums[line] = V(T(0)); });
+      for (int64_t i = 0; i < d.count; ++i)
+        for (int64_t j = 0; j < h.count; ++j) {
+          const S* from = row(i, j) + lane0 * w.stride;
+          stack.seeing(j, [&](auto begin, auto end) FASTPOOL_STEP {
+            w.stride == 1 ? tile.template add_row<1, begin, end>(from, sums) : tile.template add_row<2, begin, end>(from, sums);
+          });
+        }
+      V pooled[Stack::count];  // what outlives a call lies in memory all along
+      unrolled<Stack::count>([&](auto line) FASTPOOL_STEP { pooled[line] = sums[line]; });
+      Place place = at;
+      for (int line = 0; line < Stack::count; ++line, ++place.o[1]) {
+        divisors.move_to(place.o);
+        facts = facts_at(place, lane0, count, false);
+        state.start(Tap<V>(Tap<T>(0)), p);
+        state.template add<0>(pooled[line], Tap<V>(Tap<T>(0)));
+        state.finish(facts);
+        const int64_t bin = level.bin(place.o);
+        finish_row(place, lane0, count, level.output.at(at.n, at.c, bin), p.saved.at(at.n, at.c, level.first_bin + bin), outputs, state);
+      }
+      if (lane0 + count == outputs) return Stack::count;
+    }
   }
 
   // Up to `most` short rows of 2x2 windows, `lines` at a time in as many parts of the lanes, as far as nothing is read beyond

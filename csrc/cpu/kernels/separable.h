@@ -1,11 +1,21 @@
-// Forward schedule of selections over windows that overlap much: the best of every row of a window, then of its rows, then of
-// its slices, so that an element is compared a few times for each axis, whatever the window. Lanes are neighbours in memory:
-// columns of one plane or of several that are put side by side, or channels of columns.
+// Schedule of windows that overlap much: selections, and averages whose sums may run in any order. The best, or the sum, of
+// every row of a window, then of its rows, then of its slices, so that an element is seen a few times for each axis, whatever
+// the window. Lanes are neighbours in memory: columns of one plane or of several that are put side by side, or channels of
+// columns.
 #pragma once
 
 #include "cpu/kernels/tile.h"
 
 namespace fastpool::cpu::FASTPOOL_CAPABILITY {
+
+// Of an average, what its windows get is shared out before it is summed up.
+struct Shares : Reducer {
+  static constexpr bool is_sum = true;
+  template <class V>
+  static FASTPOOL_HD V ascending(V x) {
+    return x;
+  }
+};
 
 template <class Reducer, class S>
 class Separable {
@@ -14,8 +24,10 @@ class Separable {
   static constexpr int L = kLanes<T>;
   using V = Lanes<T, L>;
 
-  Separable(const Problem& p, const Level& level, int64_t most_channels, Arena arena)
+  // What averages divide by belongs to the windows of `divided`: those of the level, or of which the input is the gradient.
+  Separable(const Problem& p, const Level& level, const Grid& divided, int64_t most_channels, Arena arena)
       : p(p),
+        divided(divided),
         d(level.grid.axis[0]),
         h(level.grid.axis[1]),
         w(level.grid.axis[2]),
@@ -36,6 +48,7 @@ class Separable {
     x = arena.take<T>(length + 2 * L);
     column = arena.take<Tap<T>>(keeps ? length + 2 * L : 0);
     first = arena.take<Tap<T>>(keeps ? most_outputs * step + 2 * L : 0);
+    counts = arena.take<T>(sums ? columns * step + 2 * L : 0);
     line = take_line(arena, length + 2 * L);
     result = take_line(arena, results + L);
     rows = Stream(h.kernel, round_up(results, L), arena);
@@ -64,20 +77,22 @@ class Separable {
   }
 
  private:
-  static constexpr bool keeps = Reducer::saves_taps;
+  static constexpr bool keeps = Reducer::saves_taps, sums = Reducer::is_sum, shares = std::is_same_v<Reducer, Shares>;
   static constexpr int64_t kBytes = int64_t(sizeof(T) + (keeps ? sizeof(Tap<T>) : 0));
   // Of the rows of a window. A row of columns stays in the first-level cache; one of channels should hold many columns.
-  static constexpr int64_t kMostBytes = 192 << 10, kMostLine = 1024, kMostChannelsLine = 4096;
+  static constexpr int64_t kMostBytes = 192 << 10, kMostLine = 2048, kMostChannelsLine = 4096;
 
   // Elements, and which they are: their row, counted from some row, times the kernel's width, and their column.
   struct Best {
     V value;
     Tap<V> code;
   };
-  // The best of two, of which b lies behind a.
+  // The best of two, of which b lies behind a, or their sum.
   static FASTPOOL_HD Best better(const Best& a, const Best& b) {
     Best best;
-    if constexpr (keeps) {
+    if constexpr (sums) {
+      best.value = a.value + b.value;
+    } else if constexpr (keeps) {
       const Mask<V> later = (b.value > a.value) | (b.value != b.value);
       best.value = select(later, b.value, a.value);
       best.code = select(later, b.code, a.code);
@@ -86,6 +101,9 @@ class Separable {
     }
     return best;
   }
+
+  // What stands for padding.
+  static FASTPOOL_HD V nothing() { return V(sums ? T(0) : -Limits<T>::infinity()); }
 
   struct Line {
     T* values;
@@ -152,6 +170,7 @@ class Separable {
   };
 
   const Problem& p;
+  const Grid& divided;
   const Axis &d, &h, &w;
   const Level& level;
   bool last;
@@ -159,12 +178,13 @@ class Separable {
   T* x = nullptr;  // one row, with padding
   // Which column an element of a row is, and of an output which is the first of its window that is no padding.
   Tap<T>*column = nullptr, *first = nullptr;
+  T* counts = nullptr;  // elements of this axis that an average divides by, of each element of a row of windows
   Line line{}, result{};
   Stream rows, slices;
 
   // What is computed at once: outputs of a row, of some planes side by side or of some channels.
   int64_t n = 0, c = 0, pieces = 0, step = 0, pitch = 0, length = 0, results = 0, clipped = 0;
-  Range outputs{0, 0}, inside{0, 0};
+  Range outputs{0, 0}, inside{0, 0}, counted{0, 0};
 
   static int64_t most_elements(const Axis& d, const Axis& h, bool last) {
     return larger(smaller(last ? kMostChannelsLine : kMostLine, kMostBytes / (d.kernel * h.kernel * kBytes)), 2 * L);
@@ -181,7 +201,7 @@ class Separable {
 
   void turn_to(int64_t sample, int64_t channel, int64_t channels, Range of) {
     const int64_t steps = last ? channels : 1, columns = columns_of(of.end - of.begin), origin = w.origin(of.begin);
-    const bool same = steps == step;
+    bool same = steps == step;
     n = sample, c = channel, step = steps, outputs = of, pieces = last ? 1 : channels;
     pitch = pitch_of(columns);
     length = ((pieces - 1) * pitch + columns) * step;
@@ -196,6 +216,19 @@ class Separable {
       for (int64_t o = 0; o < clips; ++o) fill_run(first + o * step, Tap<T>(w.window(of.begin + o).first), step);
       clipped = clips;
     }
+    if constexpr (sums) {
+      const Range windows = shares ? Range{origin + inside.begin, origin + inside.end} : outputs;
+      same &= windows.begin == counted.begin && windows.end == counted.end;
+      const Axis& axis = divided.axis[2];
+      for (int64_t o = windows.begin; o < windows.end && !same; ++o)
+        fill_run(counts + (o - windows.begin) * step, p.divisor_override ? T(1) : T(axis.divisor(o, p.include_pad)), step);
+      counted = windows;
+    }
+  }
+  // What windows of a row divide by, but for their columns.
+  T rows_of_divisor(int64_t slice, int64_t row) const {
+    if (p.divisor_override) return T(p.divisor_override);
+    return T(divided.axis[0].divisor(slice, p.include_pad) * divided.axis[1].divisor(row, p.include_pad));
   }
 
   // All outputs of some slices and some rows; of the latter, several at a time where slices are kept. `end` is where the rows
@@ -224,9 +257,9 @@ class Separable {
     for (int64_t r = 0; r < count; ++r) {
       const int64_t from = r + 1 - h.kernel, y = origin + r, o = larger(from, 0) / h.stride;
       const bool wanted = from >= 0 && from % h.stride == 0, exists = z >= 0 && z < d.in && y >= 0 && y < h.in;
-      const int64_t shift = exists ? find_row(z * h.in + y, (k * h.kernel + r) * w.kernel) : find_padding();
+      const Found found = exists ? find_row(z, y, (k * h.kernel + r) * w.kernel) : find_padding();
       const Line here = d.kernel > 1 ? slices.slot(k).from(o * rows.length) : result;
-      rows.add(r, 0, results, line, shift, wanted, here);
+      rows.add(r, 0, results, found.line, found.shift, wanted, here);
       rows.end(r, results);
       if (!wanted) continue;
       if (d.kernel > 1) slices.add(k, o * rows.length, results, here, 0, out >= 0, result);
@@ -234,29 +267,53 @@ class Separable {
     }
   }
 
-  int64_t find_padding() const {
+  // The best of every part of a row that windows see, or the better of two so far apart.
+  struct Found {
+    Line line;
+    int64_t shift = 0;
+  };
+  Found find_padding() const {
     for (int64_t i = 0; i < results; i += L) {
       Best best;
-      best.value = V(-Limits<T>::infinity());
+      best.value = nothing();
       best.code = Tap<V>(Tap<T>(0));
       line.set(i, best);
     }
-    return 0;
+    return {line};
   }
-
-  // The best of every part of a row that windows see; where it is still the better of two, returns how far apart they are.
-  int64_t find_row(int64_t row, int64_t code) const {
-    load_row(row);
+  Found find_row(int64_t z, int64_t y, int64_t code) const {
+    load_row(z, y);
+    if constexpr (sums) return add_row();
     half == 1 ? begin_row<1>(code) : half == 2 ? begin_row<2>(code) : begin_row<4>(code);
     for (int64_t n = 4; n < half; n *= 2) join(n * step, length - (2 * n - 1) * step);
     const int64_t shift = (w.kernel - half) * step;
-    if (w.stride == 1) return shift;
+    if (w.stride == 1) return {line, shift};
     if (shift) join(shift, length - (w.kernel - 1) * step);
-    pick();
-    return 0;
+    return pick(line);
   }
-  void load_row(int64_t row) const {
-    const S* from = static_cast<const S*>(p.x) + p.input.at(n, c, row * w.in + w.origin(outputs.begin) + inside.begin);
+  // Of sums nothing may be seen twice: those of runs as long as the bits of the width, one behind the other.
+  Found add_row() const {
+    const int64_t rest = w.kernel % 4;
+    if (w.kernel > 3) begin_row<4>(0);
+    for (int64_t i = 0; i < length - (rest - 1) * step && rest > 1; i += L) {
+      const V two = load<T, L>(x + i) + load<T, L>(x + i + step);
+      store(x + i, rest == 2 ? two : two + load<T, L>(x + i + 2 * step));
+    }
+    for (int64_t n = 4, seen = rest; n <= w.kernel; n *= 2) {
+      if (n > 4) join(n / 2 * step, length - (n - 1) * step);
+      if (!(w.kernel & n)) continue;
+      for (int64_t i = 0; i < length - (seen + n - 1) * step; i += L) {
+        const V run = load<T, L>(line.values + i + seen * step);
+        store(x + i, seen ? load<T, L>(x + i) + run : run);
+      }
+      seen += n;
+    }
+    return w.stride == 1 ? Found{{x, nullptr}} : pick({x, nullptr});
+  }
+  void load_row(int64_t z, int64_t y) const {
+    const int64_t first = (z * h.in + y) * w.in + w.origin(outputs.begin) + inside.begin;
+    const S* from = static_cast<const S*>(p.x) + p.input.at(n, c, first);
+    const T rows = shares ? rows_of_divisor(z, y) : T(1);
     const S* end = static_cast<const S*>(p.x) + p.input.at(p.samples - 1, p.channels - 1, p.positions() - 1) + 1;
     // What is written past an end is replaced by what follows.
     fill(x, inside.begin * step);
@@ -264,18 +321,21 @@ class Separable {
       T* to = x + (piece * pitch + inside.begin) * step;
       const int64_t runs = step == p.input.position ? 1 : inside.end - inside.begin;
       const int64_t count = (inside.end - inside.begin) * step / runs;
-      for (int64_t run = 0; run < runs; ++run) copy(to + run * count, from + run * p.input.position, count, end);
+      for (int64_t run = 0; run < runs; ++run)
+        copy(to + run * count, from + run * p.input.position, count, end, counts + run * count, rows);
       T* const done = to + runs * count;
       fill(done, smaller((pitch - inside.end + inside.begin) * step, x + length - done));
     }
   }
   static FASTPOOL_HD void fill(T* to, int64_t count) {
-    for (int64_t i = 0; i < count; i += L) store(to + i, V(-Limits<T>::infinity()));
+    for (int64_t i = 0; i < count; i += L) store(to + i, nothing());
   }
-  static FASTPOOL_HD void copy(T* to, const S* from, int64_t count, const S* end) {
+  static FASTPOOL_HD void copy(T* to, const S* from, int64_t count, const S* end, const T* counts, T rows) {
     for (int64_t i = 0; i < count; i += L) {
       const S* at = from + i;
-      store(to + i, Reducer::ascending(end - at >= L ? load<T, L>(at) : load_part<T, L>(at, end - at)));
+      V element = Reducer::ascending(end - at >= L ? load<T, L>(at) : load_part<T, L>(at, end - at));
+      if constexpr (shares) element = element / (load<T, L>(counts + i) * V(rows));
+      store(to + i, element);
     }
   }
   template <int taps>
@@ -299,7 +359,7 @@ class Separable {
     for (int64_t i = 0; i < count; i += L) line.set(i, better(line.at(i), line.at(i + shift)));
   }
   // Of every `stride` columns the first.
-  void pick() const {
+  Found pick(const Line& line) const {
     const int64_t count = results / step, apart = w.stride * step;
     for (int64_t o = 1; o < count; ++o) {
       if (step == 1) {
@@ -310,6 +370,7 @@ class Separable {
         if constexpr (keeps) memcpy(line.codes + o * step, line.codes + o * apart, size_t(step) * sizeof(Tap<T>));
       }
     }
+    return {line};
   }
 
   // One row of results, whose windows begin at an element of this code.
@@ -320,18 +381,20 @@ class Separable {
     const bool alone = together && count == w.out;
     const int64_t room = alone ? larger(end - row.begin * h.out - row.end, 1) * size : size;
     const int64_t padded = (d.window(row.begin).first * h.kernel + h.window(row.end).first) * w.kernel;
+    const T divisor = sums && !shares ? rows_of_divisor(row.begin, row.end) : T(1);
     for (int64_t piece = 0; piece < pieces; ++piece)
       for (int64_t run = 0; run < runs; ++run) {
         const int64_t out = level.output_base + level.output.at(n, c + piece, bin + run), saved = p.saved.at(n, c + piece, bin + run);
-        put(out, saved, (piece * (pitch / w.stride) + run) * step, run, size, room, code + piece * pitch, padded);
+        put(out, saved, (piece * (pitch / w.stride) + run) * step, run, size, room, code + piece * pitch, padded, divisor);
       }
   }
-  void put(int64_t out, int64_t saved, int64_t at, int64_t run, int64_t count, int64_t room, int64_t code, int64_t padded) const {
+  void put(int64_t out, int64_t saved, int64_t at, int64_t run, int64_t count, int64_t room, int64_t code, int64_t padded, T rows) const {
     S* y = static_cast<S*>(p.y) + out;
     const Line from = result.from(at);
     for (int64_t i = 0; i < count; i += L) {
-      const Best best = from.at(i);
+      Best best = from.at(i);
       const int64_t lanes = i + L <= room ? L : count - i;
+      if constexpr (sums && !shares) best.value = best.value / (load<T, L>(counts + run * step + i) * V(rows));
       store_part(y + i, 1, Reducer::ascending(best.value), lanes);
       if constexpr (keeps) {
         // Where nothing is above -inf, the first element is the answer.
@@ -342,6 +405,32 @@ class Separable {
         if (p.tap_bytes == 4) store_part(static_cast<int32_t*>(p.taps) + saved + i, 1, tap, lanes);
       }
     }
+  }
+};
+
+// Backward of averages: an element gets the sum of a window of outputs.
+template <class S>
+class SeparableBackward {
+ public:
+  SeparableBackward(const Problem& problem, const Units& units, Arena arena)
+      : p(problem), level(turned(p)), sums(p, level, problem.levels[0].grid, units.most_channels(), arena) {
+    p.x = static_cast<const S*>(problem.g) + problem.levels[0].output_base;
+    p.y = problem.gx;
+    p.input = problem.levels[0].output;
+    for (int a = 0; a < 3; ++a) p.extent[a] = level.grid.axis[a].in;
+  }
+  void run(const Units::Unit& unit) { sums.run(unit, unit.first_row, unit.last_row); }
+
+ private:
+  Problem p;
+  Level level;
+  Separable<Shares, S> sums;
+
+  static Level turned(const Problem& p) {
+    Level level;
+    level.grid = seen_from_input(p.levels[0].grid);
+    level.output = p.input;
+    return level;
   }
 };
 

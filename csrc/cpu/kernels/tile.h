@@ -296,6 +296,74 @@ struct HeldInside {
   }
 };
 
+// Sums over windows of columns that neighbours share most of: every column is loaded once for all of them, each of which takes
+// its columns in order. Milliseconds for averages of (8, 64, 112, 112) float32 on one thread of AVX-512, one by one and so:
+// channels-last 5x5 11.4 and 7.3, 15x15 71 and 26.
+template <class T>
+class Neighbours {
+ public:
+  static constexpr int count = 4, L = kLanes<T>;
+  using V = Lanes<T, L>;
+
+  static bool share(const Axis& w) { return w.dense() && w.kernel >= count * w.stride; }
+  // Windows `first` and those behind it.
+  Neighbours(const Axis& w, int64_t first) : origin(w.origin(first)) {
+    for (int part = 0; part <= kParts; ++part) {
+      const int64_t end = part < count ? part * w.stride : w.kernel + (part - count) * w.stride;
+      ends[part] = larger(smaller(end, w.in - origin), -origin);
+    }
+  }
+  // Adds one row, whose column 0 is at `from`.
+  template <class S>
+  FASTPOOL_HD void add(V (&sums)[count], const S* from, int64_t step) const {
+    unrolled<kParts>([&](auto part) FASTPOOL_STEP {
+      constexpr int first = part < count ? 0 : part - count + 1, end = part < count ? part + 1 : count;
+      for (int64_t k = ends[part]; k < ends[part + 1]; ++k) {
+        const V x = load<T, L>(from + (origin + k) * step);
+        unrolled<end - first>([&](auto i) FASTPOOL_STEP { sums[first + i] = sums[first + i] + x; });
+      }
+    });
+  }
+
+ private:
+  // The first columns are the first window's alone, the next those of two, and so on.
+  static constexpr int kParts = 2 * count - 1;
+  int64_t origin, ends[kParts + 1];
+};
+
+// Rows of outputs that share most rows of the input: every row is loaded once for all of them, each of which takes its rows in
+// order. Milliseconds as above of contiguous averages, one by one and so: 5x5 17.8 and 8.9, 15x15 125 and 38.
+class Stack {
+ public:
+  static constexpr int count = 4;
+  static int64_t most_rows(const Axis& h) { return h.kernel + (count - 1) * h.stride; }
+  static bool pays(const Grid& grid) {
+    const Axis &h = grid.axis[1], &w = grid.axis[2];
+    return grid.slides() && h.dilation == 1 && w.dilation == 1 && h.kernel > h.stride && w.stride <= 2 && w.kernel > 1 + 2 * w.stride;
+  }
+
+  Span rows;  // of the input
+  Stack(const Axis& h, int64_t first) : h(h), origin(h.origin(first)) {
+    const int64_t begin = larger(origin, 0), end = smaller(h.origin(first + count - 1) + h.kernel, h.in);
+    rows = {begin, end - begin, 1, 0, end - begin};
+  }
+  // Calls f(begin, end) with constants: of the rows of outputs, those that see one of `rows`.
+  template <class F>
+  FASTPOOL_HD void seeing(int64_t row, const F& f) const {
+    const int64_t down = rows.start + row - origin;
+    const int64_t begin = down < h.kernel ? 0 : h.over_stride(down - h.kernel) + 1, end = smaller(h.over_stride(down) + 1, count);
+    unrolled<count>([&](auto first) FASTPOOL_STEP {
+      unrolled<count - first>([&](auto more) FASTPOOL_STEP {
+        if (begin == first && end == first + more + 1) f(first, std::integral_constant<int, first + more + 1>());
+      });
+    });
+  }
+
+ private:
+  const Axis& h;
+  int64_t origin;
+};
+
 template <int pass, int passes, class Step>
 FASTPOOL_HD void for_each_pass(const Step& step) {
   if constexpr (pass < passes) {
