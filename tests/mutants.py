@@ -534,7 +534,12 @@ CHANNELS = [
         ("few channels are read behind the input", "first - before + length > size", "false", f"{GUARD} channels_last"),
         ("few channels are read before the input", "first < before", "false", f"{GUARD} channels_last"),
         ("few channels are written behind a part", "room - first >= L ? L : count", "L", f"{GUARD} channels_last"),
-        ("a stack's rows are written over the next", "line + 1 < Stack::count ? size : room - line * size", "room", SEPARABLE),
+        (
+            "a stack's rows are written over the next",
+            "line + 1 < Stack::count ? size : room - line * size",
+            "room",
+            SEPARABLE,
+        ),
         ("last channels of a position", "smaller(first + L, end - L)", "first + L", INTERLEAVED),
         (
             "step of outputs of which one is clipped",
@@ -616,7 +621,13 @@ ROWS = [
         ("taps of planes side by side", "code + piece * pitch", "code", SEPARABLE),
         ("a block of rows ends one too early", "j + 1 == kernel", "j + 1 >= kernel - (kernel > 2)", SEPARABLE),
         ("rows written behind a part", "i + L <= room ? L : count - i", "L", SEPARABLE),
-        ("runs of a sum lie on each other", "load<T, L>(line.values + i + seen * step)", "load<T, L>(line.values + i)", SEPARABLE),
+        (
+            "runs of a sum lie on each other",
+            "load<T, L>(line.values + i + seen * step)",
+            "load<T, L>(line.values + i)",
+            SEPARABLE,
+        ),
+        ("a part's blocks begin with it", "begin * axis.stride % kernel", "0", SEPARABLE),
         ("three columns of a sum are two", "rest == 2 ? two : two + load<T, L>(x + i + 2 * step)", "two", SEPARABLE),
         ("gradients are not divided", "element / (load<T, L>(counts + i) * V(rows))", "element", SEPARABLE),
         ("elements read behind the input", "end - at >= L", "true", f"{GUARD} contiguous"),

@@ -140,9 +140,10 @@ def test_every_schedule_wherever_it_fits(schedule):
         f"{c} channels": cases.sliding(f"bits {c} channels", (2, c, 13, 38), (3, 2), "random", stride=2)
         for c in (1, 3, 9)
     }
+    large = {f"{k} taps": cases.sliding(f"bits {k} taps", (2, 9, 2 * k), k, "random", stride=1) for k in (257, 300)}
     bins = {f"{n} bins": cases.adaptive(f"bits {n} bins", (2, 19, 14, 36), n) for n in (1, 4)}
     used = 0
-    for case in [*ALL_SHAPES.values(), *few.values(), *bins.values()]:
+    for case in [*ALL_SHAPES.values(), *few.values(), *large.values(), *bins.values()]:
         for layout in ("contiguous", "channels_last") if case.rank > 1 else ("contiguous",):
             x = prepared(case, torch.float32, layout)
             extension.set_schedule(schedule)

@@ -8,7 +8,7 @@ import cases
 import pytest
 import reference
 import torch
-from backends import gradient, supported
+from backends import gradient, incoming, supported
 from comparison import assert_bitwise, assert_close
 
 import fastpool._C as extension
@@ -174,3 +174,21 @@ def test_rows_of_nothing_but_padding(dtype):
     assert_bitwise(y, x)
     row, column = torch.arange(6).sub(2).clamp(min=0), torch.arange(7).sub(2).clamp(min=0)
     assert torch.equal(indices, (row[:, None] * 7 + column).expand(1, 2, 6, 7))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_averages_have_the_bits_of_each_sample(layout):
+    """However many samples there are, by which work is cut into parts."""
+    for shape, kernel_size in (((5, 3, 300, 90), (19, 17)), ((3, 17, 11, 60, 61), 7), ((6, 70, 40, 44), 21)):
+        x = torch.randn(shape)
+        x = (cases.channels_last(x) if layout == "channels_last" else x).requires_grad_()
+        pool = getattr(F, f"avg_pool{len(shape) - 2}d")
+        y = pool(x, kernel_size, 1)
+        assert "forward separable" in extension.chosen_schedules()
+        g = gradient([y], x)
+        for i in range(len(x)):
+            one = x[i : i + 1].detach().requires_grad_()
+            y_of_one = pool(one, kernel_size, 1)
+            assert_bitwise(y_of_one, y[i : i + 1])
+            (g_of_one,) = torch.autograd.grad(y_of_one, one, incoming([y])[0][i : i + 1])
+            assert_bitwise(g_of_one, g[i : i + 1])

@@ -136,21 +136,21 @@ class Separable {
     Stream(int64_t kernel, int64_t length, Arena& arena)
         : kernel(kernel), length(length), lines(take_line(arena, kernel * length + L)), front(take_line(arena, length + L)) {}
     Line slot(int64_t k) const { return lines.from(k % kernel * length); }
+    // Lines before the first of a part: blocks are those of the whole axis, so that a sum has the same bits in any part.
+    int64_t phase(const Axis& axis, int64_t begin) const { return begin * axis.stride % kernel; }
 
     // Adds to line k, from `offset` on, `count` elements that are each the better of two, `shift` apart; out gets the best of
     // the last `kernel`, if it is wanted.
-    void add(int64_t k, int64_t offset, int64_t count, Line line, int64_t shift, bool wanted, Line out) const {
+    void add(int64_t k, bool is_first, int64_t offset, int64_t count, Line line, int64_t shift, bool wanted, Line out) const {
       const int64_t j = k % kernel;
-      const bool begins = j == 0, ends = j + 1 == kernel;
+      const bool begins = j == 0 || is_first, ends = j + 1 == kernel;
       const Line own = slot(k).from(offset), before = slot(k + 1).from(offset), head = front.from(offset);
       FASTPOOL_ASSERT(offset + count <= length && (!wanted || k + 1 >= kernel));
       for (int64_t i = 0; i < count; i += L) {
         Best best = line.at(i);
         if (shift) best = better(best, line.at(i + shift));
-        if (!begins) {
-          own.set(i, best);
-          best = better(head.at(i), best);
-        }
+        if (j > 0) own.set(i, best);
+        if (!begins) best = better(head.at(i), best);
         if (!ends) head.set(i, best);
         if (wanted) out.set(i, ends ? best : better(before.at(i), best));
       }
@@ -245,7 +245,7 @@ class Separable {
         const int64_t from = k + 1 - d.kernel;
         const bool wanted = from >= 0 && from % d.stride == 0;
         run_slice(k, d.origin(depth.begin) + k, part, wanted ? depth.begin + from / d.stride : -1, depth.begin, 0);
-        slices.end(k, (part.end - part.begin) * rows.length);
+        slices.end(k + slices.phase(d, depth.begin), (part.end - part.begin) * rows.length);
       }
     }
   }
@@ -254,15 +254,16 @@ class Separable {
   // of outputs `out`, if there are any; slices were counted from the first that outputs `begin` see.
   void run_slice(int64_t k, int64_t z, Range height, int64_t out, int64_t begin, int64_t end) {
     const int64_t count = (height.end - height.begin - 1) * h.stride + h.kernel, origin = h.origin(height.begin);
+    const int64_t phase = rows.phase(h, height.begin);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t from = r + 1 - h.kernel, y = origin + r, o = larger(from, 0) / h.stride;
       const bool wanted = from >= 0 && from % h.stride == 0, exists = z >= 0 && z < d.in && y >= 0 && y < h.in;
       const Found found = exists ? find_row(z, y, (k * h.kernel + r) * w.kernel) : find_padding();
-      const Line here = d.kernel > 1 ? slices.slot(k).from(o * rows.length) : result;
-      rows.add(r, 0, results, found.line, found.shift, wanted, here);
-      rows.end(r, results);
+      const Line here = d.kernel > 1 ? slices.slot(k + slices.phase(d, begin)).from(o * rows.length) : result;
+      rows.add(r + phase, r == 0, 0, results, found.line, found.shift, wanted, here);
+      rows.end(r + phase, results);
       if (!wanted) continue;
-      if (d.kernel > 1) slices.add(k, o * rows.length, results, here, 0, out >= 0, result);
+      if (d.kernel > 1) slices.add(k + slices.phase(d, begin), k == 0, o * rows.length, results, here, 0, out >= 0, result);
       if (out >= 0) finish({out, height.begin + o}, ((out - begin) * d.stride * h.kernel + from) * w.kernel, end);
     }
   }
