@@ -113,7 +113,7 @@ class Interleaved {
           const Stack stack(level.grid.axis[1], at.o[1]);
           find_rows(at.n, level.grid.axis[0].window(at.o[0]), stack.rows);
           const int64_t room = (end - row) * w.out * p.channels;
-          plain ? run_stack<1>(at, room, stack) : w.stride == 2 ? run_stack<2>(at, room, stack) : run_stack<0>(at, room, stack);
+          plain ? run_stack<1>(at, room, stack) : run_stack<2>(at, room, stack);
           row += Stack::count - 1;
           continue;
         }

@@ -228,12 +228,11 @@ class Rows {
     // Adds a row to sums that see it.
     template <int stride, int first, int last>
     FASTPOOL_HD void add_row(const S* row, V (&sums)[Stack::count]) const {
-      constexpr int phases = stride ? stride : 1;
       const int64_t kernel = self.w.kernel;
-      for (int64_t k = 0; k < kernel; k += phases) {
-        V x[phases];
+      for (int64_t k = 0; k < kernel; k += stride) {
+        V x[stride];
         load_phases<stride>(row + k, x);
-        unrolled<phases>([&](auto f) FASTPOOL_STEP {
+        unrolled<stride>([&](auto f) FASTPOOL_STEP {
           if (k + f >= kernel) return;
           V one = x[f];
           if (clipped && (k + f < begin || k + f + span >= end)) one = select(inside(k + f), one, V(T(0)));
