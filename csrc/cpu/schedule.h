@@ -85,7 +85,7 @@ inline bool fills_lanes(const Problem& p, const Grid& grid, int parts, bool any_
   if (4 * p.channels < kernel_lanes(p.dtype)) return one || grid.least_taps() >= kFewTaps;
   // Several planes share their last steps.
   const bool sums = parts == 1 && !any_order;
-  return parts > 0 && grid.axis[2].least_taps() >= (sums ? (one ? 8 : 24) : (one ? 48 : 80));
+  return parts > 0 && grid.axis[2].least_taps() >= (sums ? (one && p.level_count == 1 ? 8 : 24) : (one ? 48 : 80));
 }
 
 // Transposing planes pays when they fill half of the lanes, and rows are short. Milliseconds for (8, 512, W, W) float32 on one
@@ -261,7 +261,9 @@ inline bool fits(ForwardSchedule schedule, const Problem& p, const Level& level,
 // Rows of few planes are gathered, too, unless they have few outputs; selections do it once for each axis, sums of wide bins
 // fold their rows first. Milliseconds for (8, 3, 160, 160) and for 3 MB of bins of as many channels, as rows, transposed and
 // separable: maxima 5x5 stride 3 0.29, 0.54 and 0.12, 8x8 stride 8 0.20, 0.10 and 0.10; averages of 8x8 bins 2.1 and 0.22.
-constexpr int64_t kWideBin = 6, kColumnsToFold = 24;
+// Lanes that rows sort out of plain loads need no fold: maxima with taps, as rows and folded, 2x2x2 of (1, 32, 96, 96, 96) 10
+// and 21, of (8, 16, 24, 24, 40) 1.2 and 1.9, 4x4 stride 4 of (8, 64, 112, 112) 1.7 and 3.9, but of (8, 64, 64, 64) 0.9 and 0.7.
+constexpr int64_t kWideBin = 6, kColumnsToFold = 24, kManySorted = 20;
 inline ForwardSchedule choose_forward(const Problem& p, const Level& level, const ReducerTraits& traits) {
   using enum ForwardSchedule;
   const auto can = [&](ForwardSchedule schedule) { return fits(schedule, p, level, traits); };
@@ -271,7 +273,8 @@ inline ForwardSchedule choose_forward(const Problem& p, const Level& level, cons
   const bool few = are_few(p);
   const bool fills_folds =
       !few || (width >= kWideBin && width <= kMostTransposed && (!traits.any_order || width * p.channels >= kColumnsToFold));
-  const bool folds = folds_rows(level, traits.parts, traits.any_order) && fills_folds;
+  const bool sorts = grid.slides() && (w.stride == 2 || w.stride == 4) && w.out >= kManySorted;
+  const bool folds = folds_rows(level, traits.parts, traits.any_order) && fills_folds && !sorts;
   const bool squares = specialises() && !traits.draws && has_squares(level) && (is_tall(p) || grid.axis[1].out >= kSomeRows);
   if (can(separable) && (overlaps_much(p, grid, traits.any_order) || (few && !p.lanes_are_channels && gathers(w) && w.out > 1 && !folds)))
     return separable;
